@@ -1,0 +1,37 @@
+"""Multitask fine-tuning of BERT in JAX, with gradient surgery.
+
+>>> import mtbert_jax as mt
+>>> tx = mt.pcgrad(reduction="sum")
+"""
+
+from mtbert_jax.config import Config, HeadConfig, StageConfig, TaskConfig, load_config
+from mtbert_jax.data.readers import read_task
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.nn.bert import BertConfig, BertEncoder
+from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, pcgrad_weights, sum_tasks
+from mtbert_jax.pretrained import load_pretrained, save_pretrained
+from mtbert_jax.types import Batch, Example, InputError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "BertConfig",
+    "BertEncoder",
+    "Config",
+    "Example",
+    "HeadConfig",
+    "InputError",
+    "MultitaskModel",
+    "StageConfig",
+    "TaskConfig",
+    "aggregator",
+    "load_config",
+    "load_pretrained",
+    "mean_tasks",
+    "pcgrad",
+    "pcgrad_weights",
+    "read_task",
+    "save_pretrained",
+    "sum_tasks",
+]

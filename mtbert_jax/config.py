@@ -1,0 +1,282 @@
+"""What a run is: frozen dataclasses, read from TOML, overridden on the command line, stored in checkpoints.
+
+The dataclasses are the schema. `from_dict` is the one strict reader, for TOML files and checkpoints alike.
+"""
+
+import dataclasses
+import math
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mtbert_jax.schema import from_dict, to_toml
+from mtbert_jax.types import InputError
+
+Kind = Literal["classification", "binary", "regression"]
+Order = Literal["sequential", "round_robin", "proportional", "annealed"]
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """One feed-forward head: `hidden_layers` times (dense, ReLU, dropout), then a dense output layer."""
+
+    hidden_layers: int = 1
+    """Number of hidden layers; 0 is a linear head."""
+    hidden_size: int = 0
+    """Width of the hidden layers; 0 takes the encoder's hidden size."""
+    dropout: float = 0.2
+    """Dropout rate after every hidden layer."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """What the head reads: `cls`, BERT's pooler output (the paper), or `mean`, the mean of all token states."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One task: its files, their columns, and its head."""
+
+    name: str = ""
+    """Short name; also the prefix of the task's prediction files."""
+    kind: Kind = "classification"
+    """`classification` (cross entropy), `binary` (binary cross entropy) or `regression` (squared error)."""
+    text: tuple[str, ...] = ("sentence",)
+    """One text column, or two for a task over pairs."""
+    label: str = "label"
+    """The label's column."""
+    id: str = "id"
+    """The identifier's column; an empty string numbers the rows from 0."""
+    train: str = ""
+    """Training file, relative to `data_dir`: TSV, CSV or JSONL."""
+    dev: str = ""
+    """Development file, relative to `data_dir`."""
+    test: str = ""
+    """Test file, relative to `data_dir`; it may lack labels."""
+    num_classes: int = 0
+    """`classification`: the number of classes; labels are then the integers below it."""
+    quotes: bool = True
+    """Fields of TSV and CSV files may be quoted; false takes every quote as text (GLUE's files)."""
+    classes: tuple[str, ...] = ()
+    """`classification`: names of the classes as they stand in the files, in place of `num_classes`."""
+    label_range: tuple[float, ...] = ()
+    """`regression`: smallest and largest label; a row outside is a bad row."""
+    batch_size: int | None = None
+    """Examples of this task in a batch; the run's `batch_size` if left out."""
+    loss_weight: float = 1.0
+    """Factor on this task's loss, and so on its gradient."""
+    output_column: str = ""
+    """Name of the prediction column in the task's prediction files; `Predicted_<Name>` if left out."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The task's head."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the output layer: one logit per class, or a single one."""
+        return (len(self.classes) or self.num_classes) if self.kind == "classification" else 1
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of a run. What it leaves out it takes from the run's field of the same name."""
+
+    name: str = ""
+    """Name shown in records; `stage<N>` if left out."""
+    epochs: float | None = None
+    """Length in epochs; one epoch sees as many examples as all tasks hold together."""
+    steps: int | None = None
+    """Length in optimizer steps, in place of `epochs`."""
+    order: Order | None = None
+    """Order of the tasks."""
+    batch_size: int | None = None
+    """Examples of each task in a batch."""
+    optimizer: tuple[str, ...] | None = None
+    """The optax chain, as call strings."""
+    lr: float | None = None
+    """Peak learning rate: what `lr` means in the chain."""
+    schedule: Schedule | None = None
+    """How `lr` decays after warm-up."""
+    warmup_fraction: float | None = None
+    """Share of the stage's steps during which `lr` rises from 0."""
+    freeze: tuple[str, ...] | None = None
+    """Parameter paths that do not train, such as `encoder` or `encoder/embeddings`."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    encoder: str = "google-bert/bert-base-uncased"
+    """A directory in Hugging Face layout, or a hub name."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub name."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of matrix products; parameters, softmax, LayerNorm and losses stay float32."""
+    encoder_dropout: float | None = None
+    """Dropout inside the encoder, in place of the two rates in its config.json."""
+
+    tasks: tuple[TaskConfig, ...] = ()
+    """The tasks."""
+    data_dir: str = "."
+    """Folder that the tasks' files are relative to."""
+    max_length: int = 256
+    """Tokens after which an example is cut off."""
+    lengths: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 256, 512)
+    """Batches are padded to one of these lengths: each is compiled once per task."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """A row that cannot be read stops the run, or is counted and left out."""
+    cache_dir: str = ""
+    """Folder of cached tokens; `mtbert_jax` in the user's cache folder if left out."""
+
+    order: Order = "round_robin"
+    """`sequential`: all batches of a task, then the next task's; `round_robin`: one batch of each task in every
+    step; `proportional`: one task a step, drawn by its size; `annealed`: the same, evening out over the epochs."""
+    batch_size: int = 16
+    """Examples of each task in a batch."""
+    epochs: float = 3.0
+    """Length in epochs; one epoch sees as many examples as all tasks hold together."""
+    steps: int | None = None
+    """Length in optimizer steps, in place of `epochs`."""
+    optimizer: tuple[str, ...] = ("pcgrad()", "clip_by_global_norm(1.0)", "adamw(lr, weight_decay=0.01, mask=kernels)")
+    """The optax chain, as call strings. Known names: lr, kernels, encoder, heads, parts."""
+    lr: float = 1e-5
+    """Peak learning rate: what `lr` means in the chain."""
+    schedule: Schedule = "constant"
+    """How `lr` decays after warm-up."""
+    warmup_fraction: float = 0.0
+    """Share of the stage's steps during which `lr` rises from 0."""
+    freeze: tuple[str, ...] = ()
+    """Parameter paths that do not train, such as `encoder` or `encoder/embeddings`."""
+    stages: tuple[StageConfig, ...] = ()
+    """Stages, one after the other; without any, the run is a single stage of the fields above."""
+
+    seed: int = 0
+    """Seed of everything random: heads, dropout, data order, task order, surgery."""
+    log_every_steps: int = 50
+    """Steps between two records of training losses."""
+    eval_every_steps: int = 0
+    """Steps between two evaluations on dev; 0 evaluates after every epoch."""
+    save_every_steps: int = 0
+    """Steps between two checkpoints besides those of evaluations; 0 saves at evaluations only."""
+    eval_batch_size: int = 64
+    """Examples in an evaluation batch."""
+    patience: int = 0
+    """Stop after so many evaluations without a better average; 0 never stops early."""
+    out: str = ""
+    """Run folder; `runs/<config name>` if left out."""
+
+    def resolved_stages(self) -> tuple[StageConfig, ...]:
+        """The stages with every field filled in: the stage's own value, or else the run's."""
+        resolved = []
+        for number, stage in enumerate(self.stages or (StageConfig(name="train"),), start=1):
+            filled = {f.name: getattr(stage, f.name) for f in dataclasses.fields(stage)}
+            own_length = stage.epochs is not None or stage.steps is not None
+            for key, value in filled.items():
+                if value is None and not (own_length and key in ("epochs", "steps")):
+                    filled[key] = getattr(self, key)
+            resolved.append(StageConfig(**{**filled, "name": stage.name or f"stage{number}"}))
+        return tuple(resolved)
+
+
+def load_config(path: str | Path) -> Config:
+    """Reads a TOML file.
+
+    Raises:
+        InputError: The file is missing or no TOML, or a key is unknown or ill-typed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8")
+        return from_dict(Config, tomllib.loads(text), str(path))
+    except OSError as error:
+        raise InputError(f"cannot read the config {path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not a TOML file: {error}") from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Writes `config` as TOML that `load_config` reads back."""
+    path.write_text(to_toml(config), encoding="utf-8")
+
+
+def check_config(config: Config) -> None:
+    """Refuses values that cannot work, whatever their source.
+
+    Raises:
+        InputError: Names the field and what would be right.
+    """
+    if not config.tasks:
+        raise InputError("the config has no [[tasks]]; name at least one")
+    names = [task.name for task in config.tasks]
+    for number, task in enumerate(config.tasks, start=1):
+        _check_task(task, f"tasks[{number}]" + (f" ({task.name})" if task.name else ""))
+    if len(set(names)) < len(names):
+        raise InputError(f"task names must differ, got {', '.join(names)}")
+    if config.max_length < 3:
+        raise InputError(f"max_length = {config.max_length}: an example needs at least 3 tokens")
+    if not config.lengths or min(config.lengths) < 1:
+        raise InputError("lengths: give one or more positive numbers, such as [32, 64, 128]")
+    if config.encoder_dropout is not None and not 0 <= config.encoder_dropout < 1:
+        raise InputError(f"encoder_dropout = {config.encoder_dropout}: must be at least 0 and below 1")
+    for name, least in (
+        ("eval_batch_size", 1),
+        ("log_every_steps", 1),
+        ("eval_every_steps", 0),
+        ("save_every_steps", 0),
+        ("patience", 0),
+    ):
+        if getattr(config, name) < least:
+            raise InputError(f"{name} = {getattr(config, name)}: must be at least {least}")
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"seed = {config.seed}: must be at least 0 and below 2**32")
+    for stage in config.resolved_stages():
+        _check_stage(stage, f"stage {stage.name}: " if config.stages else "")
+
+
+def _check_task(task: TaskConfig, where: str) -> None:
+    def refuse(what: str) -> None:
+        raise InputError(f"{where}: {what}")
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", task.name):
+        refuse(f"name = {task.name!r}: use letters, digits, '-' and '_'")
+    if len(task.text) not in (1, 2) or not all(task.text):
+        refuse("text: name one column, or two for pairs")
+    if not task.train and not task.dev and not task.test:
+        refuse("no file: give train, dev or test")
+    if task.kind == "classification":
+        if task.classes and task.num_classes not in (0, len(task.classes)):
+            refuse(f"num_classes = {task.num_classes} but {len(task.classes)} classes are named; leave num_classes out")
+        if task.num_outputs < 2:
+            refuse("classification needs num_classes of 2 or more, or the names of the classes")
+        if len(set(task.classes)) < len(task.classes):
+            refuse("classes: each may stand there once")
+    elif task.num_classes or task.classes:
+        refuse(f"num_classes and classes belong to kind = 'classification', not to {task.kind!r}")
+    if task.label_range:
+        if task.kind != "regression":
+            refuse(f"label_range belongs to kind = 'regression', not to {task.kind!r}")
+        if len(task.label_range) != 2 or not task.label_range[0] < task.label_range[1]:
+            refuse("label_range: give the smallest and the largest label, such as [0.0, 5.0]")
+    if not 0 <= task.head.dropout < 1:
+        refuse(f"head.dropout = {task.head.dropout}: must be at least 0 and below 1")
+    if task.head.hidden_layers < 0 or task.head.hidden_size < 0:
+        refuse("head.hidden_layers and head.hidden_size must be at least 0")
+    if not (math.isfinite(task.loss_weight) and task.loss_weight > 0):
+        refuse(f"loss_weight = {task.loss_weight}: must be above 0")
+    if task.batch_size is not None and task.batch_size < 1:
+        refuse(f"batch_size = {task.batch_size}: must be at least 1")
+
+
+def _check_stage(stage: StageConfig, where: str) -> None:
+    if stage.epochs is not None and stage.steps is not None and stage.steps < 1:
+        raise InputError(f"{where}steps = {stage.steps}: must be at least 1")
+    if stage.steps is None and not (stage.epochs is not None and 0 < stage.epochs < math.inf):
+        raise InputError(f"{where}epochs = {stage.epochs}: must be above 0")
+    if stage.batch_size is None or stage.batch_size < 1:
+        raise InputError(f"{where}batch_size = {stage.batch_size}: must be at least 1")
+    if stage.lr is None or not 0 < stage.lr < math.inf:
+        raise InputError(f"{where}lr = {stage.lr}: must be above 0")
+    if stage.warmup_fraction is None or not 0 <= stage.warmup_fraction <= 1:
+        raise InputError(f"{where}warmup_fraction = {stage.warmup_fraction}: must be from 0 to 1")
+    if not stage.optimizer:
+        raise InputError(f'{where}optimizer is empty; give call strings such as "pcgrad()", "adam(lr)"')

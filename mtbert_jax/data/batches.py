@@ -1,0 +1,184 @@
+"""The batch at step k, as a pure function of (seed, k): there is no iterator, so a resumed run sees the same batches.
+
+An epoch of a task is a permutation of its rows, sorted into a few lengths and cut into batches whose order is shuffled
+again: every row comes once, and little padding is computed.
+"""
+
+import functools
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mtbert_jax.config import Order
+from mtbert_jax.data.tokenize import Tokens
+from mtbert_jax.types import Batch
+
+Rows = Int[np.ndarray, " example"]
+ANNEALING = 0.8
+"""How far `annealed` sampling moves towards equal shares by the last epoch (Stickland and Murray 2019, section 4.1)."""
+
+
+def ladder(lengths: tuple[int, ...], max_length: int) -> np.ndarray:
+    """The lengths that batches are padded to: those of `lengths` below `max_length`, and `max_length`.
+
+    >>> ladder((64, 16, 32, 512), 100).tolist()
+    [16, 32, 64, 100]
+    """
+    return np.array([*sorted({length for length in lengths if length < max_length}), max_length])
+
+
+def make_batch(
+    tokens: Tokens, labels: Float[np.ndarray, " example"], rows: Rows, length: int, batch_size: int
+) -> Batch:
+    """Gathers `rows` into arrays of shape ``[batch_size length]``; what is left over is padding of weight 0."""
+    input_ids = np.zeros((batch_size, length), np.int32)
+    attention_mask = np.zeros((batch_size, length), np.int32)
+    token_type_ids = np.zeros((batch_size, length), np.int32)
+    for place, row in enumerate(rows):
+        ids = tokens.ids[tokens.starts[row] : tokens.starts[row + 1]]
+        input_ids[place, : len(ids)] = ids
+        attention_mask[place, : len(ids)] = 1
+        token_type_ids[place, tokens.first[row] : len(ids)] = 1
+    attention_mask[len(rows) :, 0] = 1  # a filler attends to itself, so that it stays finite
+    padded = np.zeros(batch_size, np.float32)
+    padded[: len(rows)] = labels[rows]
+    weights = (np.arange(batch_size) < len(rows)).astype(np.float32)
+    return Batch(input_ids, attention_mask, token_type_ids, padded, weights)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class TaskBatches:
+    """The endless stream of one task's training batches.
+
+    Attributes:
+        name: The task's; streams of different tasks differ through it.
+        tokens: Encoded training examples.
+        labels: Their labels, ``[example]``.
+        batch_size: Examples in a batch.
+        lengths: The lengths that batches are padded to, ascending.
+        seed: Seeds of the stream, one or more numbers.
+    """
+
+    name: str
+    tokens: Tokens
+    labels: Float[np.ndarray, " example"]
+    batch_size: int
+    lengths: np.ndarray
+    seed: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        # One epoch's plan at a time; a cache per object, since arrays are not hashable.
+        object.__setattr__(self, "_plan", functools.lru_cache(maxsize=2)(self._plan_epoch))
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self.labels) / self.batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Batch number `index`, counted from the first step of the first epoch."""
+        rows, length = self.rows(index)
+        return make_batch(self.tokens, self.labels, rows, length, self.batch_size)
+
+    def rows(self, index: int) -> tuple[Rows, int]:
+        """The rows of batch `index` and the length that they are padded to."""
+        epoch, place = divmod(index, self.per_epoch)
+        rows: Rows = self._plan(epoch)[place]  # type: ignore[attr-defined]
+        return rows, int(self.lengths[self._buckets[rows].max()])
+
+    @functools.cached_property
+    def _buckets(self) -> Int[np.ndarray, " example"]:
+        return np.searchsorted(self.lengths, self.tokens.lengths)
+
+    def _plan_epoch(self, epoch: int) -> list[Rows]:
+        rng = np.random.default_rng([*self.seed, zlib.crc32(self.name.encode()), epoch])
+        shuffled = rng.permutation(len(self.labels))
+        by_length = shuffled[np.argsort(self._buckets[shuffled], kind="stable")]
+        # The one batch that is not full stands anywhere, so that no row is in it more often than others.
+        sizes = np.full(self.per_epoch, self.batch_size)
+        sizes[rng.integers(self.per_epoch)] -= self.per_epoch * self.batch_size - len(self.labels)
+        batches = np.split(by_length, np.cumsum(sizes)[:-1])
+        return [batches[place] for place in rng.permutation(self.per_epoch)]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainBatches:
+    """All tasks' batches in the order of a stage.
+
+    Attributes:
+        tasks: The streams, by task.
+        order: How tasks follow each other (see `Config.order`).
+        epochs: Length of the stage in epochs, unless `steps` is given.
+        steps: Length of the stage in steps, or None.
+        seed: Seeds of the drawn orders.
+    """
+
+    tasks: dict[str, TaskBatches]
+    order: Order
+    epochs: float | None
+    steps: int | None
+    seed: tuple[int, ...]
+
+    @functools.cached_property
+    def steps_per_epoch(self) -> int:
+        """Steps that see as many examples as all tasks hold together."""
+        if self.order == "round_robin":
+            examples = sum(len(task.labels) for task in self.tasks.values())
+            return math.ceil(examples / sum(task.batch_size for task in self.tasks.values()))
+        return sum(task.per_epoch for task in self.tasks.values())
+
+    @functools.cached_property
+    def num_steps(self) -> int:
+        """Steps of the stage."""
+        return self.steps or max(1, round((self.epochs or 0) * self.steps_per_epoch))
+
+    def names(self, step: int) -> tuple[str, ...]:
+        """The tasks of step `step`, counted from the stage's first."""
+        if self.order == "round_robin":
+            return tuple(self.tasks)
+        return (list(self.tasks)[self._drawn[0][step]],)
+
+    def indices(self, step: int) -> dict[str, int]:
+        """For each task of a step, the number of its batch."""
+        if self.order == "round_robin":
+            return dict.fromkeys(self.tasks, step)
+        return {self.names(step)[0]: int(self._drawn[1][step])}
+
+    def __getitem__(self, step: int) -> dict[str, Batch]:
+        """The batches of step `step`, by task."""
+        return {name: self.tasks[name][index] for name, index in self.indices(step).items()}
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[Int[np.ndarray, " step"], Int[np.ndarray, " step"]]:
+        """For orders with one task a step: which task, and how many batches it has had before."""
+        epochs = math.ceil(self.num_steps / self.steps_per_epoch)
+        drawn = np.concatenate([self._draw_epoch(epoch, epochs) for epoch in range(epochs)])[: self.num_steps]
+        before = np.zeros(len(drawn), np.int64)
+        for number in range(len(self.tasks)):
+            places = np.flatnonzero(drawn == number)
+            before[places] = np.arange(len(places))
+        return drawn, before
+
+    def _draw_epoch(self, epoch: int, epochs: int) -> Int[np.ndarray, " step"]:
+        counts = np.array([task.per_epoch for task in self.tasks.values()])
+        if self.order == "sequential":
+            return np.repeat(np.arange(len(counts)), counts)
+        power = 1.0 if self.order == "proportional" else 1.0 - ANNEALING * epoch / max(epochs - 1, 1)
+        shares = np.array([len(task.labels) for task in self.tasks.values()], float) ** power
+        rng = np.random.default_rng([*self.seed, epoch])
+        return rng.choice(len(counts), size=self.steps_per_epoch, p=shares / shares.sum())
+
+
+def evaluation_batches(
+    tokens: Tokens, labels: Float[np.ndarray, " example"], batch_size: int, lengths: np.ndarray
+) -> Iterator[tuple[Rows, Batch]]:
+    """Every row once, sorted by length: the rows of each batch and the batch."""
+    order = np.argsort(tokens.lengths, kind="stable")
+    buckets = np.searchsorted(lengths, tokens.lengths)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        yield rows, make_batch(tokens, labels, rows, int(lengths[buckets[rows].max()]), batch_size)

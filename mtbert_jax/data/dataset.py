@@ -1,0 +1,45 @@
+"""One split of one task, ready for batches."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from tokenizers import Tokenizer
+
+from mtbert_jax.config import Config, TaskConfig
+from mtbert_jax.data.readers import Split, read_split
+from mtbert_jax.data.tokenize import Tokens, encode_cached
+
+
+class Dataset(NamedTuple):
+    """Encoded examples of one split.
+
+    Attributes:
+        ids: Identifiers, in the file's order.
+        texts: The texts, in the file's order.
+        tokens: The same, encoded.
+        labels: Labels, ``[example]``; zeros where there are none.
+        labelled: Whether every example has a label.
+        skipped: One message for every bad row that was left out.
+    """
+
+    ids: list[str]
+    texts: list[tuple[str, ...]]
+    tokens: Tokens
+    labels: Float[np.ndarray, " example"]
+    labelled: bool
+    skipped: list[str]
+
+
+def load_dataset(config: Config, task: TaskConfig, split: Split, tokenizer: Tokenizer) -> Dataset:
+    """Reads and encodes one split.
+
+    Raises:
+        InputError: The file is missing or has a bad row (see `read_split`).
+    """
+    examples, skipped = read_split(task, split, config.data_dir, config.bad_rows)
+    texts = [example.texts for example in examples]
+    tokens = encode_cached(tokenizer, texts, config.max_length, config.cache_dir)
+    labelled = all(example.label is not None for example in examples)
+    labels = np.array([example.label or 0.0 for example in examples], np.float32)
+    return Dataset([example.id for example in examples], texts, tokens, labels, labelled, skipped)

@@ -1,0 +1,185 @@
+"""Data files → examples. Every bad row is named by file and line.
+
+Reads TSV and CSV with a header (the header line tells which: the course's files are tab-separated although named
+``.csv``) and JSON Lines. Columns are found by name.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.schema import nearest
+from mtbert_jax.types import Example, InputError
+
+Split = Literal["train", "dev", "test"]
+Row = tuple[int, "dict[str, str] | str"]
+"""A line number with its fields by column, or with what is wrong with it."""
+
+LONGEST_FIELD = 16 * 2**20  # characters; csv's own limit of 128 KiB refuses long documents
+
+
+class Reading(NamedTuple):
+    """What a file gave.
+
+    Attributes:
+        examples: The good rows, in the file's order.
+        skipped: One message for every bad row that was left out.
+    """
+
+    examples: list[Example]
+    skipped: list[str]
+
+
+def read_task(task: TaskConfig, split: Split, data_dir: str | Path = ".") -> list[Example]:
+    """The examples of one split of a task; any bad row is an error.
+
+    Raises:
+        InputError: The file is missing, lacks a column, or has a bad row.
+    """
+    return read_split(task, split, data_dir).examples
+
+
+def read_split(
+    task: TaskConfig, split: Split, data_dir: str | Path = ".", bad_rows: Literal["error", "skip"] = "error"
+) -> Reading:
+    """Reads one split.
+
+    Args:
+        task: Names the file and its columns.
+        split: `train`, `dev` or `test`; in a test file the label column may be missing.
+        data_dir: Folder that the file's name is relative to.
+        bad_rows: `error` stops at the first bad row, `skip` leaves it out and reports it.
+
+    Raises:
+        InputError: The file is missing, lacks a column, or has a bad row under `error`.
+    """
+    name = getattr(task, split)
+    if not name:
+        raise InputError(f'task {task.name} has no {split} file; give its name as {split} = "..."')
+    if not Path(data_dir).is_dir():
+        raise InputError(f"data folder {data_dir} does not exist; give the right one with --data-dir")
+    path = Path(data_dir) / name
+    rows = _jsonl_rows(path) if path.suffix in (".jsonl", ".ndjson") else _table_rows(path, task.quotes)
+    examples: list[Example] = []
+    skipped: list[str] = []
+    lines: dict[str, int] = {}
+    for number, (line, row) in enumerate(_with_columns(rows, task, split, path)):
+        result = row if isinstance(row, str) else _example(task, row, str(number))
+        if isinstance(result, Example) and result.id in lines:
+            result = f"id {result.id!r} stands already in line {lines[result.id]}"
+        if isinstance(result, Example):
+            lines[result.id] = line
+            examples.append(result)
+        elif bad_rows == "skip":
+            skipped.append(f"{path}:{line}: {result}")
+        else:
+            raise InputError(f'{path}:{line}: {result} (bad_rows = "skip" would leave such rows out)')
+    if not examples:
+        raise InputError(f"{path}: no {'usable ' if skipped else ''}rows")
+    return Reading(examples, skipped)
+
+
+def _table_rows(path: Path, quotes: bool) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_FIELD)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = "\t" if "\t" in file.readline() else ","
+            file.seek(0)
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+            reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+            header = next(reader, [])
+            line = reader.line_num + 1
+            for fields in reader:
+                if len(fields) == len(header):
+                    yield line, dict(zip(header, fields, strict=True))
+                elif fields:
+                    yield line, f"has {len(fields)} columns where the header has {len(header)}"
+                line = reader.line_num + 1
+    except csv.Error as error:
+        hint = "; if quotes are plain text in this file, set quotes = false" if quotes else ""
+        raise InputError(f"{path}:{line}: cannot be read as a table: {error}{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(_unreadable(path, error)) from None
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for line, text in enumerate(file, start=1):
+                if text.strip():
+                    yield line, _json_row(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(_unreadable(path, error)) from None
+
+
+def _json_row(text: str) -> dict[str, str] | str:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"is not JSON: {error}"
+    if not isinstance(row, dict):
+        return "is not a JSON object"
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
+
+
+def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is not UTF-8 text (byte {error.start})"
+    return f"cannot read the data file {path}: {error.strerror or error}"
+
+
+def _with_columns(rows: Iterator[Row], task: TaskConfig, split: Split, path: Path) -> Iterator[Row]:
+    """Checks every row's columns: a table's once for all, JSON objects' one by one."""
+    required = [*task.text, *([task.id] if task.id else []), *([] if split == "test" else [task.label])]
+    jsonl = path.suffix in (".jsonl", ".ndjson")
+    for line, row in rows:
+        missing = [] if isinstance(row, str) else [column for column in required if column not in row]
+        if missing and not jsonl:
+            known = [column for column in row if column]
+            raise InputError(
+                f"{path}:1: no column {missing[0]!r}{nearest(missing[0], known)} (columns: {', '.join(known)})"
+            )
+        yield line, f"has no field {missing[0]!r}" if missing else row
+
+
+def _example(task: TaskConfig, row: dict[str, str], number: str) -> Example | str:
+    """The example, or what is wrong with the row."""
+    texts = tuple(clean(row[column]) for column in task.text)
+    name = clean(row[task.id]).strip() if task.id else number
+    if not name:
+        return f"column {task.id!r} is empty"
+    if task.label not in row:
+        return Example(name, texts)
+    label = parse_label(task, row[task.label].strip())
+    return label if isinstance(label, str) else Example(name, texts, label)
+
+
+def clean(text: str) -> str:
+    """The text with lone surrogates replaced: a tokenizer cannot take them."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def parse_label(task: TaskConfig, text: str) -> float | str:
+    """A label as a number, or what is wrong with it."""
+    column = f"column {task.label!r}"
+    if task.classes:
+        if text not in task.classes:
+            return f"{column} is {text!r}, none of {', '.join(task.classes)}"
+        return float(task.classes.index(text))
+    try:
+        value = float(text)
+    except ValueError:
+        return f"{column} is {text!r}, not a number"
+    if task.kind == "regression":
+        low, high = task.label_range or (-math.inf, math.inf)
+        if not math.isfinite(value) or not low <= value <= high:
+            return f"{column} is {text}, outside {low} to {high}"
+        return value
+    classes = 2 if task.kind == "binary" else task.num_classes
+    if value not in range(classes):
+        return f"{column} is {text}, not a whole number from 0 to {classes - 1}"
+    return value

@@ -1,0 +1,149 @@
+"""Texts → token ids, by Hugging Face tokenizers; cached by the hash of all that the ids depend on."""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tokenizers
+from jaxtyping import Int
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+
+from mtbert_jax.types import InputError
+
+
+class Tokens(NamedTuple):
+    """Encoded examples, one after the other.
+
+    Attributes:
+        ids: All token ids, ``[total]``.
+        starts: Where each example begins, and the end of the last, ``[example + 1]``.
+        first: Length of each example's first part (token type 0), ``[example]``.
+    """
+
+    ids: Int[np.ndarray, " total"]
+    starts: Int[np.ndarray, " example+1"]
+    first: Int[np.ndarray, " example"]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " example"]:
+        """Tokens of each example, special ones included."""
+        return np.diff(self.starts)
+
+
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer in a Hugging Face directory: ``tokenizer.json``, or a WordPiece ``vocab.txt``.
+
+    Raises:
+        InputError: Neither is there, or it cannot be read.
+    """
+    directory = Path(directory)
+    path = directory / "tokenizer.json"
+    try:
+        if path.is_file():
+            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        else:
+            path = directory / "vocab.txt"
+            tokenizer = _wordpiece(path, _lower_case(directory))
+    except FileNotFoundError:
+        raise InputError(f"{directory} has neither tokenizer.json nor vocab.txt") from None
+    except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for anything malformed
+        raise InputError(f"{path} is not a tokenizer: {error}") from None
+    for token in ("[CLS]", "[SEP]"):
+        if tokenizer.token_to_id(token) is None:
+            raise InputError(f"{path} is not a BERT tokenizer: it has no {token}")
+    tokenizer.no_padding()  # a shipped tokenizer can have padding and truncation fixed
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # the text "[SEP]" is text, not a separator
+    return tokenizer
+
+
+def _wordpiece(path: Path, lower_case: bool) -> Tokenizer:
+    words = path.read_text(encoding="utf-8").split("\n")
+    vocab = {word.rstrip("\r"): number for number, word in enumerate(words) if word}
+    tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer
+
+
+def _lower_case(directory: Path) -> bool:
+    path = directory / "tokenizer_config.json"
+    return not path.is_file() or bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
+
+
+def default_cache_dir() -> Path:
+    """``mtbert_jax/tokens`` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtbert_jax" / "tokens"
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
+    """Encodes ``[CLS] a [SEP]`` or ``[CLS] a [SEP] b [SEP]``; the longer text is cut first.
+
+    Args:
+        tokenizer: As `load_tokenizer` gives it.
+        texts: One or two texts per example.
+        max_length: Tokens after which an example is cut off, special ones included.
+    """
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    encodings = tokenizer.encode_batch_fast([text if len(text) == 2 else text[0] for text in texts])
+    lengths = np.array([len(e.ids) for e in encodings], np.int64)
+    first = np.array([len(e.type_ids) - sum(e.type_ids) for e in encodings], np.int32)
+    ids = np.fromiter((token for e in encodings for token in e.ids), np.int32, int(lengths.sum()))
+    return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]), first)
+
+
+def encode_cached(
+    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int, cache_dir: str | Path = ""
+) -> Tokens:
+    """`encode`, kept on disk under a hash of tokenizer, texts and length.
+
+    The cache is an optimisation alone: where it cannot be read or written, texts are encoded anew.
+    """
+    digest = hashlib.sha256(f"1 {tokenizers.__version__} {max_length} {len(texts)}\n".encode())
+    digest.update(tokenizer.to_str().encode())
+    for text in texts:
+        for part in text:
+            data = part.encode()
+            digest.update(b"%d %d:" % (len(text), len(data)) + data)
+    path = Path(cache_dir or default_cache_dir()) / f"{digest.hexdigest()}.npz"
+    cached = _load(path, len(texts))
+    if cached is not None:
+        return cached
+    tokens = encode(tokenizer, texts, max_length)
+    _store(path, tokens)
+    return tokens
+
+
+def _load(path: Path, examples: int) -> Tokens | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            tokens = Tokens(arrays["ids"], arrays["starts"], arrays["first"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    sound = (
+        len(tokens.starts) == examples + 1 and len(tokens.first) == examples and tokens.starts[-1] == len(tokens.ids)
+    )
+    return tokens if sound else None
+
+
+def _store(path: Path, tokens: Tokens) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            np.savez(file, **tokens._asdict())
+        Path(file.name).replace(path)  # all or nothing: a reader never sees half a file
+    except OSError:
+        return

@@ -1,0 +1,30 @@
+"""Prediction files in the course's format, byte for byte (NUMERICS, section 5)."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mtbert_jax.config import TaskConfig
+
+
+def prediction_file(task: TaskConfig, split: str) -> str:
+    """``sst-dev-output.csv`` and its like."""
+    return f"{task.name}-{split}-output.csv"
+
+
+def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: Float[np.ndarray, " example"]) -> None:
+    r"""Writes the header ``id \t <column> \n``, then ``<id> , <prediction> \n`` for every example.
+
+    Classes are written as in the data files, binary predictions as 0.0 or 1.0, similarities as they are.
+    """
+    column = task.output_column or f"Predicted_{task.name.capitalize()}"
+    rows = (f"{name} , {_text(task, value)} \n" for name, value in zip(ids, predicted, strict=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"id \t {column} \n" + "".join(rows), encoding="utf-8")
+
+
+def _text(task: TaskConfig, value: float) -> str:
+    if task.kind == "classification":
+        return task.classes[int(value)] if task.classes else str(int(value))
+    return str(float(value))

@@ -1,0 +1,164 @@
+"""A trained model on splits, and on one's own text."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from mtbert_jax.config import Config
+from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.readers import Split, clean
+from mtbert_jax.data.tokenize import encode
+from mtbert_jax.data.writers import prediction_file, write_predictions
+from mtbert_jax.losses import probabilities
+from mtbert_jax.metrics import predictions
+from mtbert_jax.schema import nearest, to_dict
+from mtbert_jax.training.checkpoint import Checkpoints
+from mtbert_jax.training.evaluate import evaluate_all, split_logits
+from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.setup import Setup
+from mtbert_jax.training.step import make_eval_step
+from mtbert_jax.types import InputError, Params
+
+
+class Prediction(NamedTuple):
+    """What the model says of one example.
+
+    Attributes:
+        label: Class name or number, 0 / 1, or a real number, by the kind of the task.
+        probabilities: One per class; of class 1 alone for a binary task; empty for regression.
+    """
+
+    label: str | int | float
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class MultitaskModel:
+    """Encoder, heads and tokenizer of a run, ready to predict.
+
+    Attributes:
+        setup: The run's config and what belongs to it.
+        params: All parameters.
+        step: The step they are from.
+    """
+
+    setup: Setup
+    params: Params
+    step: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_eval_step", make_eval_step(self.setup.model))
+
+    @classmethod
+    def from_checkpoint(
+        cls, run: str | Path, which: str = "best", data_dir: str | None = None, config: Config | None = None
+    ) -> "MultitaskModel":
+        """Loads the best or the latest checkpoint of a run folder; nothing else is needed.
+
+        Args:
+            run: The run folder.
+            which: `best`, by the dev average, or `latest`.
+            data_dir: Folder of the data files, in place of the config's.
+            config: The run's config, in place of the folder's.
+
+        Raises:
+            InputError: This is no run folder, or it holds no checkpoint that can be read.
+        """
+        folder = RunFolder(Path(run))
+        config = config or folder.load_config()
+        setup = Setup.load(config if data_dir is None else replace(config, data_dir=data_dir), folder.encoder)
+        if not folder.checkpoints.is_dir():
+            raise InputError(f"{run} holds no checkpoint yet")
+        with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints:
+            steps = [step for step, _ in checkpoints.sound_steps()]
+            best = checkpoints.best_step()
+            if not steps:
+                raise InputError(f"{run} holds no checkpoint that can be read")
+            step = best if which == "best" and best in steps else steps[0]
+            return cls(setup, checkpoints.restore_params(step, setup.abstract_params()), step)
+
+    def predict(self, task: str, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
+        """Labels and probabilities of one's own texts.
+
+        Args:
+            task: Name of a task of the run.
+            texts: Strings, or pairs of strings for a task over pairs.
+
+        Raises:
+            InputError: There is no such task, or a text is not what it takes.
+        """
+        spec = self.setup.tasks.get(task)
+        if spec is None:
+            raise InputError(
+                f"no task {task!r} in this run{nearest(task, self.setup.tasks)} (tasks: {', '.join(self.setup.tasks)})"
+            )
+        parts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        for number, part in enumerate(parts, start=1):
+            if len(part) != len(spec.text):
+                wanted = "two texts" if len(spec.text) == 2 else "one text"
+                raise InputError(f"text {number}: task {task} takes {wanted}, got {len(part)}")
+        if not parts:
+            return []
+        tokens = encode(self.setup.tokenizer, [tuple(map(clean, part)) for part in parts], self.setup.config.max_length)
+        labels = np.zeros(len(parts), np.float32)
+        logits = self.logits(task, Dataset([], parts, tokens, labels, False, []))
+        return self.describe(task, logits)
+
+    def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
+        """Logits of a dataset, in its order."""
+        config, spec = self.setup.config, self.setup.tasks[task]
+        step = self._eval_step  # type: ignore[attr-defined]
+        return split_logits(step, self.params, spec, dataset, config.eval_batch_size, self.setup.lengths)
+
+    def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
+        """Logits → labels and probabilities."""
+        spec = self.setup.tasks[task]
+        labels = predictions(spec.kind, logits)
+        if spec.kind == "regression":
+            return [Prediction(float(value), ()) for value in labels]
+        shares = np.asarray(probabilities(spec.kind, jnp.asarray(logits)))
+        names = spec.classes or range(spec.num_outputs + 1)
+        rows = zip(labels, shares.tolist(), strict=True)
+        return [Prediction(names[int(label)], tuple(row)) for label, row in rows]
+
+    def evaluate(self, split: Split) -> tuple[dict[str, Any], dict[str, Dataset], dict[str, np.ndarray]]:
+        """Scores, datasets and logits of one split of every task that has a file for it."""
+        datasets = self.setup.datasets(split)
+        step = self._eval_step  # type: ignore[attr-defined]
+        scores, logits = evaluate_all(self.setup, step, self.params, datasets)
+        return scores, datasets, logits
+
+    def write_predictions(
+        self, folder: Path, split: Split, datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
+    ) -> list[Path]:
+        """Writes one prediction file per task in the course's format; returns their paths."""
+        paths = []
+        for name, values in logits.items():
+            task = self.setup.tasks[name]
+            path = folder / prediction_file(task, split)
+            write_predictions(path, task, datasets[name].ids, predictions(task.kind, values))
+            paths.append(path)
+        return paths
+
+
+def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:
+    """Scores the best checkpoint on dev, and on test where it has labels; writes results and prediction files.
+
+    Returns:
+        What ``results.json`` holds.
+    """
+    model = MultitaskModel.from_checkpoint(folder.path, config=config)
+    results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
+    for split in ("dev", "test"):
+        scores, datasets, logits = model.evaluate(split)
+        model.write_predictions(folder.predictions, split, datasets, logits)
+        if scores:
+            results[split] = scores
+    folder.results.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results

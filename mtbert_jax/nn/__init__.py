@@ -1,0 +1,1 @@
+"""Linen modules, used as pure functions: ``module.apply({"params": params}, ...)``."""

@@ -1,0 +1,195 @@
+"""BERT's encoder (Devlin et al. 2019, arXiv:1810.04805, section 3), numerically that of Hugging Face's `BertModel`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mtbert_jax.types import EncoderOutput
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form; flax's default is the tanh one
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Sizes and rates of an encoder, under the names of Hugging Face's ``config.json``."""
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+
+class _Parts(nn.Module):
+    """The few layers that every block is made of, with the config's initialiser, types and rates."""
+
+    config: BertConfig
+    dtype: Any = jnp.float32
+
+    def dense(self, features: int, name: str) -> nn.Dense:
+        init = nn.initializers.normal(self.config.initializer_range)
+        return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+
+    def layer_norm(self, x: Float[Array, "*axes hidden"], name: str) -> Float[Array, "*axes hidden"]:
+        # Statistics in float32 and in two passes: BERT's epsilon of 1e-12 leaves no room for the fast variance.
+        norm = nn.LayerNorm(self.config.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)
+        return norm(x).astype(self.dtype)
+
+    def dropout(self, x: Array, deterministic: bool) -> Array:
+        return nn.Dropout(self.config.hidden_dropout_prob)(x, deterministic=deterministic)
+
+
+class Embeddings(_Parts):
+    """Word + position + token type, LayerNorm, dropout."""
+
+    @nn.compact
+    def __call__(
+        self, input_ids: Int[Array, "batch seq"], token_type_ids: Int[Array, "batch seq"], deterministic: bool
+    ) -> Float[Array, "batch seq hidden"]:
+        """Token ids → what the first layer reads."""
+        cfg = self.config
+
+        def table(rows: int, name: str) -> nn.Embed:
+            init = nn.initializers.normal(cfg.initializer_range)
+            return nn.Embed(rows, cfg.hidden_size, embedding_init=init, name=name)
+
+        words = table(cfg.vocab_size, "word")(input_ids)
+        positions = table(cfg.max_position_embeddings, "position")(jnp.arange(input_ids.shape[1]))
+        token_types = table(cfg.type_vocab_size, "token_type")(token_type_ids)
+        return self.dropout(self.layer_norm(words + positions + token_types, "layer_norm"), deterministic)
+
+
+class SelfAttention(_Parts):
+    """Multi-head scaled dot-product attention; scores and softmax in float32."""
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[Array, "batch query hidden"],
+        states: Float[Array, "batch seq hidden"],
+        mask: Int[Array, "batch seq"],
+        deterministic: bool,
+    ) -> Float[Array, "batch query hidden"]:
+        """What each of `queries` gathers from those of `states` that `mask` shows."""
+        cfg = self.config
+        heads = (cfg.num_attention_heads, cfg.hidden_size // cfg.num_attention_heads)
+        query = self.dense(cfg.hidden_size, "query")(queries).reshape(*queries.shape[:2], *heads)
+        key = self.dense(cfg.hidden_size, "key")(states).reshape(*states.shape[:2], *heads)
+        value = self.dense(cfg.hidden_size, "value")(states).reshape(*states.shape[:2], *heads)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / math.sqrt(heads[1])
+        scores = jnp.where(mask[:, None, None, :] > 0, scores, jnp.finfo(jnp.float32).min)
+        probabilities = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        probabilities = nn.Dropout(cfg.attention_probs_dropout_prob)(probabilities, deterministic=deterministic)
+        context = jnp.einsum("bhqk,bkhd->bqhd", probabilities, value).reshape(queries.shape)
+        return self.dense(cfg.hidden_size, "output")(context)
+
+
+class Layer(_Parts):
+    """Attention, then a feed-forward network; each with dropout, residual and LayerNorm (post-norm)."""
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "batch seq hidden"],
+        mask: Int[Array, "batch seq"],
+        deterministic: bool,
+        cls_only: bool = False,
+    ) -> Float[Array, "batch query hidden"]:
+        """The next layer's states; with `cls_only` those of the first token alone."""
+        queries = hidden[:, :1] if cls_only else hidden
+        attended = SelfAttention(self.config, self.dtype, name="attention")(queries, hidden, mask, deterministic)
+        queries = self.layer_norm(queries + self.dropout(attended, deterministic), "attention_norm")
+        inner = self.dense(self.config.intermediate_size, "intermediate")(queries)
+        inner = ACTIVATIONS[self.config.hidden_act](inner)
+        outer = self.dense(self.config.hidden_size, "output")(inner)
+        return self.layer_norm(queries + self.dropout(outer, deterministic), "output_norm")
+
+
+class BertEncoder(nn.Module):
+    """The encoder, in two halves, so that a caller can enter after the embeddings.
+
+    Attributes:
+        config: Sizes and rates.
+        dtype: Type of the matrix products. Parameters and reductions are float32 whatever it is.
+
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2)
+    >>> ids = jnp.array([[1, 2, 3]])
+    >>> encoder = BertEncoder(config)
+    >>> params = encoder.init(jax.random.key(0), ids)["params"]
+    >>> encoder.apply({"params": params}, ids).pooled.shape
+    (1, 4)
+    """
+
+    config: BertConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        """Names the parts; parameters are ``embeddings``, ``layer_0`` … and ``pooler``."""
+        self.embeddings = Embeddings(self.config, self.dtype)
+        self.layer = [Layer(self.config, self.dtype) for _ in range(self.config.num_hidden_layers)]
+        init = nn.initializers.normal(self.config.initializer_range)
+        self.pooler = nn.Dense(self.config.hidden_size, dtype=self.dtype, kernel_init=init)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"] | None = None,
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        *,
+        deterministic: bool = True,
+        cls_only: bool = False,
+    ) -> EncoderOutput:
+        """Token ids → states. Without a mask every token counts; without token types all are 0."""
+        mask = jnp.ones_like(input_ids) if attention_mask is None else attention_mask
+        embeddings = self.embed(input_ids, token_type_ids, deterministic=deterministic)
+        return self.encode(embeddings, mask, deterministic=deterministic, cls_only=cls_only)
+
+    def embed(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "batch seq hidden"]:
+        """The embeddings after LayerNorm and dropout: what the first layer reads."""
+        types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        return self.embeddings(input_ids, types, deterministic)
+
+    def encode(
+        self,
+        embeddings: Float[Array, "batch seq hidden"],
+        attention_mask: Int[Array, "batch seq"],
+        *,
+        deterministic: bool = True,
+        cls_only: bool = False,
+    ) -> EncoderOutput:
+        """Embeddings → states.
+
+        With `cls_only` the last layer computes ``[CLS]`` alone: the same `pooled`, for fewer operations.
+        """
+        hidden = embeddings.astype(self.dtype)
+        for number, layer in enumerate(self.layer, start=1):
+            last = number == len(self.layer)
+            hidden = layer(hidden, attention_mask, deterministic, cls_only=cls_only and last)
+        pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
+        return EncoderOutput(hidden, pooled)

@@ -1,0 +1,5 @@
+"""Gradient transformations of this project; any of optax's can stand beside them in a chain."""
+
+from mtbert_jax.optim.aggregation import aggregator, mean_tasks, pcgrad, pcgrad_weights, sum_tasks
+
+__all__ = ["aggregator", "mean_tasks", "pcgrad", "pcgrad_weights", "sum_tasks"]

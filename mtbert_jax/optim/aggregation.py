@@ -1,0 +1,171 @@
+"""Several tasks' gradients → one: sum, mean, and PCGrad (Yu et al. 2020, arXiv:2001.06782, Algorithm 1).
+
+An aggregator is an optax gradient transformation whose incoming updates carry a leading ``task`` axis. It works on
+the Gramian ``gramian[i, j] = g_i · g_j`` alone: a *rule* turns the Gramian into one weight per task, and what leaves
+is ``sum_j weights[j] * g_j``. A new method is one new rule.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+Tree = Any
+Rule = Callable[[Float[Array, "task task"], PRNGKeyArray], Float[Array, " task"]]
+
+
+class AggregatorState(NamedTuple):
+    """State of an aggregator: the key from which the next step's random choices come."""
+
+    key: PRNGKeyArray
+
+
+def gramian(stacked: list[Float[Array, "task ..."]]) -> Float[Array, "task task"]:
+    """Inner products between tasks, summed over all leaves, in float32.
+
+    Each leaf is reduced row by row, then over rows: one float32 sum over 10⁸ products would be off by a percent.
+    """
+    tasks = stacked[0].shape[0]
+    entries: dict[tuple[int, int], Array] = {}
+    for leaf in stacked:
+        rows = leaf.astype(jnp.float32).reshape(tasks, -1, leaf.shape[-1] if leaf.ndim > 1 else 1)
+        for i in range(tasks):
+            for j in range(i, tasks):
+                product = jnp.sum(jnp.sum(rows[i] * rows[j], axis=-1))
+                entries[i, j] = entries[i, j] + product if (i, j) in entries else product
+    return jnp.stack([jnp.stack([entries[min(i, j), max(i, j)] for j in range(tasks)]) for i in range(tasks)])
+
+
+def cosines(gram: Float[Array, "task task"]) -> Float[Array, "task task"]:
+    """Cosine between each two tasks' gradients; 0 where one of them is zero."""
+    norms = jnp.sqrt(jnp.diagonal(gram))
+    scale = norms[:, None] * norms[None, :]
+    return jnp.where(scale > 0, gram / jnp.where(scale > 0, scale, 1.0), 0.0)
+
+
+def aggregator(rule: Rule, seed: int = 0) -> optax.GradientTransformation:
+    """An aggregator that follows `rule`.
+
+    Leaves that carry one axis more than their parameter are stacked over tasks: they are combined. Leaves shaped like
+    their parameter belong to one task alone (a head's, or every leaf when a step has one task): they pass as they are.
+    Without `params` every leaf is stacked.
+
+    A task with a gradient that is not finite is left out of that step: it counts as a zero gradient.
+
+    Args:
+        rule: ``(gramian, key) → weights``, one weight per task.
+        seed: Seed of the keys that the rule gets, a fresh one in every step.
+    """
+
+    def init(params: optax.Params) -> AggregatorState:
+        del params
+        return AggregatorState(jax.random.key(seed))
+
+    def update(
+        updates: optax.Updates, state: AggregatorState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AggregatorState]:
+        leaves, treedef = jax.tree.flatten(updates)
+        shared = stacked_leaves(updates, params)
+        carry, key = jax.random.split(state.key)
+        if any(shared):
+            stacked = [leaf for leaf, is_stacked in zip(leaves, shared, strict=True) if is_stacked]
+            gram = gramian(stacked)
+            finite = jnp.isfinite(jnp.diagonal(gram))
+            weights = rule(jnp.where(finite[:, None] & finite[None, :], gram, 0.0), key)
+            combine = lambda leaf: _combine(leaf, weights, finite)  # noqa: E731
+            leaves = [combine(leaf) if is_stacked else leaf for leaf, is_stacked in zip(leaves, shared, strict=True)]
+        return jax.tree.unflatten(treedef, leaves), AggregatorState(carry)
+
+    return optax.GradientTransformation(init, update)
+
+
+def stacked_leaves(updates: Tree, params: Tree | None) -> list[bool]:
+    """For each leaf of `updates`, whether it carries a leading task axis that its parameter has not."""
+    leaves = jax.tree.leaves(updates)
+    if params is None:
+        return [True] * len(leaves)
+    return [leaf.ndim == param.ndim + 1 for leaf, param in zip(leaves, jax.tree.leaves(params), strict=True)]
+
+
+def _combine(
+    leaf: Float[Array, "task ..."], weights: Float[Array, " task"], finite: Bool[Array, " task"]
+) -> Float[Array, "..."]:
+    # Task by task: a sum of scaled slices fuses into one pass. `where`, since 0 * NaN is NaN.
+    terms = (jnp.where(finite[t], weights[t] * leaf[t], 0.0) for t in range(leaf.shape[0]))
+    return sum(terms, start=jnp.zeros((), leaf.dtype)).astype(leaf.dtype)
+
+
+def sum_tasks() -> optax.GradientTransformation:
+    """The sum of the tasks' gradients: what training on the summed losses does."""
+    return aggregator(lambda gram, key: jnp.ones(gram.shape[0]))
+
+
+def mean_tasks() -> optax.GradientTransformation:
+    """The mean of the tasks' gradients."""
+    return aggregator(lambda gram, key: jnp.full(gram.shape[0], 1.0 / gram.shape[0]))
+
+
+def pcgrad(
+    reduction: Literal["sum", "mean"] = "sum", include_self: bool = False, seed: int = 0
+) -> optax.GradientTransformation:
+    """Gradient surgery: each task's gradient loses its part against every task that it conflicts with.
+
+    Yu et al. 2020, Algorithm 1. The defaults are the paper's; ``pcgrad("mean", include_self=True)`` is what the code of
+    WeiChengTseng/Pytorch-PCGrad computes (NUMERICS, section 3).
+
+    Args:
+        reduction: Sum or mean of the projected gradients.
+        include_self: A task's running gradient may be projected onto its own original, too.
+        seed: Seed of the random order in which each task meets the others.
+
+    >>> grads = {"w": jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])}
+    >>> tx = pcgrad()
+    >>> updates, _ = tx.update(grads, tx.init(None))
+    >>> updates["w"].round(4).tolist()
+    [0.5848..., 3.8011..., 3.8011...]
+    """
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction = {reduction!r}: must be 'sum' or 'mean'")
+
+    def rule(gram: Float[Array, "task task"], key: PRNGKeyArray) -> Float[Array, " task"]:
+        tasks = gram.shape[0]
+        weights = pcgrad_weights(gram, random_orders(key, tasks, include_self))
+        return weights / tasks if reduction == "mean" else weights
+
+    return aggregator(rule, seed)
+
+
+def random_orders(key: PRNGKeyArray, tasks: int, include_self: bool) -> Int[Array, "task met"]:
+    """Row i: the tasks that task i meets, in random order, without itself unless asked for."""
+    rows = jnp.arange(tasks)
+    if include_self:
+        others = jnp.broadcast_to(rows, (tasks, tasks))
+    else:
+        others = (rows[:, None] + 1 + rows[None, : tasks - 1]) % tasks
+    return jax.vmap(jax.random.permutation)(jax.random.split(key, tasks), others)
+
+
+def pcgrad_weights(gram: Float[Array, "task task"], order: Int[Array, "task met"]) -> Float[Array, " task"]:
+    """The weights w of ``sum_j w[j] g_j``, the sum of the projected gradients.
+
+    Every projected gradient stays in the span of the originals, so each is a row of coefficients, and the projections
+    need inner products only. A zero gradient is never projected onto.
+
+    Args:
+        gram: ``gram[i, j] = g_i · g_j``.
+        order: Row i: the tasks that task i meets, in order.
+    """
+
+    def project(own: Float[Array, " task"], meets: Int[Array, " met"]) -> Float[Array, " task"]:
+        def meet(coefficients: Float[Array, " task"], j: Int[Array, ""]) -> tuple[Float[Array, " task"], None]:
+            dot = jnp.dot(coefficients, gram[j], precision="highest")
+            conflict = (dot < 0) & (gram[j, j] > 0)
+            step = jnp.where(conflict, dot / jnp.where(conflict, gram[j, j], 1.0), 0.0)
+            return coefficients.at[j].add(-step), None
+
+        return jax.lax.scan(meet, own, meets)[0]
+
+    return jnp.sum(jax.vmap(project)(jnp.eye(gram.shape[0], dtype=gram.dtype), order), axis=0)

@@ -1,0 +1,1 @@
+"""State, step, evaluation, checkpoints, records, and the loop that ties them."""

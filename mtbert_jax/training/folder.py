@@ -1,0 +1,58 @@
+"""The run folder: where everything of a run lies, and who may write there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtbert_jax.config import Config, load_config
+from mtbert_jax.types import InputError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder.
+
+    Attributes:
+        path: The folder itself.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The run's config, complete, as TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder's ``config.json`` and tokenizer: with the checkpoints, all that predicting needs."""
+        return self.path / "encoder"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Orbax's folder."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON record per log interval and evaluation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        """Prediction files in the course's format."""
+        return self.path / "predictions"
+
+    @property
+    def results(self) -> Path:
+        """Scores of the best checkpoint."""
+        return self.path / "results.json"
+
+    def load_config(self) -> Config:
+        """The config of the run that lies here.
+
+        Raises:
+            InputError: This is no run folder.
+        """
+        if not self.config.is_file():
+            raise InputError(f"{self.path} is no run folder: it has no config.toml")
+        return load_config(self.config)

@@ -1,0 +1,163 @@
+"""What a run tells while it runs: ``metrics.jsonl``, and a progress display on a terminal, plain lines elsewhere."""
+
+import itertools
+import json
+import math
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mtbert_jax.training.step import StepMetrics
+
+Record = dict[str, Any]
+
+
+class MetricsFile:
+    """Appends records to a JSON Lines file.
+
+    Opened at a step, it first drops the records that lie after it: a resumed run writes those again.
+    """
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step] if step else []
+        path.write_text("".join(kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Record) -> None:
+        """Writes one record and flushes it; NaN and infinities become null, which JSON has a word for."""
+        self._file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """All records of a run, oldest first."""
+    return [json.loads(line) for line in _lines(path)]
+
+
+def _lines(path: Path) -> list[str]:
+    # A line without its end was being written when the process died.
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines if line.endswith("\n")]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
+    """One record of several steps: mean losses, mean cosines between tasks, and what was left out.
+
+    This is where the device is waited for.
+
+    Args:
+        steps: Metrics of the steps since the last record.
+        rate: Examples per second.
+        lr: Learning rate of the last of these steps.
+    """
+    losses: dict[str, list[float]] = {}
+    cosine: dict[str, list[float]] = {}
+    conflicts: dict[str, list[bool]] = {}
+    left_out: dict[str, int] = {}
+    for step in jax.device_get(steps):
+        names = list(step.losses)
+        for name in names:
+            if step.finite[name]:
+                losses.setdefault(name, []).append(float(step.losses[name]))
+            else:
+                left_out[name] = left_out.get(name, 0) + 1
+        if step.cosines is not None:
+            for i, j in itertools.combinations(range(len(names)), 2):
+                pair = f"{names[i]}/{names[j]}"
+                cosine.setdefault(pair, []).append(float(step.cosines[i, j]))
+                conflicts.setdefault(pair, []).append(bool(step.cosines[i, j] < 0))
+    record: Record = {"loss": {name: statistics.fmean(values) for name, values in losses.items()}}
+    if cosine:
+        record["cosine"] = {pair: statistics.fmean(values) for pair, values in cosine.items()}
+        record["conflict"] = {pair: statistics.fmean(values) for pair, values in conflicts.items()}
+    if left_out:
+        record["left_out"] = left_out
+    return {**record, "lr": lr, "examples_per_second": rate}
+
+
+class Display:
+    """Progress for a person: one live line on a terminal, a plain line per record elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._total = 0
+        self._started = (0, 0.0)
+
+    def start(self, stage: str, step: int, total: int) -> None:
+        """Begins a stage that is at `step` of `total`."""
+        self.stop()
+        self._total = total
+        self._started = (step, time.monotonic())
+        if self._console.is_terminal:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(20),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._progress = Progress(*columns, TimeElapsedColumn(), console=self._console)
+            self._bar = self._progress.add_task(stage, total=total, completed=step, text="compiling …")
+            self._progress.start()
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        if self._progress:
+            self._progress.update(self._bar, completed=step)
+
+    def show(self, stage: str, record: Record, step: int) -> None:
+        """Shows a training record; `step` counts from the stage's first."""
+        first, since = self._started
+        left = (time.monotonic() - since) / max(step - first, 1) * (self._total - step)
+        losses = "  ".join(f"{task} {value:.3f}" for task, value in record["loss"].items())
+        losses += "".join(f"  {task} left out {n}×" for task, n in record.get("left_out", {}).items())
+        rate = f"{record['examples_per_second']:.0f} ex/s"
+        text = f"step {step}/{self._total}  {rate}  {_clock(left)} left  loss {losses}"
+        if self._progress:
+            self._progress.update(self._bar, completed=step, text=text)
+        else:
+            self.say(f"{stage}: {text}")
+
+    def say(self, text: str) -> None:
+        """One line, above the bar where there is one."""
+        self._console.print(text, markup=False)
+
+    def stop(self) -> None:
+        """Takes the bar away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def scores_line(scores: dict[str, Any]) -> str:
+    """``sst accuracy 0.512  sts pearson 0.871  average 0.780``: the metrics that enter the average, and it."""
+    parts = [
+        f"{task} {next(iter(values))} {next(iter(values.values())):.3f}" for task, values in _tasks(scores).items()
+    ]
+    return "  ".join([*parts, f"average {scores['average']:.4f}"])
+
+
+def _tasks(scores: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {task: values for task, values in scores.items() if isinstance(values, dict)}

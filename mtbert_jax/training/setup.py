@@ -1,0 +1,132 @@
+"""Everything a run needs before its first step."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tokenizers import Tokenizer
+
+from mtbert_jax import trees
+from mtbert_jax.config import Config, StageConfig, TaskConfig
+from mtbert_jax.data.batches import TaskBatches, TrainBatches, ladder
+from mtbert_jax.data.dataset import Dataset, load_dataset
+from mtbert_jax.data.readers import Split
+from mtbert_jax.data.tokenize import load_tokenizer
+from mtbert_jax.nn.bert import BertConfig
+from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.optim.schedules import learning_rate
+from mtbert_jax.pretrained import load_bert_config
+from mtbert_jax.training.step import stack_gradients
+from mtbert_jax.types import InputError, Params
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A run's config, and what its encoder directory and data files say.
+
+    Attributes:
+        config: The run's.
+        bert: The encoder's.
+        tokenizer: The encoder's.
+        model: Encoder and heads.
+    """
+
+    config: Config
+    bert: BertConfig
+    tokenizer: Tokenizer
+    model: MultitaskBert
+
+    @classmethod
+    def load(cls, config: Config, encoder: Path) -> "Setup":
+        """Reads the encoder's description; no weights and no data yet.
+
+        Raises:
+            InputError: The directory holds no BERT, or the config asks for more than it has.
+        """
+        bert = load_bert_config(encoder)
+        tokenizer = load_tokenizer(encoder)
+        if config.max_length > bert.max_position_embeddings:
+            raise InputError(
+                f"max_length = {config.max_length}, but the encoder has {bert.max_position_embeddings} positions"
+            )
+        if tokenizer.get_vocab_size() > bert.vocab_size:
+            raise InputError(
+                f"{encoder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, config.json only {bert.vocab_size}"
+            )
+        pairs = [task.name for task in config.tasks if len(task.text) == 2]
+        if pairs and bert.type_vocab_size < 2:
+            raise InputError(f"task {pairs[0]} has two texts, but the encoder has one token type only")
+        rates = bert if config.encoder_dropout is None else _with_dropout(bert, config.encoder_dropout)
+        model = MultitaskBert.build(rates, config.tasks, jnp.dtype(config.compute_dtype))
+        return cls(config, bert, tokenizer, model)
+
+    @property
+    def tasks(self) -> dict[str, TaskConfig]:
+        """The tasks by name."""
+        return {task.name: task for task in self.config.tasks}
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The lengths that batches are padded to."""
+        return ladder(self.config.lengths, self.config.max_length)
+
+    def datasets(self, split: Split) -> dict[str, Dataset]:
+        """One split of every task that has a file for it."""
+        named = {name: task for name, task in self.tasks.items() if getattr(task, split)}
+        return {name: load_dataset(self.config, task, split, self.tokenizer) for name, task in named.items()}
+
+    def initial_params(self, encoder: Params) -> Params:
+        """A pretrained encoder under fresh heads, which depend on the run's seed."""
+        return {"encoder": encoder, "heads": self.model.init_heads(jax.random.key(self.config.seed))}
+
+    def abstract_params(self) -> Params:
+        """Shapes of all parameters."""
+        ids = jnp.zeros((1, 1), jnp.int32)
+
+        def init(key: jax.Array) -> Params:
+            return self.initial_params(self.model.encoder.init(key, ids)["params"])
+
+        return jax.eval_shape(init, jax.random.key(0))
+
+    def batches(self, number: int, stage: StageConfig, train: dict[str, Dataset]) -> TrainBatches:
+        """The batches of stage `number`."""
+        seed = (self.config.seed, number)
+        default = stage.batch_size or self.config.batch_size
+        streams = {
+            name: TaskBatches(
+                name, data.tokens, data.labels, self.tasks[name].batch_size or default, self.lengths, seed
+            )
+            for name, data in train.items()
+        }
+        return TrainBatches(streams, stage.order or "round_robin", stage.epochs, stage.steps, seed)
+
+    def chain(self, stage: StageConfig, batches: TrainBatches) -> tuple[optax.GradientTransformation, optax.Schedule]:
+        """The stage's optax chain, checked against the gradients that it will get, and its learning rate.
+
+        Raises:
+            InputError: The chain or what is frozen does not fit the model.
+        """
+        params = self.abstract_params()
+        frozen, trainable = trees.split(params, stage.freeze or ())
+        for prefix in stage.freeze or ():
+            if not any(trees.is_below(path, prefix) for path in trees.paths(frozen)):
+                raise InputError(f"freeze: no parameter lies below {prefix!r}; try 'encoder' or 'encoder/embeddings'")
+        if not trainable:
+            raise InputError("freeze: nothing is left to train")
+        rate = learning_rate(
+            stage.lr or 0.0, stage.schedule or "constant", stage.warmup_fraction or 0.0, batches.num_steps
+        )
+        tx = build_chain(stage.optimizer or (), chain_context(rate, trainable))
+        encoder = {"encoder": trainable["encoder"]} if "encoder" in trainable else {}
+        heads = trainable.get("heads", {})
+        grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in batches.names(0)}
+        check_chain(tx, jax.eval_shape(stack_gradients, trainable, grads), trainable)
+        return tx, rate
+
+
+def _with_dropout(bert: BertConfig, rate: float) -> BertConfig:
+    return replace(bert, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)

@@ -1,0 +1,182 @@
+"""One optimizer step: the gradients of each task, one update from them, and its application.
+
+A step is two kinds of jitted function: a gradient per task and batch length, and one update. That compiles n lengths n
+times a task, where a single jitted step would compile every combination of the tasks' lengths.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from mtbert_jax import trees
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.losses import mean_loss, task_loss
+from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.optim.aggregation import cosines, gramian
+from mtbert_jax.training.state import TrainState
+from mtbert_jax.types import Batch, Params
+
+Tree = Any
+
+
+class StepMetrics(NamedTuple):
+    """What a step tells, still on the device.
+
+    Attributes:
+        losses: Mean loss of each task of the step.
+        finite: Whether the task's loss and gradient were finite; if not, it had no part in the step.
+        cosines: Cosine between each two tasks' gradients of the shared parameters, in the order of `losses`;
+            None for a step of one task, or while the encoder is frozen.
+    """
+
+    losses: dict[str, Float[Array, ""]]
+    finite: dict[str, Bool[Array, ""]]
+    cosines: Float[Array, "task task"] | None
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """``state, metrics = train_step(state, batches)``; `state` is donated and must not be used again.
+
+    Attributes:
+        gradients: For each task, ``(params, batch, key, step) → (loss, gradients)``, jitted.
+        update: ``(state, gradients, losses) → (state, metrics)``, jitted, with the state donated.
+    """
+
+    gradients: Mapping[str, Callable[..., tuple[Float[Array, ""], Params]]]
+    update: Callable[..., tuple[TrainState, StepMetrics]]
+
+    def __call__(self, state: TrainState, batches: dict[str, Batch]) -> tuple[TrainState, StepMetrics]:
+        """One step over one batch of each of the step's tasks."""
+        results = {
+            task: self.gradients[task](state.params, batch, state.key, state.step) for task, batch in batches.items()
+        }
+        losses = {task: loss for task, (loss, _) in results.items()}
+        return self.update(state, {task: grads for task, (_, grads) in results.items()}, losses)
+
+    @property
+    def compiled_shapes(self) -> int:
+        """How many programs have been compiled so far."""
+        return sum(fn._cache_size() for fn in (*self.gradients.values(), self.update))  # type: ignore[attr-defined]
+
+
+def make_train_step(
+    model: MultitaskBert, tasks: dict[str, TaskConfig], tx: optax.GradientTransformation, frozen: tuple[str, ...] = ()
+) -> TrainStep:
+    """The step of one stage.
+
+    Args:
+        model: Encoder and heads.
+        tasks: All tasks of the run, by name.
+        tx: The chain; with several tasks in a step it must hold an aggregator.
+        frozen: Paths of parameters that do not train; no gradient of theirs is computed.
+    """
+    gradients = {name: jax.jit(partial(task_gradient, model, task, frozen)) for name, task in tasks.items()}
+    update = jax.jit(partial(apply_gradients, tx, frozen), donate_argnums=0)
+    return TrainStep(gradients, update)
+
+
+def task_gradient(
+    model: MultitaskBert,
+    task: TaskConfig,
+    frozen: tuple[str, ...],
+    params: Params,
+    batch: Batch,
+    key: PRNGKeyArray,
+    step: Int[Array, ""],
+) -> tuple[Float[Array, ""], Params]:
+    """Mean loss of a batch, and the gradient of `loss_weight` times it.
+
+    The gradient is that of the encoder and the task's own head, less what is frozen.
+    """
+    concerned = {"encoder": params["encoder"], "heads": {task.name: params["heads"][task.name]}}
+    fixed, trainable = trees.split(concerned, frozen)
+    dropout_key = jax.random.fold_in(jax.random.fold_in(key, step), zlib.crc32(task.name.encode()))
+
+    def objective(trainable: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        logits = model.logits(trees.merge(fixed, trainable), task.name, batch, dropout_key)
+        loss = mean_loss(task_loss(task.kind, logits, batch.labels), batch.weights)
+        return task.loss_weight * loss, loss
+
+    grads, loss = jax.grad(objective, has_aux=True)(trainable)
+    return loss, grads
+
+
+def apply_gradients(
+    tx: optax.GradientTransformation,
+    frozen: tuple[str, ...],
+    state: TrainState,
+    grads: dict[str, Params],
+    losses: dict[str, Float[Array, ""]],
+) -> tuple[TrainState, StepMetrics]:
+    """One update from the gradients of the step's tasks.
+
+    A task whose loss or gradient is not finite is left out and counted. A head without a (finite) gradient in this step
+    stays as it is, and so do its optimizer statistics, as with an optimizer that skips parameters without a gradient.
+    """
+    fixed, trainable = trees.split(state.params, frozen)
+    finite = {task: jnp.isfinite(losses[task]) & _all_finite(grads[task]) for task in grads}
+    grads = {task: trees.select(finite[task], tree, _zeros(tree)) for task, tree in grads.items()}
+    stacked = stack_gradients(trainable, grads)
+    metrics = StepMetrics(losses, finite, _task_cosines(stacked, len(grads)))
+
+    updates, opt_state = tx.update(stacked, state.opt_state, trainable)
+    new_params = optax.apply_updates(trainable, updates)
+
+    present = {name: finite.get(name, False) for name in trainable.get("heads", {})}
+    any_finite = jnp.any(jnp.stack(list(finite.values())))
+    new_params = trees.select(any_finite, _keep_absent_heads(new_params, trainable, present), trainable)
+    opt_state = trees.select(any_finite, _keep_absent_heads(opt_state, state.opt_state, present), state.opt_state)
+    return state._replace(step=state.step + 1, params=trees.merge(fixed, new_params), opt_state=opt_state), metrics
+
+
+def stack_gradients(trainable: Params, grads: dict[str, Params]) -> Params:
+    """The tasks' gradients as one tree shaped like `trainable`.
+
+    Leaves of the encoder carry a leading ``task`` axis where the step has several tasks. A head has its own task's
+    gradient; zeros where the step has no batch of its task.
+    """
+    stacked: Params = {}
+    if "encoder" in trainable:
+        shared = [tree["encoder"] for tree in grads.values()]
+        stacked["encoder"] = shared[0] if len(shared) == 1 else jax.tree.map(lambda *g: jnp.stack(g), *shared)
+    if "heads" in trainable:
+        own = {name: tree["heads"][name] for name, tree in grads.items() if name in tree.get("heads", {})}
+        stacked["heads"] = {name: own.get(name, _zeros(head)) for name, head in trainable["heads"].items()}
+    return stacked
+
+
+def _task_cosines(stacked: Params, num_tasks: int) -> Float[Array, "task task"] | None:
+    # The aggregator computes the same Gramian: inside one jit it is computed once.
+    return cosines(gramian(jax.tree.leaves(stacked["encoder"]))) if num_tasks > 1 and "encoder" in stacked else None
+
+
+def _all_finite(tree: Tree) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack([jnp.isfinite(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(tree)]))
+
+
+def _zeros(tree: Tree) -> Tree:
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def _keep_absent_heads(new: Tree, old: Tree, present: dict[str, Bool[Array, ""] | bool]) -> Tree:
+    """`new`, but `old` in every leaf that belongs to the head of an absent task, in parameters and statistics alike."""
+
+    def choose(path: tuple[Any, ...], new_leaf: Array, old_leaf: Array) -> Array:
+        place = f"/{trees.path_of(path)}/"
+        owner = next((name for name in present if f"/heads/{name}/" in place), None)
+        return new_leaf if owner is None else trees.select(present[owner], new_leaf, old_leaf)
+
+    return jax.tree_util.tree_map_with_path(choose, new, old)
+
+
+def make_eval_step(model: MultitaskBert) -> Callable[[Params, str, Batch], Float[Array, "batch output"]]:
+    """``(params, task, batch) → logits``, jitted, dropout off."""
+    return jax.jit(lambda params, task, batch: model.logits(params, task, batch), static_argnums=1)

@@ -1,0 +1,63 @@
+"""Parameter trees by path: naming leaves, splitting off what is frozen, choosing between old and new."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Bool
+
+Tree = Any
+
+
+def path_of(path: tuple[Any, ...]) -> str:
+    """A leaf's place as one string, such as ``encoder/layer_0/attention/query/kernel``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def paths(tree: Tree) -> list[str]:
+    """The places of all leaves, in the order of `jax.tree.leaves`."""
+    return [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def is_below(path: str, prefix: str) -> bool:
+    """Whether `path` is `prefix` or lies below it.
+
+    >>> is_below("encoder/layer_1/bias", "encoder/layer_1"), is_below("encoder/layer_10/bias", "encoder/layer_1")
+    (True, False)
+    """
+    return path == prefix or path.startswith(prefix + "/")
+
+
+def mask(tree: Tree, keep: Callable[[str], bool]) -> Tree:
+    """A tree of bools shaped like `tree`: what `keep` says of each leaf's path."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: keep(path_of(path)), tree)
+
+
+def split(tree: Tree, prefixes: Iterable[str]) -> tuple[Tree, Tree]:
+    """Nested dict → (what lies below one of `prefixes`, the rest); empty branches are left out."""
+    prefixes = tuple(prefixes)
+    below: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for path, leaf in flatten_dict(tree, sep="/").items():
+        inside = any(is_below(path, prefix) for prefix in prefixes)
+        (below if inside else rest)[path] = leaf
+    return unflatten_dict(below, sep="/"), unflatten_dict(rest, sep="/")
+
+
+def merge(first: Tree, second: Tree) -> Tree:
+    """The nested dict that `split` took apart."""
+    return unflatten_dict({**flatten_dict(first, sep="/"), **flatten_dict(second, sep="/")}, sep="/")
+
+
+def select(choose_new: Bool[Array, ""] | bool, new: Tree, old: Tree) -> Tree:
+    """`new` where `choose_new` holds, else `old`: decided while tracing for a Python bool, on the device otherwise."""
+    if isinstance(choose_new, bool):
+        return new if choose_new else old
+    return jax.tree.map(lambda a, b: jnp.where(choose_new, a, b), new, old)
+
+
+def count(tree: Tree) -> int:
+    """Number of scalars in the tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,61 @@
+"""The values that flow through the house: examples, batches, and what a user got wrong."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Float, Int
+
+Params = dict[str, Any]
+"""A nested dict of arrays: ``{"encoder": {...}, "heads": {"<task>": {...}}}``."""
+
+
+class InputError(Exception):
+    """Something the user gave is wrong.
+
+    The message is one line that names the file, line or field and says what would be right. The command
+    line prints it without a traceback and exits with status 2.
+    """
+
+
+class Example(NamedTuple):
+    """One row of a data file.
+
+    Attributes:
+        id: The row's identifier, unique in its file.
+        texts: One or two texts.
+        label: Class index, 0 / 1, or a real number, by the kind of the task; None where the file has no labels.
+    """
+
+    id: str
+    texts: tuple[str, ...]
+    label: float | None = None
+
+
+class Batch(NamedTuple):
+    """Arrays of one task, padded to one length: NumPy's on the host, JAX's in a jitted function.
+
+    Attributes:
+        input_ids: Token ids, ``[batch seq]``.
+        attention_mask: 1 for a token, 0 for padding, ``[batch seq]``.
+        token_type_ids: 0 in the first text, 1 in the second, ``[batch seq]``.
+        labels: Class indices (as float32 too: one shape and type for every kind of task), ``[batch]``.
+        weights: 1 for an example, 0 for a row that only fills the batch up, ``[batch]``.
+    """
+
+    input_ids: Int[Array, "batch seq"]
+    attention_mask: Int[Array, "batch seq"]
+    token_type_ids: Int[Array, "batch seq"]
+    labels: Float[Array, " batch"]
+    weights: Float[Array, " batch"]
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder says of a batch.
+
+    Attributes:
+        hidden_states: The last layer's states, ``[batch seq hidden]``; only the first token's where the
+            encoder was asked for `cls_only`.
+        pooled: The pooler's output on ``[CLS]``, ``[batch hidden]``, float32.
+    """
+
+    hidden_states: Float[Array, "batch seq hidden"]
+    pooled: Float[Array, "batch hidden"]

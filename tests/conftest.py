@@ -1,0 +1,112 @@
+"""A tiny random BERT in Hugging Face layout, tiny data in the course's format, and a config over both."""
+
+import dataclasses
+import random
+from pathlib import Path
+
+import jax
+import pytest
+
+from mtbert_jax.config import Config, HeadConfig, TaskConfig
+from mtbert_jax.data.tokenize import load_tokenizer
+from mtbert_jax.nn.bert import BertConfig, BertEncoder
+from mtbert_jax.pretrained import save_pretrained
+
+GOOD = ["good", "fine", "lovely", "bright", "warm"]
+BAD = ["bad", "dull", "awful", "grey", "cold"]
+THINGS = ["film", "song", "book", "meal", "trip", "game", "room", "city"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "the", "was", "is", "very", "not", ".", "?", "[", "]", "sep"]
+VOCAB = [*WORDS, *GOOD, *BAD, *THINGS]
+TINY = BertConfig(
+    vocab_size=len(VOCAB),
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=24,
+    max_position_embeddings=64,
+)
+
+
+@pytest.fixture(scope="session")
+def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random encoder of two layers, with its vocabulary."""
+    directory = tmp_path_factory.mktemp("encoder")
+    (directory / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
+    params = BertEncoder(TINY).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))["params"]
+    save_pretrained(directory, TINY, params, load_tokenizer(directory))
+    return directory
+
+
+def _sentence(rng: random.Random) -> tuple[str, int]:
+    words = [rng.choice(rng.choice([GOOD, BAD])) for _ in range(rng.randint(1, 12))]
+    good = sum(word in GOOD for word in words) / len(words)
+    return f"the {rng.choice(THINGS)} was {' '.join(words)} .", min(int(good * 5), 4)
+
+
+def _write(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    path.write_text("\n".join("\t".join(row) for row in [header, *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small tasks, under the course's file names and headers."""
+    directory = tmp_path_factory.mktemp("data")
+    rng = random.Random(0)
+    for split, size in (("train", 37), ("dev", 21), ("test-student", 11)):
+        labelled = split != "test-student"
+        sst, para, sts = [], [], []
+        for number in range(size):
+            (first, label), (second, _) = _sentence(rng), _sentence(rng)
+            same = rng.random() < 0.4
+            other = first.replace("was", "is") if same else second
+            start = [str(number), f"{split}{number:03}"]
+            sst.append([*start, first, *([str(label)] if labelled else [])])
+            para.append([*start, first, other, *([f"{float(same)}"] if labelled else [])])
+            sts.append([*start, first, other, *([f"{4.5 if same else rng.uniform(0, 2):.1f}"] if labelled else [])])
+        pair = ["", "id", "sentence1", "sentence2"]
+        _write(directory / f"ids-sst-{split}.csv", ["", "id", "sentence", *(["sentiment"] if labelled else [])], sst)
+        _write(directory / f"quora-{split}.csv", [*pair, *(["is_duplicate"] if labelled else [])], para)
+        _write(directory / f"sts-{split}.csv", [*pair, *(["similarity"] if labelled else [])], sts)
+    return directory
+
+
+def course_tasks(head: HeadConfig) -> tuple[TaskConfig, ...]:
+    """The paper's three tasks."""
+
+    def files(name: str) -> dict[str, str]:
+        return {"train": f"{name}-train.csv", "dev": f"{name}-dev.csv", "test": f"{name}-test-student.csv"}
+
+    pair = ("sentence1", "sentence2")
+    return (
+        TaskConfig(
+            "sst", "classification", ("sentence",), "sentiment", num_classes=5, head=head, **files("ids-sst")
+        ),
+        TaskConfig("para", "binary", pair, "is_duplicate", head=head, **files("quora")),
+        TaskConfig("sts", "regression", pair, "similarity", label_range=(0.0, 5.0), head=head, **files("sts")),
+    )
+
+
+@pytest.fixture
+def config(encoder_dir: Path, data_dir: Path, tmp_path: Path) -> Config:
+    """A run of 6 steps over the three tiny tasks."""
+    return Config(
+        encoder=str(encoder_dir),
+        data_dir=str(data_dir),
+        cache_dir=str(tmp_path / "cache"),
+        out=str(tmp_path / "run"),
+        tasks=course_tasks(HeadConfig()),
+        max_length=48,
+        lengths=(16, 32),
+        batch_size=4,
+        eval_batch_size=8,
+        steps=6,
+        lr=1e-3,
+        log_every_steps=2,
+        eval_every_steps=3,
+    )
+
+
+def replace_task(config: Config, name: str, **changes: object) -> Config:
+    """`config` with fields of one task changed."""
+    tasks = tuple(dataclasses.replace(t, **changes) if t.name == name else t for t in config.tasks)  # type: ignore[arg-type]
+    return dataclasses.replace(config, tasks=tasks)
