@@ -19,7 +19,7 @@ from rich.table import Table
 from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.schema import nearest
-from mtbert_jax.training.fit import delete_run, fit
+from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.types import InputError
@@ -127,10 +127,8 @@ def train(args: list[str]) -> None:
     folder = RunFolder(Path(config.out))
     if given.resume and given.overwrite:
         raise InputError("--resume and --overwrite exclude each other")
-    if given.overwrite:
-        delete_run(folder)
     try:
-        fit(config, folder, resume=given.resume)
+        fit(config, folder, given.resume, given.overwrite)
     except Interrupted:
         print(f"interrupted and saved; go on with: mtbert train {path} --out {folder.path} --resume", file=sys.stderr)
         raise
@@ -207,7 +205,8 @@ def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:
 
 def _parse(kind: type[Any], args: list[str], prog: str, default: Any = None) -> Any:
     extra = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=args, prog=prog, **extra)
+    # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
+    return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
 
 
 def _print_scores(scores: dict[str, Any], title: str) -> None:

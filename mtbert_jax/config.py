@@ -9,7 +9,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mtbert_jax.schema import from_dict, to_toml
 from mtbert_jax.types import InputError
@@ -67,8 +67,8 @@ class TaskConfig:
     """Factor on this task's loss, and so on its gradient."""
     output_column: str = ""
     """Name of the prediction column in the task's prediction files; `Predicted_<Name>` if left out."""
-    head: HeadConfig = field(default_factory=HeadConfig)
-    """The task's head."""
+    head: HeadConfig | None = None
+    """The task's head; the run's `head` if left out."""
 
     @property
     def num_outputs(self) -> int:
@@ -117,6 +117,8 @@ class Config:
 
     tasks: tuple[TaskConfig, ...] = ()
     """The tasks."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The head of every task that has none of its own."""
     data_dir: str = "."
     """Folder that the tasks' files are relative to."""
     max_length: int = 256
@@ -165,6 +167,10 @@ class Config:
     out: str = ""
     """Run folder; `runs/<config name>` if left out."""
 
+    def resolved_tasks(self) -> tuple[TaskConfig, ...]:
+        """The tasks, each with a head: its own, or else the run's."""
+        return tuple(dataclasses.replace(task, head=task.head or self.head) for task in self.tasks)
+
     def resolved_stages(self) -> tuple[StageConfig, ...]:
         """The stages with every field filled in: the stage's own value, or else the run's."""
         resolved = []
@@ -181,13 +187,27 @@ class Config:
 def load_config(path: str | Path) -> Config:
     """Reads a TOML file.
 
+    A key ``include = "other.toml"`` takes all that this file leaves out from another file in the same folder.
+
     Raises:
         InputError: The file is missing or no TOML, or a key is unknown or ill-typed.
     """
     path = Path(path)
+    values = _read_toml(path)
+    if "include" in values:
+        name = values.pop("include")
+        if not isinstance(name, str) or Path(name).name != name:
+            raise InputError(f"{path}: include = {name!r}: give the name of a file in the same folder")
+        included = _read_toml(path.with_name(name))
+        if "include" in included:
+            raise InputError(f"{path.with_name(name)}: a file that is included cannot include another")
+        values = {**included, **values}
+    return from_dict(Config, values, str(path))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode("utf-8")
-        return from_dict(Config, tomllib.loads(text), str(path))
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the config {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -208,7 +228,7 @@ def check_config(config: Config) -> None:
     if not config.tasks:
         raise InputError("the config has no [[tasks]]; name at least one")
     names = [task.name for task in config.tasks]
-    for number, task in enumerate(config.tasks, start=1):
+    for number, task in enumerate(config.resolved_tasks(), start=1):
         _check_task(task, f"tasks[{number}]" + (f" ({task.name})" if task.name else ""))
     if len(set(names)) < len(names):
         raise InputError(f"task names must differ, got {', '.join(names)}")
@@ -257,9 +277,10 @@ def _check_task(task: TaskConfig, where: str) -> None:
             refuse(f"label_range belongs to kind = 'regression', not to {task.kind!r}")
         if len(task.label_range) != 2 or not task.label_range[0] < task.label_range[1]:
             refuse("label_range: give the smallest and the largest label, such as [0.0, 5.0]")
-    if not 0 <= task.head.dropout < 1:
-        refuse(f"head.dropout = {task.head.dropout}: must be at least 0 and below 1")
-    if task.head.hidden_layers < 0 or task.head.hidden_size < 0:
+    head = task.head or HeadConfig()
+    if not 0 <= head.dropout < 1:
+        refuse(f"head.dropout = {head.dropout}: must be at least 0 and below 1")
+    if head.hidden_layers < 0 or head.hidden_size < 0:
         refuse("head.hidden_layers and head.hidden_size must be at least 0")
     if not (math.isfinite(task.loss_weight) and task.loss_weight > 0):
         refuse(f"loss_weight = {task.loss_weight}: must be above 0")

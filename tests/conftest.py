@@ -1,8 +1,14 @@
 """A tiny random BERT in Hugging Face layout, tiny data in the course's format, and a config over both."""
 
 import dataclasses
+import os
 import random
 from pathlib import Path
+
+# Before JAX starts: programs this small are compiled far longer than they run.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import jax
 import pytest
@@ -15,7 +21,24 @@ from mtbert_jax.pretrained import save_pretrained
 GOOD = ["good", "fine", "lovely", "bright", "warm"]
 BAD = ["bad", "dull", "awful", "grey", "cold"]
 THINGS = ["film", "song", "book", "meal", "trip", "game", "room", "city"]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "the", "was", "is", "very", "not", ".", "?", "[", "]", "sep"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "the",
+    "was",
+    "is",
+    "very",
+    "not",
+    ".",
+    "?",
+    "[",
+    "]",
+    "sep",
+]
 VOCAB = [*WORDS, *GOOD, *BAD, *THINGS]
 TINY = BertConfig(
     vocab_size=len(VOCAB),
@@ -25,6 +48,14 @@ TINY = BertConfig(
     intermediate_size=24,
     max_position_embeddings=64,
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Runs of one model compile the same programs: once a session is enough."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +109,7 @@ def course_tasks(head: HeadConfig) -> tuple[TaskConfig, ...]:
 
     pair = ("sentence1", "sentence2")
     return (
-        TaskConfig(
-            "sst", "classification", ("sentence",), "sentiment", num_classes=5, head=head, **files("ids-sst")
-        ),
+        TaskConfig("sst", "classification", ("sentence",), "sentiment", num_classes=5, head=head, **files("ids-sst")),
         TaskConfig("para", "binary", pair, "is_duplicate", head=head, **files("quora")),
         TaskConfig("sts", "regression", pair, "similarity", label_range=(0.0, 5.0), head=head, **files("sts")),
     )
@@ -96,7 +125,7 @@ def config(encoder_dir: Path, data_dir: Path, tmp_path: Path) -> Config:
         out=str(tmp_path / "run"),
         tasks=course_tasks(HeadConfig()),
         max_length=48,
-        lengths=(16, 32),
+        lengths=(48,),
         batch_size=4,
         eval_batch_size=8,
         steps=6,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mtbert_jax.config import TaskConfig
+from mtbert_jax.config import HeadConfig, TaskConfig
 from mtbert_jax.nn.bert import BertConfig, BertEncoder
 from mtbert_jax.nn.heads import Head
 from mtbert_jax.types import Batch, EncoderOutput, Params
@@ -31,16 +31,7 @@ class MultitaskBert:
     @classmethod
     def build(cls, config: BertConfig, tasks: tuple[TaskConfig, ...], dtype: Any = jnp.float32) -> "MultitaskBert":
         """The model that `tasks` describe."""
-        heads = {
-            task.name: Head(
-                num_outputs=task.num_outputs,
-                hidden_layers=task.head.hidden_layers,
-                hidden_size=task.head.hidden_size,
-                dropout=task.head.dropout,
-                pooling=task.head.pooling,
-            )
-            for task in tasks
-        }
+        heads = {task.name: Head(task.num_outputs, **vars(task.head or HeadConfig())) for task in tasks}
         return cls(BertEncoder(config, dtype), heads)
 
     def init_heads(self, key: PRNGKeyArray) -> Params:

@@ -29,6 +29,7 @@ class Progress:
         stage_done: Whether it has ended.
         best: Best dev average so far, or None.
         stale: Evaluations since then.
+        pending: Steps since the last record, packed: a resumed run writes the same record.
     """
 
     stage: int = 0
@@ -36,6 +37,7 @@ class Progress:
     stage_done: bool = False
     best: float | None = None
     stale: int = 0
+    pending: tuple[dict[str, Any], ...] = ()
 
 
 class Checkpoints:
@@ -91,7 +93,8 @@ class Checkpoints:
     def about(self, step: int) -> tuple[dict[str, Any], Progress]:
         """The config and the standing that were saved with a step."""
         about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-        return about["config"], Progress(**about["progress"])
+        progress = about["progress"]
+        return about["config"], Progress(**{**progress, "pending": tuple(progress["pending"])})
 
     def steps(self) -> list[int]:
         """All steps that are there, newest first."""

@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.evaluate import evaluate_all
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted, Interruption
-from mtbert_jax.training.records import Display, MetricsFile, scores_line, step_record
+from mtbert_jax.training.records import Display, MetricsFile, pack, scores_line, step_record, unpack
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import StepMetrics, make_eval_step, make_train_step
@@ -28,13 +28,20 @@ MAY_CHANGE = ("out", "data_dir", "cache_dir", "encoder", "revision", "log_every_
 """Fields that a resumed run may have otherwise: they move files or records, not numbers."""
 
 
-def fit(config: Config, folder: RunFolder, resume: bool = False, display: Display | None = None) -> None:
+def fit(
+    config: Config,
+    folder: RunFolder,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+) -> None:
     """Trains a run to its end, leaving checkpoints and records in `folder`.
 
     Args:
         config: The run.
         folder: New, or with `resume` the folder of the same run.
         resume: Go on from the newest checkpoint that can be read; without one, begin.
+        overwrite: Delete the run that lies there, once it is sure that this one can start.
         display: Where progress is shown.
 
     Raises:
@@ -48,7 +55,8 @@ def fit(config: Config, folder: RunFolder, resume: bool = False, display: Displa
     _check_datasets(config, train, dev)
     stages = [(stage, setup.batches(number, stage, train)) for number, stage in enumerate(config.resolved_stages())]
     chains = [setup.chain(stage, batches) for stage, batches in stages]  # what is wrong in a late stage shows now
-    open_folder(folder, config, resume)
+    params = setup.initial_params(load_pretrained(directory)[1])
+    open_folder(folder, config, resume, overwrite)
     save_description(folder.encoder, setup.bert, setup.tokenizer)
 
     display = display or Display()
@@ -57,8 +65,8 @@ def fit(config: Config, folder: RunFolder, resume: bool = False, display: Displa
         abstract = [_abstract_state(setup, stage, tx) for (stage, _), (tx, _) in zip(stages, chains, strict=True)]
         state, progress = _restore(checkpoints, abstract) if resume else (None, Progress())
         metrics = MetricsFile(folder.metrics, step=int(state.step) if state else 0)
-        loop = Loop(setup, dev, checkpoints, metrics, display, interruption, progress)
-        params = state.params if state else setup.initial_params(load_pretrained(directory)[1])
+        loop = Loop(setup, dev, checkpoints, metrics, display, interruption, progress, unpack(progress.pending))
+        params = state.params if state else params
         try:
             for number, ((stage, batches), (tx, rate)) in enumerate(zip(stages, chains, strict=True)):
                 if number < loop.progress.stage or (number == loop.progress.stage and loop.progress.stage_done):
@@ -99,8 +107,7 @@ class Loop:
     display: Display
     interruption: Interruption
     progress: Progress
-    average: float | None = None
-    pending: list[StepMetrics] = field(default_factory=list)
+    pending: list[StepMetrics]
 
     def __post_init__(self) -> None:
         self.eval_step = make_eval_step(self.setup.model)
@@ -142,35 +149,39 @@ class Loop:
                 self.display.show(stage.name, record, done)
                 self.pending, clock = [], Clock()
             if last or done % (config.eval_every_steps or batches.steps_per_epoch) == 0:
-                self.evaluate(state, stage, start + done)
+                average = self.evaluate(state, stage, start + done)
                 last = last or 0 < config.patience <= self.progress.stale
+                if last:
+                    shapes = {"compiled_shapes": train_step.compiled_shapes}
+                    self.metrics.write({"kind": "stage", "stage": stage.name, "step": start + done, **shapes})
                 self.progress = replace(self.progress, stage_done=last)
-                self.checkpoints.save(state, self.progress, self.average)
+                self.save(state, average)
                 clock = Clock()
             elif config.save_every_steps and done % config.save_every_steps == 0:
-                self.checkpoints.save(state, self.progress)
+                self.save(state)
             if self.interruption.status is not None:
-                self.checkpoints.save(state, self.progress)
+                self.save(state)
                 raise Interrupted(self.interruption.status)
             if last:
                 break
-        self.metrics.write(
-            {"kind": "stage", "stage": stage.name, "step": start + done, "compiled_shapes": train_step.compiled_shapes}
-        )
         return state
 
-    def evaluate(self, state: TrainState, stage: StageConfig, step: int) -> None:
-        """Scores the dev splits, records them, and notes whether they are the best so far."""
-        self.average = None
+    def save(self, state: TrainState, average: float | None = None) -> None:
+        """Saves a checkpoint, with the dev average where there is one."""
+        self.checkpoints.save(state, replace(self.progress, pending=pack(self.pending)), average)
+
+    def evaluate(self, state: TrainState, stage: StageConfig, step: int) -> float | None:
+        """Scores the dev splits, records them, and notes whether they are the best so far; returns their average."""
         if not self.dev:
-            return
+            return None
         scores = evaluate_all(self.setup, self.eval_step, state.params, self.dev)[0]
         self.metrics.write({"kind": "eval", "split": "dev", "stage": stage.name, "step": step, "scores": scores})
-        self.average = scores["average"]
-        better = not math.isnan(self.average) and self.average > (self.progress.best or -math.inf)
-        best = self.average if better else self.progress.best
+        average = scores["average"]
+        better = not math.isnan(average) and (self.progress.best is None or average > self.progress.best)
+        best = average if better else self.progress.best
         self.progress = replace(self.progress, best=best, stale=0 if better else self.progress.stale + 1)
         self.display.say(f"dev at step {step}: {scores_line(scores)}{'  (best so far)' if better else ''}")
+        return average
 
 
 class Clock:
@@ -186,13 +197,15 @@ class Clock:
         return self.examples / max(time.monotonic() - self.since, 1e-9)
 
 
-def open_folder(folder: RunFolder, config: Config, resume: bool) -> None:
-    """Makes the run folder, or checks that it holds the run that is to go on.
+def open_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool = False) -> None:
+    """Makes the run folder, or checks that it holds the run that is to go on, or empties it.
 
     Raises:
         InputError: A run lies there already, or, under `resume`, another one.
     """
-    if folder.config.is_file():
+    if overwrite:
+        delete_run(folder)
+    elif folder.config.is_file():
         if not resume:
             raise InputError(
                 f"{folder.path} holds a run already; --resume goes on with it, --overwrite deletes it, "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -91,6 +92,17 @@ def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
     return {**record, "lr": lr, "examples_per_second": rate}
 
 
+def pack(steps: list[StepMetrics]) -> tuple[Record, ...]:
+    """Metrics of single steps as plain values, which JSON keeps exactly."""
+    return tuple(jax.tree.map(lambda x: np.asarray(x).tolist(), step._asdict()) for step in jax.device_get(steps))
+
+
+def unpack(packed: tuple[Record, ...]) -> list[StepMetrics]:
+    """What `pack` packed."""
+    arrays = (None if step["cosines"] is None else np.array(step["cosines"], np.float32) for step in packed)
+    return [StepMetrics(**{**step, "cosines": cosines}) for step, cosines in zip(packed, arrays, strict=True)]
+
+
 class Display:
     """Progress for a person: one live line on a terminal, a plain line per record elsewhere."""
 
@@ -98,13 +110,13 @@ class Display:
         self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._total = 0
-        self._started = (0, 0.0)
+        self._shown = (0, 0.0)
 
     def start(self, stage: str, step: int, total: int) -> None:
         """Begins a stage that is at `step` of `total`."""
         self.stop()
         self._total = total
-        self._started = (step, time.monotonic())
+        self._shown = (step, time.monotonic())
         if self._console.is_terminal:
             columns = (
                 SpinnerColumn(),
@@ -123,8 +135,9 @@ class Display:
 
     def show(self, stage: str, record: Record, step: int) -> None:
         """Shows a training record; `step` counts from the stage's first."""
-        first, since = self._started
-        left = (time.monotonic() - since) / max(step - first, 1) * (self._total - step)
+        before, since = self._shown
+        self._shown = (step, time.monotonic())
+        left = (self._shown[1] - since) / max(step - before, 1) * (self._total - step)
         losses = "  ".join(f"{task} {value:.3f}" for task, value in record["loss"].items())
         losses += "".join(f"  {task} left out {n}×" for task, n in record.get("left_out", {}).items())
         rate = f"{record['examples_per_second']:.0f} ex/s"

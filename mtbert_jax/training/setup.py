@@ -61,13 +61,13 @@ class Setup:
         if pairs and bert.type_vocab_size < 2:
             raise InputError(f"task {pairs[0]} has two texts, but the encoder has one token type only")
         rates = bert if config.encoder_dropout is None else _with_dropout(bert, config.encoder_dropout)
-        model = MultitaskBert.build(rates, config.tasks, jnp.dtype(config.compute_dtype))
+        model = MultitaskBert.build(rates, config.resolved_tasks(), jnp.dtype(config.compute_dtype))
         return cls(config, bert, tokenizer, model)
 
     @property
     def tasks(self) -> dict[str, TaskConfig]:
         """The tasks by name."""
-        return {task.name: task for task in self.config.tasks}
+        return {task.name: task for task in self.config.resolved_tasks()}
 
     @property
     def lengths(self) -> np.ndarray:
@@ -81,7 +81,7 @@ class Setup:
 
     def initial_params(self, encoder: Params) -> Params:
         """A pretrained encoder under fresh heads, which depend on the run's seed."""
-        return {"encoder": encoder, "heads": self.model.init_heads(jax.random.key(self.config.seed))}
+        return {"encoder": encoder, "heads": jax.jit(self.model.init_heads)(jax.random.key(self.config.seed))}
 
     def abstract_params(self) -> Params:
         """Shapes of all parameters."""

@@ -1,0 +1,50 @@
+# make demo      install, fetch a small real encoder, train three tasks on the bundled corpus
+# make test      install with development tools, run the tests
+# make check     lint, types, import floors
+# make parity    the tests against PyTorch's implementations and the real encoder
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+MODEL := weights/minilm/model.safetensors
+
+.PHONY: demo test check parity weights clean
+
+demo: $(VENV)/installed $(MODEL)
+	$(BIN)/mtbert train configs/demo.toml --overwrite
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+parity: $(VENV)/installed-parity $(MODEL)
+	$(BIN)/python -m pytest -rs tests/parity
+
+weights: $(MODEL)
+
+$(MODEL): | $(VENV)/installed
+	$(BIN)/python examples/fetch_minilm.py weights/minilm
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) install -q -e '.[dev]'
+	touch $@
+
+$(VENV)/installed-parity: $(VENV)/installed-dev
+	$(PIP) install -q torch==2.13.0   # first and alone, so that nothing else picks a build with CUDA
+	$(PIP) install -q -e '.[dev,parity]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

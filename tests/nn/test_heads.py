@@ -1,0 +1,90 @@
+"""One head: pooling and the feed-forward network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtbert_jax.nn.heads import Head, pool
+from mtbert_jax.types import EncoderOutput, Params
+
+RNG = np.random.default_rng(0)
+OUTPUT = EncoderOutput(
+    jnp.asarray(RNG.normal(size=(2, 3, 4)), jnp.float32), jnp.asarray(RNG.normal(size=(2, 4)), jnp.float32)
+)
+MASK = jnp.array([[1, 1, 1], [1, 1, 0]])
+
+
+def init(head: Head) -> Params:
+    return jax.jit(head.init)(jax.random.key(0), OUTPUT, MASK)["params"]
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_a_head_is_dense_and_relu_so_many_times_and_a_dense_output(layers: int) -> None:
+    """NUMERICS, section 1: a feed-forward network (ReLU) with a hyper-parameter's number of hidden layers."""
+    head = Head(num_outputs=5, hidden_layers=layers, hidden_size=6)
+    params = init(head)
+    expected = np.asarray(OUTPUT.pooled, np.float64)
+    for number in range(layers):
+        at = params[f"hidden_{number}"]
+        expected = np.maximum(expected @ np.asarray(at["kernel"]) + np.asarray(at["bias"]), 0)
+    expected = expected @ np.asarray(params["output"]["kernel"]) + np.asarray(params["output"]["bias"])
+    np.testing.assert_allclose(jax.jit(head.apply)({"params": params}, OUTPUT, MASK), expected, atol=1e-5)
+    assert len(params) == layers + 1
+
+
+@pytest.mark.parametrize(("hidden_size", "width"), [(0, 4), (7, 7)])
+def test_the_width_of_hidden_layers_is_the_encoders_unless_given(hidden_size: int, width: int) -> None:
+    params = init(Head(num_outputs=2, hidden_layers=2, hidden_size=hidden_size))
+    assert params["hidden_0"]["kernel"].shape == (4, width)
+    assert params["hidden_1"]["kernel"].shape == (width, width)
+    assert params["output"]["kernel"].shape == (width, 2)
+
+
+def test_cls_pooling_reads_the_pooler_alone() -> None:
+    changed = EncoderOutput(OUTPUT.hidden_states + 1, OUTPUT.pooled)
+    assert (pool(changed, MASK, "cls") == OUTPUT.pooled).all()
+
+
+def test_mean_pooling_is_the_mean_of_the_tokens_without_padding() -> None:
+    states = np.asarray(OUTPUT.hidden_states)
+    expected = [states[0].mean(0), states[1, :2].mean(0)]
+    np.testing.assert_allclose(pool(OUTPUT, MASK, "mean"), expected, atol=1e-6)
+    changed = EncoderOutput(OUTPUT.hidden_states.at[1, 2].set(99.0), OUTPUT.pooled)
+    assert (pool(changed, MASK, "mean") == pool(OUTPUT, MASK, "mean")).all()
+
+
+def test_mean_pooling_of_no_token_is_finite() -> None:
+    assert (pool(OUTPUT, jnp.zeros_like(MASK), "mean") == 0).all()
+
+
+def test_logits_are_float32_whatever_the_encoder_computes_in() -> None:
+    half = EncoderOutput(OUTPUT.hidden_states.astype(jnp.bfloat16), OUTPUT.pooled)
+    head = Head(num_outputs=2, pooling="mean")
+    assert jax.jit(head.apply)({"params": init(head)}, half, MASK).dtype == jnp.float32
+
+
+def test_dropout_acts_after_every_hidden_layer_and_only_when_asked() -> None:
+    head = Head(num_outputs=2, hidden_layers=1, hidden_size=32, dropout=0.5)
+    params = init(head)
+
+    def logits(key: int) -> np.ndarray:
+        rngs = {"dropout": jax.random.key(key)}
+        return np.asarray(
+            jax.jit(functools.partial(head.apply, deterministic=False))({"params": params}, OUTPUT, MASK, rngs=rngs)
+        )
+
+    still = np.asarray(jax.jit(head.apply)({"params": params}, OUTPUT, MASK))
+    assert (logits(0) == logits(0)).all()
+    assert not np.allclose(logits(0), logits(1), atol=1e-4)
+    assert not np.allclose(logits(0), still, atol=1e-4)
+
+
+def test_a_linear_head_has_no_dropout() -> None:
+    head = Head(num_outputs=2, hidden_layers=0, dropout=0.9)
+    params = init(head)
+    rngs = {"dropout": jax.random.key(0)}
+    dropped = jax.jit(functools.partial(head.apply, deterministic=False))({"params": params}, OUTPUT, MASK, rngs=rngs)
+    assert (dropped == jax.jit(head.apply)({"params": params}, OUTPUT, MASK)).all()

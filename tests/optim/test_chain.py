@@ -1,0 +1,134 @@
+"""Call strings → optax chains, and the shape contract."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.types import InputError
+
+PARAMS = {
+    "encoder": {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}, "word": {"embedding": jnp.ones((4, 3))}},
+    "heads": {"sst": {"output": {"kernel": jnp.ones((3, 5)), "bias": jnp.ones(5)}}},
+}
+GRADS = {"encoder": jax.tree.map(lambda x: jnp.stack([x, -x, 2 * x]), PARAMS["encoder"]), "heads": PARAMS["heads"]}
+CONTEXT = chain_context(lambda step: 0.1, PARAMS)
+
+
+def build(*calls: str) -> optax.GradientTransformation:
+    return build_chain(calls, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        ("pcgrad()", "clip_by_global_norm(1.0)", "scale_by_adam()", "scale_by_learning_rate(lr)"),
+        ("pcgrad('mean', include_self=True, seed=3)", "adamw(lr, weight_decay=0.01, mask=kernels)"),
+        ("mean_tasks()", "adafactor(lr)"),
+        ("sum_tasks()", "MultiSteps(chain(clip_by_global_norm(1.0), adam(lr)), 4)"),
+        ("sum_tasks()", "apply_if_finite(adam(lr), 3)"),
+        ("sum_tasks()", "muon(lr)"),
+        ("sum_tasks()", "schedule_free_adamw(1e-3)"),
+        ("sum_tasks()", "prodigy()"),
+        ("sum_tasks()", "lamb(cosine_decay_schedule(1e-3, 100))"),
+        ("pcgrad()", "partition({'encoder': adam(lr), 'heads': sgd(1e-3)}, parts)"),
+        ("pcgrad()", "masked(scale(10.0), heads)", "scale(-1)"),
+    ],
+)
+def test_chains_of_every_kind_build_fit_and_run(calls: tuple[str, ...]) -> None:
+    tx = build(*calls)
+    check_chain(tx, GRADS, PARAMS)
+    updates, _ = jax.jit(tx.update)(GRADS, tx.init(PARAMS), PARAMS)
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, PARAMS)
+    assert any(leaf.any() for leaf in jax.tree.leaves(updates)) or "MultiSteps" in calls[1]
+
+
+def test_the_order_is_the_written_order() -> None:
+    first = build("sum_tasks()", "scale(3.0)", "clip(1.0)")
+    second = build("sum_tasks()", "clip(1.0)", "scale(3.0)")
+    values = [
+        tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]["heads"]["sst"]["output"]["bias"][0] for tx in (first, second)
+    ]
+    assert [float(value) for value in values] == [1.0, 3.0]
+
+
+def test_a_string_means_what_the_same_call_means() -> None:
+    ours = build("sum_tasks()", "adamw(lr, weight_decay=-0.5, mask=kernels)")
+    theirs = optax.chain(
+        build("sum_tasks()"), optax.adamw(lambda step: 0.1, weight_decay=-0.5, mask=CONTEXT["kernels"])
+    )
+    a, b = (tx.update(GRADS, tx.init(PARAMS), PARAMS)[0] for tx in (ours, theirs))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_kernels_are_matrices_and_tables_only() -> None:
+    assert CONTEXT["kernels"]["encoder"] == {"dense": {"kernel": True, "bias": False}, "word": {"embedding": True}}
+
+
+def test_encoder_heads_and_parts_name_the_two_parts() -> None:
+    assert CONTEXT["encoder"]["encoder"]["word"]["embedding"] is True
+    assert CONTEXT["encoder"]["heads"]["sst"]["output"]["bias"] is False
+    assert CONTEXT["heads"]["heads"]["sst"]["output"]["bias"] is True
+    assert CONTEXT["parts"]["encoder"]["dense"]["bias"] == "encoder"
+    assert CONTEXT["parts"]["heads"]["sst"]["output"]["kernel"] == "heads"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("pcgradd()", "did you mean 'pcgrad'"),
+        ("adamm(lr)", "did you mean 'adam'"),
+        ("adam(lrr)", "unknown name 'lrr'; did you mean 'lr'"),
+        ("adam", r'write "adam\(\)"'),
+        ("chain(adam, clip(1.0))", "'adam' must be called"),
+        ("lr", "is not a gradient transformation"),
+        ("3.0", "is not a gradient transformation"),
+        ("cosine_decay_schedule(1e-3, 10)", "is not a gradient transformation"),
+        ("adam(", "is no call"),
+        ("", "is no call"),
+        ("adam(lr\x00)", "is no call"),
+        ("adam(lr); adam(lr)", "is no call"),
+        ("adam(foo=1)", "adam refuses its arguments"),
+        ("pcgrad(reduction='max')", "must be 'sum' or 'mean'"),
+        ("adam(**{'b1': 0.9})", r"'\*\*' is not allowed"),
+        ("adam(*[lr])", "only calls, names"),
+        ("optax.adam(lr)", "only calls, names"),
+        ("__import__('os')", "unknown transformation '__import__'"),
+        ("_private()", "unknown transformation"),
+        ("adam(lr).update", "only calls, names"),
+        ("adam(lambda step: 0.1)", "only calls, names"),
+        ("adam([x for x in [1]])", "only calls, names"),
+        ("adam(1 + 1)", "only calls, names"),
+        ("partition({1: adam(lr)}, parts)", "keys must be strings"),
+        ("(" * 500 + ")" * 500, "is no call"),
+        ("clip(" + "1" * 3000 + ")", "longer than"),
+    ],
+)
+def test_what_is_refused_is_named_in_one_line(call: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        build("pcgrad()", call)
+    assert "optimizer[2]" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_an_aggregator_stacked_gradients_are_refused() -> None:
+    with pytest.raises(InputError, match=r'put "pcgrad\(\)", "sum_tasks\(\)" or "mean_tasks\(\)" first'):
+        check_chain(build("adam(lr)"), GRADS, PARAMS)
+
+
+def test_with_one_task_in_a_step_no_aggregator_is_needed() -> None:
+    check_chain(build("adam(lr)"), PARAMS, PARAMS)
+    check_chain(build("pcgrad()", "adam(lr)"), PARAMS, PARAMS)
+
+
+def test_a_chain_that_fails_on_the_parameters_is_refused() -> None:
+    bad = build("pcgrad()", "masked(scale(2.0), {'encoder': True})")
+    with pytest.raises(InputError, match="does not run on these parameters"):
+        check_chain(bad, GRADS, PARAMS)
+
+
+def test_an_aggregator_inside_multisteps_is_refused() -> None:
+    with pytest.raises(InputError, match="optimizer"):
+        check_chain(build("MultiSteps(chain(pcgrad(), adam(lr)), 2)"), GRADS, PARAMS)

@@ -1,0 +1,259 @@
+"""The loop: whole runs of a tiny model."""
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.schema import to_dict
+from mtbert_jax.training.checkpoint import Checkpoints
+from mtbert_jax.training.fit import delete_run, fit
+from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.records import Display, read_metrics
+from mtbert_jax.training.setup import Setup
+from mtbert_jax.types import InputError
+from tests.conftest import replace_task
+
+
+class Quiet(Display):
+    """A display that remembers its lines, and can send this process a signal at a step."""
+
+    def __init__(self, at: int | None = None, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._at, self._number = at, number
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def step(self, step: int) -> None:
+        if step == self._at:
+            os.kill(os.getpid(), self._number)
+
+
+def run(config: Config, out: Path, **options: Any) -> RunFolder:
+    folder = RunFolder(out)
+    options.setdefault("display", Quiet())
+    fit(dataclasses.replace(config, out=str(out)), folder, **options)
+    return folder
+
+
+def leaves(config: Config, folder: RunFolder, step: int) -> dict[str, np.ndarray]:
+    """Parameters and optimizer state of a checkpoint, read without the library's own target."""
+    setup = Setup.load(config, Path(config.encoder))
+    stage = config.resolved_stages()[-1]
+    tx, _ = setup.chain(stage, setup.batches(0, stage, setup.datasets("train")))
+    from mtbert_jax.training.fit import _abstract_state
+
+    with Checkpoints(folder.checkpoints, {}) as checkpoints:
+        state = checkpoints.try_restore(step, _abstract_state(setup, stage, tx))
+    assert state is not None
+    plain = jax.tree.map(
+        lambda x: jax.random.key_data(x) if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key) else x, state
+    )
+    return {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(plain))}
+
+
+def assert_same_run(config: Config, one: RunFolder, other: RunFolder, step: int) -> None:
+    a, b = leaves(config, one, step), leaves(config, other, step)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+    def without_clock(folder: RunFolder) -> list[dict[str, Any]]:
+        skip = ("examples_per_second", "compiled_shapes")
+        return [{k: v for k, v in record.items() if k not in skip} for record in read_metrics(folder.metrics)]
+
+    assert without_clock(one) == without_clock(other)
+
+
+def test_a_run_leaves_config_records_checkpoints_and_encoder(config: Config, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run")
+    assert load_config(folder.config) == dataclasses.replace(config, out=str(tmp_path / "run"))
+    assert (folder.encoder / "tokenizer.json").is_file()
+    records = read_metrics(folder.metrics)
+    assert [r["step"] for r in records if r["kind"] == "train"] == [2, 4, 6]
+    assert [r["step"] for r in records if r["kind"] == "eval"] == [3, 6]
+    train = records[0]
+    assert set(train["loss"]) == {"sst", "para", "sts"}
+    assert set(train["cosine"]) == {"para/sst", "para/sts", "sst/sts"}
+    assert all(-1.0001 <= value <= 1.0001 for value in train["cosine"].values())
+    scores = records[-2]["scores"]
+    assert {"accuracy", "f1"} <= set(scores["sst"])
+    assert {"pearson", "spearman"} <= set(scores["sts"])
+    assert {"average", "plain_average"} <= set(scores)
+    with Checkpoints(folder.checkpoints, {}) as checkpoints:
+        assert 6 in checkpoints.steps()
+
+
+@pytest.mark.parametrize("order", ["sequential", "round_robin"])
+def test_three_steps_and_three_resumed_equal_six_bit_for_bit(config: Config, tmp_path: Path, order: str) -> None:
+    config = dataclasses.replace(config, order=order)  # type: ignore[arg-type]
+    whole = run(config, tmp_path / "whole")
+    with pytest.raises(Interrupted) as interrupted:
+        run(config, tmp_path / "parts", display=Quiet(at=3))
+    assert interrupted.value.status == 0
+    parts = run(config, tmp_path / "parts", resume=True)
+    assert_same_run(config, whole, parts, 6)
+
+
+def test_resume_between_evaluations_and_across_a_stage_boundary(config: Config, tmp_path: Path) -> None:
+    heads = StageConfig(name="heads", steps=3, freeze=("encoder",), lr=1e-2)
+    config = dataclasses.replace(config, stages=(heads, StageConfig(name="full", steps=4, order="proportional")))
+    whole = run(config, tmp_path / "whole")
+    for at in (2, 3, 1, 3):  # in stage 1, at its end, and twice in stage 2
+        with pytest.raises(Interrupted):
+            run(config, tmp_path / "parts", resume=True, display=Quiet(at=at))
+    parts = run(config, tmp_path / "parts", resume=True)
+    assert_same_run(config, whole, parts, 7)
+
+
+def test_ctrl_c_asks_for_status_130_and_handlers_are_put_back(config: Config, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as interrupted:
+        run(config, tmp_path / "run", display=Quiet(at=1, number=signal.SIGINT))
+    assert interrupted.value.status == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    with Checkpoints(RunFolder(tmp_path / "run").checkpoints, {}) as checkpoints:
+        assert checkpoints.steps() == [1]
+
+
+def test_resume_walks_past_a_damaged_checkpoint(config: Config, tmp_path: Path) -> None:
+    whole = run(config, tmp_path / "whole")
+    parts = run(config, tmp_path / "parts")
+    for path in (parts.checkpoints / "6" / "params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    run(config, tmp_path / "parts", resume=True)
+    records = [r["step"] for r in read_metrics(parts.metrics) if r["kind"] == "train"]
+    assert records == [2, 4, 6]
+    assert read_metrics(whole.metrics)[-2]["scores"] == read_metrics(parts.metrics)[-2]["scores"]
+
+
+def test_the_frozen_encoder_is_bit_identical_after_its_stage(config: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, freeze=("encoder",))
+    folder = run(config, tmp_path / "run")
+    setup = Setup.load(config, Path(config.encoder))
+    from mtbert_jax.pretrained import load_pretrained
+
+    with Checkpoints(folder.checkpoints, {}) as checkpoints:
+        params = checkpoints.restore_params(6, setup.abstract_params())
+    jax.tree.map(np.testing.assert_array_equal, params["encoder"], load_pretrained(config.encoder)[1])
+
+
+def test_an_existing_run_is_not_touched_without_being_asked(config: Config, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run")
+    before = folder.metrics.read_text()
+    with pytest.raises(InputError, match="--resume goes on with it, --overwrite deletes it"):
+        run(config, tmp_path / "run")
+    assert folder.metrics.read_text() == before
+
+
+def test_resume_under_another_config_is_refused_and_the_difference_named(config: Config, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run")
+    before = folder.config.read_text()
+    with pytest.raises(InputError, match=r"lr: 0\.001 → 0\.5"):
+        run(dataclasses.replace(config, lr=0.5), tmp_path / "run", resume=True)
+    assert folder.config.read_text() == before
+
+
+def test_resume_may_move_files_and_records(config: Config, tmp_path: Path) -> None:
+    run(config, tmp_path / "run")
+    run(dataclasses.replace(config, log_every_steps=1, cache_dir=str(tmp_path / "c2")), tmp_path / "run", resume=True)
+
+
+def test_resume_of_nothing_begins(config: Config, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run", resume=True)
+    assert read_metrics(folder.metrics)[-1]["step"] == 6
+
+
+def test_delete_run_leaves_what_is_not_the_runs(config: Config, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run")
+    (folder.path / "notes.txt").write_text("mine")
+    delete_run(folder)
+    assert [path.name for path in folder.path.iterdir()] == ["notes.txt"]
+
+
+def test_patience_ends_a_stage_early(config: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, steps=40, eval_every_steps=1, patience=2, lr=1e-30, freeze=("encoder",))
+    folder = run(config, tmp_path / "run")
+    evaluations = [r for r in read_metrics(folder.metrics) if r["kind"] == "eval"]
+    assert len(evaluations) == 3  # the first is the best, two more are not better
+    run(config, tmp_path / "run", resume=True)  # it has ended: nothing is trained again
+    assert len([r for r in read_metrics(folder.metrics) if r["kind"] == "eval"]) == 3
+
+
+def test_save_every_steps_saves_between_evaluations(config: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, eval_every_steps=0, save_every_steps=2, steps=5)
+    folder = run(config, tmp_path / "run")
+    with Checkpoints(folder.checkpoints, {}) as checkpoints:
+        assert checkpoints.steps() == [5, 4]
+
+
+@pytest.mark.parametrize("order", ["proportional", "annealed"])
+def test_every_order_trains_every_epoch(config: Config, tmp_path: Path, order: str) -> None:
+    config = dataclasses.replace(config, order=order, steps=None, epochs=1.0, eval_every_steps=0)  # type: ignore[arg-type]
+    folder = run(config, tmp_path / "run")
+    last = [r for r in read_metrics(folder.metrics) if r["kind"] == "train"][-1]
+    assert (last["step"], last["epoch"]) == (30, 1.0)  # three tasks of 37 examples in batches of 4
+
+
+def test_a_run_learns(config: Config, tmp_path: Path) -> None:
+    head = dataclasses.replace(config.tasks[0].head, pooling="mean", dropout=0.0)
+    for task in config.tasks:
+        config = replace_task(config, task.name, head=head)
+    config = dataclasses.replace(
+        config, steps=60, lr=1e-2, eval_every_steps=60, encoder_dropout=0.0, log_every_steps=20, batch_size=16
+    )
+    records = [r for r in read_metrics(run(config, tmp_path / "run").metrics) if r["kind"] == "train"]
+    for task in ("sst", "para", "sts"):
+        assert records[-1]["loss"][task] < 0.7 * records[0]["loss"][task]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ()}, r"no \[\[tasks\]\]"),
+        ({"max_length": 65}, "the encoder has 64 positions"),
+        ({"optimizer": ("adam(lr)",)}, "no aggregator"),
+        ({"freeze": ("encodr",)}, "no parameter lies below 'encodr'"),
+        ({"freeze": ("encoder", "heads")}, "nothing is left to train"),
+        ({"data_dir": "nowhere"}, "data folder nowhere does not exist"),
+        ({"encoder": "./no such"}, "neither a directory nor a hub name"),
+    ],
+)
+def test_what_is_wrong_shows_before_a_run_folder_exists(
+    config: Config, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(dataclasses.replace(config, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_without_training_data_is_refused(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="task sts has no train file"):
+        run(replace_task(config, "sts", train=""), tmp_path / "run")
+
+
+def test_bad_rows_that_were_skipped_are_reported(config: Config, data_dir: Path, tmp_path: Path) -> None:
+    text = (data_dir / "sts-train.csv").read_text()
+    (tmp_path / "sts.csv").write_text(text + "99\tx99\ta film\tthe film\t9.0\n")
+    config = replace_task(config, "sts", train=str(tmp_path / "sts.csv"))
+    with pytest.raises(InputError, match="outside 0.0 to 5.0"):
+        run(config, tmp_path / "run")
+    display = Quiet()
+    run(dataclasses.replace(config, bad_rows="skip"), tmp_path / "run", display=display)
+    assert any("task sts: 1 bad rows left out" in line and "sts.csv:39" in line for line in display.lines)
+
+
+def test_the_config_is_saved_with_every_checkpoint(config: Config, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run")
+    with Checkpoints(folder.checkpoints, {}) as checkpoints:
+        assert checkpoints.about(6)[0] == to_dict(dataclasses.replace(config, out=str(folder.path)))

@@ -1,0 +1,108 @@
+"""Records on disk and on the screen."""
+
+import io
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from rich.console import Console
+
+from mtbert_jax.training.records import Display, MetricsFile, read_metrics, scores_line, step_record
+from mtbert_jax.training.step import StepMetrics
+
+
+def metrics(sst: float, sts: float, cosine: float, finite: bool = True) -> StepMetrics:
+    return StepMetrics(
+        {"sst": jnp.float32(sst), "sts": jnp.float32(sts)},
+        {"sst": jnp.asarray(True), "sts": jnp.asarray(finite)},
+        jnp.array([[1.0, cosine], [cosine, 1.0]]),
+    )
+
+
+def test_a_record_holds_means_and_the_share_of_conflicts() -> None:
+    record = step_record([metrics(1.0, 4.0, -0.5), metrics(3.0, 2.0, 0.25)], rate=12.0, lr=0.1)
+    assert record["loss"] == {"sst": 2.0, "sts": 3.0}
+    assert record["cosine"] == {"sst/sts": -0.125}
+    assert record["conflict"] == {"sst/sts": 0.5}
+    assert record["lr"] == 0.1
+    assert record["examples_per_second"] == 12.0
+    assert "left_out" not in record
+
+
+def test_a_task_left_out_is_counted_and_not_averaged() -> None:
+    record = step_record([metrics(1.0, float("nan"), 0.0, finite=False), metrics(1.0, 5.0, 0.0)], 1.0, 0.1)
+    assert record["loss"] == {"sst": 1.0, "sts": 5.0}
+    assert record["left_out"] == {"sts": 1}
+
+
+def test_a_step_of_one_task_has_no_cosine() -> None:
+    one = StepMetrics({"sst": jnp.float32(1)}, {"sst": jnp.asarray(True)}, None)
+    assert "cosine" not in step_record([one], 1.0, 0.1)
+
+
+def test_reopening_at_a_step_drops_later_records_and_half_lines(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    for step in (2, 4, 6):
+        file.write({"step": step})
+    file.close()
+    path.write_text(path.read_text() + '{"step": 8, "lo')
+    file = MetricsFile(path, step=4)
+    file.write({"step": 5})
+    file.close()
+    assert [record["step"] for record in read_metrics(path)] == [2, 4, 5]
+
+
+def test_a_new_run_starts_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n')
+    MetricsFile(path).close()
+    assert path.read_text() == ""
+
+
+def test_values_that_json_lacks_become_null(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    file.write({"step": 1, "scores": {"sts": {"pearson": float("nan")}}, "x": float("inf")})
+    file.close()
+    record = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert record == {"step": 1, "scores": {"sts": {"pearson": None}}, "x": None}
+
+
+RECORD = {"loss": {"sst": 1.25}, "examples_per_second": 80.0, "left_out": {"sts": 2}}
+
+
+def test_plain_lines_without_a_terminal() -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, soft_wrap=True))
+    display.start("full", 0, 10)
+    display.step(1)
+    display.show("full", RECORD, 5)
+    display.stop()
+    line = out.getvalue()
+    assert line.startswith("full: step 5/10  80 ex/s")
+    assert "sst 1.250" in line
+    assert "sts left out 2×" in line
+    assert "\x1b" not in line
+
+
+def test_a_bar_on_a_terminal() -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, force_terminal=True, width=160))
+    display.start("full", 0, 10)
+    display.show("full", RECORD, 5)
+    display.say("dev at step 5")
+    display.stop()
+    assert "step 5/10" in out.getvalue()
+    assert "dev at step 5" in out.getvalue()
+
+
+def test_scores_line_names_the_metrics_of_the_average() -> None:
+    scores = {
+        "sst": {"accuracy": 0.5, "f1": 0.4},
+        "sts": {"pearson": 0.8, "spearman": 0.7},
+        "average": 0.7,
+        "plain": 0.6,
+    }
+    assert scores_line(scores) == "sst accuracy 0.500  sts pearson 0.800  average 0.7000"
