@@ -62,7 +62,7 @@ class Draw:
     """Reproducible random choices, built on ``random.Random.random`` alone.
 
     That one method gives the same numbers in every Python version. ``pick`` prefers what it
-    has picked least often so far, so that all the material gets used.
+    has picked least often since ``forget``, so that all the material gets used.
     """
 
     def __init__(self, name: str) -> None:
@@ -70,16 +70,24 @@ class Draw:
         self._random = random.Random(int.from_bytes(seed, "big"))
         self._used: Counter[object] = Counter()
 
+    def forget(self) -> None:
+        """Forget what has been picked."""
+        self._used.clear()
+
     def chance(self, probability: float) -> bool:
+        """True with this probability."""
         return self._random.random() < probability
 
     def between(self, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
         return low + int(self._random.random() * (high - low + 1))
 
     def shuffled(self, items: Iterable[T]) -> list[T]:
+        """The items in a random order."""
         return sorted(items, key=lambda _: self._random.random())
 
     def pick(self, items: Sequence[T]) -> T:
+        """One of the items that were picked least often."""
         item = min(self.shuffled(items), key=lambda candidate: self._used[candidate])
         self._used[item] += 1
         return item
@@ -131,6 +139,7 @@ class Shelf(NamedTuple):
 
     @classmethod
     def fill(cls, items: Sequence[str], draw: Draw, share: float) -> "Shelf":
+        """Hold back this share of the items."""
         shuffled, count = draw.shuffled(items), max(1, round(share * len(items)))
         return cls(shuffled[count:], shuffled[:count])
 
@@ -142,6 +151,7 @@ class Shelf(NamedTuple):
 
 
 def capital(text: str) -> str:
+    """The text with a capital letter in front."""
     return text[0].upper() + text[1:]
 
 
@@ -165,6 +175,7 @@ NEGATIONS = {"not", "nothing", "never", "less", "more", "better", "weaker", "too
 
 
 def sentiment_rows() -> Rows:
+    """Frames filled with opinion phrases whose degrees give the label by the frame's rule."""
     draw = Draw("sst")
     lists = read_lists("phrases.txt")
     phrases = {name: Shelf.fill(items, draw, 0.25) for name, items in lists.items() if not name.startswith("subject")}
@@ -172,12 +183,12 @@ def sentiment_rows() -> Rows:
     by_rule: dict[str, list[str]] = defaultdict(list)
     for line in filter(None, read_lines("frames.txt")):
         by_rule[line.split(" | ")[1]].append(line)
-    frames = [Shelf.fill(items, draw, 0.15) for items in by_rule.values()]
+    shelves = [Shelf.fill(items, draw, 0.15) for items in by_rule.values()]
+    frames = Shelf(*(list(itertools.chain(*part)) for part in zip(*shelves, strict=True)))
 
     def sentence(split: str, label: int) -> str | None:
         """A random sentence with the label, or None where the frame cannot express it."""
-        shelf = Shelf(*(list(itertools.chain(*part)) for part in zip(*frames, strict=True)))
-        domain, rule, frame = draw.pick(shelf.for_split(split, draw)).split(" | ")
+        domain, rule, frame = draw.pick(frames.for_split(split, draw)).split(" | ")
         options = [pair for pair, result in RULES[rule].items() if result == label]
         if not options:
             return None
@@ -204,6 +215,7 @@ def sentiment_rows() -> Rows:
     rows: Rows = {}
     seen: set[str] = set()
     for split, size in zip(SPLITS, SIZES["sst"], strict=True):
+        draw.forget()
         counts = [round(share * size) for share in DEGREE_SHARES]
         counts[2] += size - sum(counts)
         labels = [degree for degree in DEGREES for _ in range(counts[degree])]
@@ -221,7 +233,7 @@ def sentiment_rows() -> Rows:
 
 ASPECTS = ("acting", "script", "look", "effect")
 CONCEDING = ("True, ", "Granted, ", "To be fair, ", "Admittedly, ", "")
-RETURNING = ("But ", "Still, ", "Even so, ", "", "")
+RETURNING = ("But ", "Still, ", "Yet ", "", "")
 # First words that lose their capital letter behind another word; names and "I" do not.
 COMMON_FIRST_WORDS = frozenset(
     "A At By Characters Even Every For It My Nobody One People Some Somebody Somewhere "
@@ -230,6 +242,7 @@ COMMON_FIRST_WORDS = frozenset(
 
 
 def review_rows() -> Rows:
+    """Reviews of invented films: most sentences speak for the label, and a few against it."""
     draw = Draw("cfimdb")
     lists = read_lists("reviews.txt")
     films = divide(lists.pop("films"), draw, SIZES["cfimdb"])
@@ -239,7 +252,7 @@ def review_rows() -> Rows:
         common = text.split()[0] in COMMON_FIRST_WORDS
         return words + text[0].lower() + text[1:] if words and common else text
 
-    def review(split: str, sign: str) -> str:
+    def review(split: str, sign: str) -> list[str]:
         title, genre, lead, plot = draw.pick(films[split]).split(" | ")
 
         def part(name: str) -> str:
@@ -252,7 +265,8 @@ def review_rows() -> Rows:
         other = "-" if sign == "+" else "+"
         intro = [part("open")] if draw.chance(0.8) else []
         intro += [plot] if draw.chance(0.8) or not intro else []
-        aspects = draw.shuffled(ASPECTS)[: draw.between(2, 4)]
+        order, count = draw.shuffled(ASPECTS), draw.between(2, 4)
+        aspects, spare = order[:count], [aspect for aspect in order[count:] if aspect != "effect"]
         verdicts = [part(f"{aspect} {sign}") for aspect in aspects]
         if draw.chance(0.3):
             verdicts.append(part(f"{aspects[0]} {sign}"))
@@ -261,22 +275,23 @@ def review_rows() -> Rows:
             place = draw.between(0, len(verdicts) - 1)
             verdicts[place] = behind(draw.pick(RETURNING), verdicts[place])
             verdicts.insert(place, concession)
-        elif draw.chance(0.5):  # one whole aspect speaks for the other side
-            aspect = draw.pick([aspect for aspect in ASPECTS if aspect != "effect"])
+        if spare and draw.chance(0.5):  # one aspect speaks for the other side
             verdicts[0] = behind(draw.pick(RETURNING), verdicts[0])
-            verdicts.insert(0, behind(draw.pick(CONCEDING), part(f"{aspect} {other}")))
+            verdicts.insert(0, behind(draw.pick(CONCEDING), part(f"{spare[0]} {other}")))
         if draw.chance(0.85):
             verdicts.append(part(f"verdict {sign}"))
-        return " ".join(intro + verdicts)
+        return intro + verdicts
 
     rows: Rows = {}
-    seen: set[str] = set()
+    seen = {""}
     for split, size in zip(SPLITS, SIZES["cfimdb"], strict=True):
+        draw.forget()
         rows[split] = []
         for sign in draw.shuffled("+-" * (size // 2)):
-            text = review(split, sign)
+            text = ""
             while text in seen:
-                text = review(split, sign)
+                sentences = review(split, sign)
+                text = " ".join(sentences) if 4 <= len(sentences) <= 10 else ""
             seen.add(text)
             rows[split].append(Row((text,), "1" if sign == "+" else "0"))
     return rows
@@ -301,6 +316,7 @@ def take_pairs(
 
 
 def question_rows() -> Rows:
+    """Wordings of one question, and pairs of different questions on one matter or on two."""
     draw = Draw("quora")
     blocks = divide(read_blocks("questions.txt"), draw, SIZES["quora"])
     rows: Rows = {}
@@ -314,7 +330,7 @@ def question_rows() -> Rows:
             same.append(list(itertools.combinations(wordings, 2)))
             hard.append([*itertools.product(wordings, nearby), *itertools.combinations(nearby, 2)])
             easy.append(list(itertools.product(wordings, strange)))
-        duplicates, hard_count = round(0.4 * size), round(0.4 * size)
+        duplicates, hard_count = round(0.4 * size), round(0.3 * size)
         rows[split] = draw.shuffled(
             take_pairs(same, duplicates, lambda: "1.0", draw, seen)
             + take_pairs(hard, hard_count, lambda: "0.0", draw, seen)
@@ -324,6 +340,7 @@ def question_rows() -> Rows:
 
 
 def scene_rows() -> Rows:
+    """Scenes and their variants, whose grade gives the similarity but for a little noise."""
     draw = Draw("sts")
     blocks = divide(read_blocks("scenes.txt"), draw, SIZES["sts"])
     rows: Rows = {}
@@ -369,6 +386,7 @@ TASKS = (
 
 
 def identifier(prefix: str, texts: tuple[str, ...]) -> str:
+    """An id in the original style, made from the content."""
     return hashlib.sha256("\n".join((prefix, *texts)).encode()).hexdigest()[:25]
 
 
@@ -398,6 +416,7 @@ def corpus() -> dict[str, bytes]:
 
 
 def main() -> int:
+    """Write or check the files; the result is the exit code."""
     parser = argparse.ArgumentParser(description="Write the demo corpus in examples/data.")
     parser.add_argument("--check", action="store_true", help="only compare the files, write nothing")
     check = parser.parse_args().check

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.host import keep_freed_memory
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.schema import nearest
 from mtbert_jax.training.fit import fit
@@ -97,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if argv else 2
+    keep_freed_memory()
     command = COMMANDS.get(argv[0])
     try:
         if command is None:

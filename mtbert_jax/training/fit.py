@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.evaluate import evaluate_all
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted, Interruption
-from mtbert_jax.training.records import Display, MetricsFile, pack, scores_line, step_record, unpack
+from mtbert_jax.training.records import Clock, Display, MetricsFile, pack, scores_line, step_record, unpack
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import StepMetrics, make_eval_step, make_train_step
@@ -138,7 +137,7 @@ class Loop:
 
             last = done == total
             if last or done % config.log_every_steps == 0:
-                record = step_record(self.pending, clock.rate, float(rate(done - 1)))
+                record = step_record(self.pending, clock, float(rate(done - 1)))
                 place = {
                     "kind": "train",
                     "stage": stage.name,
@@ -182,19 +181,6 @@ class Loop:
         self.progress = replace(self.progress, best=best, stale=0 if better else self.progress.stale + 1)
         self.display.say(f"dev at step {step}: {scores_line(scores)}{'  (best so far)' if better else ''}")
         return average
-
-
-class Clock:
-    """Examples per second since it was made."""
-
-    def __init__(self) -> None:
-        self.since = time.monotonic()
-        self.examples = 0.0
-
-    @property
-    def rate(self) -> float:
-        """Examples per second."""
-        return self.examples / max(time.monotonic() - self.since, 1e-9)
 
 
 def open_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool = False) -> None:

@@ -57,14 +57,27 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
+class Clock:
+    """Examples per second since it was made."""
+
+    def __init__(self) -> None:
+        self.since = time.monotonic()
+        self.examples = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Examples per second; true only once the device has been waited for."""
+        return self.examples / max(time.monotonic() - self.since, 1e-9)
+
+
+def step_record(steps: list[StepMetrics], clock: Clock, lr: float) -> Record:
     """One record of several steps: mean losses, mean cosines between tasks, and what was left out.
 
     This is where the device is waited for.
 
     Args:
         steps: Metrics of the steps since the last record.
-        rate: Examples per second.
+        clock: Runs since the first of them.
         lr: Learning rate of the last of these steps.
     """
     losses: dict[str, list[float]] = {}
@@ -89,7 +102,7 @@ def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
         record["conflict"] = {pair: statistics.fmean(values) for pair, values in conflicts.items()}
     if left_out:
         record["left_out"] = left_out
-    return {**record, "lr": lr, "examples_per_second": rate}
+    return {**record, "lr": lr, "examples_per_second": clock.rate}
 
 
 def pack(steps: list[StepMetrics]) -> tuple[Record, ...]:

@@ -1,12 +1,14 @@
 """One encoder and a head per task."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import Array
 
 from mtbert_jax.config import HeadConfig, TaskConfig
 from mtbert_jax.nn.multitask import MultitaskBert
@@ -16,54 +18,53 @@ from tests.conftest import TINY, course_tasks
 IDS = np.array([[2, 5, 9, 3, 11, 3], [2, 7, 3, 0, 0, 0]], np.int32)
 MASK = (IDS > 0).astype(np.int32)
 TYPES = np.array([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0]], np.int32)
+ONE = dataclasses.replace(TINY, num_hidden_layers=1)
 BATCH = Batch(IDS, MASK, TYPES, np.zeros(2, np.float32), np.ones(2, np.float32))
 
 
-def build(pooling: str = "cls", **head: object) -> tuple[MultitaskBert, Params]:
-    tasks = course_tasks(HeadConfig(pooling=pooling, **head))  # type: ignore[arg-type]
-    model = MultitaskBert.build(TINY, tasks)
+class Bench(NamedTuple):
+    model: MultitaskBert
+    params: Params
+    logits: Callable[..., np.ndarray]
+
+
+@functools.cache
+def build(pooling: Literal["cls", "mean"] = "cls", dropout: float = 0.2) -> Bench:
+    """A model, its parameters and its jitted `logits`."""
+    model = MultitaskBert.build(ONE, course_tasks(HeadConfig(pooling=pooling, dropout=dropout)))
     encoder = jax.jit(model.encoder.init)(jax.random.key(0), jnp.asarray(IDS))["params"]
-    return model, {"encoder": encoder, "heads": init_heads(model, 1)}
+    params = {"encoder": encoder, "heads": init_heads(model, 1)}
+    return Bench(model, params, jax.jit(model.logits, static_argnames="task"))
 
 
 def init_heads(model: MultitaskBert, seed: int) -> Params:
     return jax.jit(model.init_heads)(jax.random.key(seed))
 
 
-def logits(model: MultitaskBert, params: Params, task: str, batch: Batch = BATCH, seed: int | None = None) -> Array:
-    key = None if seed is None else jax.random.key(seed)
-    return jax.jit(model.logits, static_argnames="task")(params, task, batch, key)
-
-
 def equal(a: object, b: object) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(lambda x, y: np.array_equal(x, y), a, b)))
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
 @pytest.mark.parametrize(("task", "outputs"), [("sst", 5), ("para", 1), ("sts", 1)])
 def test_logits_have_one_row_per_example_and_the_tasks_width(task: str, outputs: int) -> None:
     """NUMERICS, section 1: 5 logits for sentiment, 1 for pairs."""
-    model, params = build()
-    values = logits(model, params, task)
+    _, params, logits = build()
+    values = logits(params, task, BATCH)
     assert values.shape == (2, outputs)
     assert values.dtype == jnp.float32
 
 
 def test_a_tasks_own_head_settings_reach_its_head() -> None:
     task = TaskConfig("a", num_classes=3, head=HeadConfig(hidden_layers=2, hidden_size=7, dropout=0.4, pooling="mean"))
-    head = MultitaskBert.build(TINY, (task,)).heads["a"]
-    assert (head.num_outputs, head.hidden_layers, head.hidden_size, head.dropout, head.pooling) == (
-        3,
-        2,
-        7,
-        0.4,
-        "mean",
-    )
+    head = MultitaskBert.build(ONE, (task,)).heads["a"]
+    assert (head.num_outputs, head.hidden_layers, head.hidden_size) == (3, 2, 7)
+    assert (head.dropout, head.pooling) == (0.4, "mean")
 
 
 def test_initial_heads_depend_on_their_name_and_not_on_their_neighbours() -> None:
     tasks = course_tasks(HeadConfig())
     alone, backwards, together = (
-        init_heads(MultitaskBert.build(TINY, some), 1) for some in (tasks[1:2], tasks[::-1], tasks)
+        init_heads(MultitaskBert.build(ONE, some), 1) for some in (tasks[1:2], tasks[::-1], tasks)
     )
     assert equal(alone["para"], together["para"])
     assert equal(backwards, together)
@@ -71,25 +72,21 @@ def test_initial_heads_depend_on_their_name_and_not_on_their_neighbours() -> Non
 
 def test_initial_heads_differ_between_names_and_keys() -> None:
     tasks = course_tasks(HeadConfig())
-    model = MultitaskBert.build(TINY, tasks)
-    heads = model.init_heads(jax.random.key(1))
-    assert not equal(heads["para"]["hidden_0"]["kernel"], heads["sts"]["hidden_0"]["kernel"])
-    assert not equal(
-        heads["para"]["hidden_0"]["kernel"], model.init_heads(jax.random.key(2))["para"]["hidden_0"]["kernel"]
-    )
-    renamed = MultitaskBert.build(TINY, (dataclasses.replace(tasks[1], name="qqp"),)).init_heads(jax.random.key(1))
-    assert not equal(renamed["qqp"]["hidden_0"]["kernel"], heads["para"]["hidden_0"]["kernel"])
+    model = MultitaskBert.build(ONE, (*tasks, dataclasses.replace(tasks[1], name="qqp")))
+    first, second = (init_heads(model, seed) for seed in (1, 2))
+    kernels = [head["hidden_0"]["kernel"] for head in (first["para"], first["sts"], first["qqp"], second["para"])]
+    assert not any(equal(kernels[0], other) for other in kernels[1:])
 
 
 def test_another_tasks_head_changes_nothing() -> None:
-    model, params = build()
+    _, params, logits = build()
     changed = {**params, "heads": {**params["heads"], "sts": jax.tree.map(lambda x: x + 1, params["heads"]["sts"])}}
-    assert equal(logits(model, changed, "sst"), logits(model, params, "sst"))
-    assert not equal(logits(model, changed, "sts"), logits(model, params, "sts"))
+    assert equal(logits(changed, "sst", BATCH), logits(params, "sst", BATCH))
+    assert not equal(logits(changed, "sts", BATCH), logits(params, "sts", BATCH))
 
 
 def test_only_the_encoder_and_the_tasks_own_head_get_a_gradient() -> None:
-    model, params = build()
+    model, params, _ = build()
     grads = jax.jit(jax.grad(lambda p: model.logits(p, "sst", BATCH).sum()))(params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((grads["heads"]["para"], grads["heads"]["sts"])))
     assert grads["heads"]["sst"]["output"]["kernel"].any()
@@ -98,18 +95,18 @@ def test_only_the_encoder_and_the_tasks_own_head_get_a_gradient() -> None:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_padding_changes_no_logits(pooling: str) -> None:
-    model, params = build(pooling)
+    _, params, logits = build(pooling)
     wide = [np.pad(array, ((0, 0), (0, 4))) for array in (IDS, MASK, TYPES)]
-    longer = logits(model, params, "para", Batch(*wide, BATCH.labels, BATCH.weights))
-    np.testing.assert_allclose(longer, logits(model, params, "para"), atol=1e-6)
+    longer = logits(params, "para", Batch(*wide, BATCH.labels, BATCH.weights))
+    np.testing.assert_allclose(longer, logits(params, "para", BATCH), atol=1e-6)
 
 
 def test_mean_pooling_reads_every_token_and_no_padding() -> None:
-    model, params = build("mean")
-    before = logits(model, params, "para")
+    model, params, logits = build("mean")
+    before = logits(params, "para", BATCH)
     other_padding = IDS.copy()
     other_padding[1, 3:] = 9
-    assert equal(logits(model, params, "para", BATCH._replace(input_ids=other_padding)), before)
+    assert equal(logits(params, "para", BATCH._replace(input_ids=other_padding)), before)
     output = jax.jit(model.encoder.apply)({"params": params["encoder"]}, IDS, MASK, TYPES)
     states = np.asarray(output.hidden_states)
     means = np.stack([states[0].mean(0), states[1, :3].mean(0)])
@@ -119,13 +116,13 @@ def test_mean_pooling_reads_every_token_and_no_padding() -> None:
 
 
 def test_without_a_key_dropout_is_off() -> None:
-    model, params = build(dropout=0.9)
-    assert equal(logits(model, params, "sst"), logits(model, params, "sst"))
+    heavy, light = build(dropout=0.9), build(dropout=0.2)
+    assert equal(heavy.logits(heavy.params, "sst", BATCH), light.logits(light.params, "sst", BATCH))
 
 
 def test_with_a_key_dropout_is_drawn_from_it() -> None:
-    model, params = build()
-    dropped = [logits(model, params, "sst", seed=seed) for seed in (0, 0, 1)]
+    _, params, logits = build()
+    dropped = [logits(params, "sst", BATCH, jax.random.key(seed)) for seed in (0, 0, 1)]
     assert equal(dropped[0], dropped[1])
     assert not equal(dropped[0], dropped[2])
-    assert not equal(dropped[0], logits(model, params, "sst"))
+    assert not equal(dropped[0], logits(params, "sst", BATCH))

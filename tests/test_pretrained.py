@@ -1,0 +1,257 @@
+"""Encoders in Hugging Face layout: what loads, and what is refused."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from mtbert_jax import pretrained
+from mtbert_jax.data.tokenize import load_tokenizer
+from mtbert_jax.nn.bert import BertConfig
+from mtbert_jax.pretrained import FILES, load_bert_config, load_pretrained, locate, names, save_pretrained
+from mtbert_jax.types import InputError, Params
+from tests.conftest import TINY
+
+Tensors = dict[str, np.ndarray]
+QUERY = "encoder.layer.1.attention.self.query.weight"
+
+
+@pytest.fixture
+def directory(encoder_dir: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(encoder_dir, tmp_path / "encoder"))
+
+
+def same(a: Params, b: Params) -> bool:
+    pairs = jax.tree.map(lambda x, y: x.dtype == y.dtype == np.float32 and np.array_equal(x, y), a, b)
+    return all(jax.tree.leaves(pairs))
+
+
+def change_config(directory: Path, **changes: Any) -> None:
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_tensors(directory: Path, change: Callable[[Tensors], Tensors]) -> None:
+    path = directory / "model.safetensors"
+    save_file(change(load_file(path)), path)
+
+
+def refusal(encoder: str | Path) -> str:
+    with pytest.raises(InputError) as error:
+        load_pretrained(encoder)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_saving_and_loading_gives_every_bit_back(encoder_dir: Path, tmp_path: Path) -> None:
+    config, params = load_pretrained(encoder_dir)
+    assert config == TINY
+    save_pretrained(tmp_path / "new" / "folder", config, params)
+    again, loaded = load_pretrained(str(tmp_path / "new" / "folder"))
+    assert again == config
+    assert same(loaded, params)
+
+
+def test_every_field_of_the_config_is_saved(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, hidden_act="relu", hidden_dropout_prob=0.3, layer_norm_eps=1e-6, pad_token_id=3)
+    pretrained.save_description(tmp_path, config)
+    assert load_bert_config(tmp_path) == config
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert (described["model_type"], described["architectures"]) == ("bert", ["BertModel"])
+
+
+def test_names_are_those_of_hugging_faces_bert() -> None:
+    table = dict(names(TINY))
+    assert len(table) == 5 + 16 * 2 + 2
+    assert len(set(table.values())) == len(table)
+    assert table["embeddings/token_type/embedding"] == "embeddings.token_type_embeddings.weight"
+    assert table["embeddings/layer_norm/scale"] == "embeddings.LayerNorm.weight"
+    assert table["layer_1/attention/query/kernel"] == QUERY
+    assert table["layer_0/attention_norm/bias"] == "encoder.layer.0.attention.output.LayerNorm.bias"
+    assert table["layer_0/output/bias"] == "encoder.layer.0.output.dense.bias"
+    assert table["pooler/kernel"] == "pooler.dense.weight"
+
+
+def test_layers_from_the_tenth_on_have_their_own_names() -> None:
+    theirs = [name for _, name in names(BertConfig())]
+    assert len(theirs) == len(set(theirs)) == 5 + 16 * 12 + 2
+    assert "encoder.layer.11.output.LayerNorm.weight" in theirs
+
+
+def test_kernels_are_stored_transposed_and_embeddings_as_they_are(encoder_dir: Path) -> None:
+    _, params = load_pretrained(encoder_dir)
+    tensors = load_file(encoder_dir / "model.safetensors")
+    assert tensors["encoder.layer.0.intermediate.dense.weight"].shape == (24, 16)
+    assert np.array_equal(tensors[QUERY].T, params["layer_1"]["attention"]["query"]["kernel"])
+    assert np.array_equal(tensors["embeddings.word_embeddings.weight"], params["embeddings"]["word"]["embedding"])
+
+
+def test_a_saved_tokenizer_loads_again(encoder_dir: Path, tmp_path: Path) -> None:
+    config, params = load_pretrained(encoder_dir)
+    save_pretrained(tmp_path, config, params, load_tokenizer(encoder_dir))
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab_size() == TINY.vocab_size
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert settings == {"tokenizer_class": "BertTokenizer", "model_max_length": 64}
+
+
+def test_the_names_of_a_whole_model_load(encoder_dir: Path, directory: Path) -> None:
+    def prefixed(tensors: Tensors) -> Tensors:
+        return {**{f"bert.{name}": value for name, value in tensors.items()}, "cls.predictions.bias": np.zeros(3)}
+
+    change_tensors(directory, prefixed)
+    assert same(load_pretrained(directory)[1], load_pretrained(encoder_dir)[1])
+
+
+def test_tensorflows_names_of_layer_norm_load(encoder_dir: Path, directory: Path) -> None:
+    def old(name: str) -> str:
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        return "bert." + name.replace("LayerNorm.bias", "LayerNorm.beta")
+
+    change_tensors(directory, lambda tensors: {old(name): value for name, value in tensors.items()})
+    assert same(load_pretrained(directory)[1], load_pretrained(encoder_dir)[1])
+
+
+def test_a_float16_file_loads_as_float32(encoder_dir: Path, directory: Path) -> None:
+    change_tensors(directory, lambda tensors: {name: value.astype(np.float16) for name, value in tensors.items()})
+    expected = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), load_pretrained(encoder_dir)[1]
+    )
+    assert same(load_pretrained(directory)[1], expected)
+
+
+def test_a_bfloat16_file_loads_as_float32(encoder_dir: Path, directory: Path) -> None:
+    bfloat16 = jax.numpy.bfloat16
+    change_tensors(directory, lambda tensors: {name: value.astype(bfloat16) for name, value in tensors.items()})
+    expected = jax.tree.map(
+        lambda leaf: np.asarray(leaf).astype(bfloat16).astype(np.float32), load_pretrained(encoder_dir)[1]
+    )
+    assert same(load_pretrained(directory)[1], expected)
+
+
+def test_keys_of_config_json_that_concern_no_encoder_are_passed_over(directory: Path) -> None:
+    change_config(directory, id2label={"0": "a"}, use_cache=True, layer_norm_eps=None, gradient_checkpointing=False)
+    assert load_bert_config(directory) == TINY
+
+
+def test_a_string_that_is_neither_directory_nor_hub_name_is_refused() -> None:
+    for name in ("./nowhere", "/no/such/folder", "a/b/c", "a b", "../up", "a/"):
+        assert "is neither a directory nor a hub name" in refusal(name)
+
+
+def test_a_missing_config_json_is_named(directory: Path) -> None:
+    (directory / "config.json").unlink()
+    assert (
+        refusal(directory) == f"{directory} is no encoder directory: cannot read config.json: No such file or directory"
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100000])
+def test_a_config_json_that_is_no_json_is_named(data: bytes, directory: Path) -> None:
+    (directory / "config.json").write_bytes(data)
+    assert refusal(directory).startswith(f"{directory}/config.json is not JSON: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("[]", "None"), ("{}", "None"), ('{"model_type": "roberta"}', "'roberta'")]
+)
+def test_another_type_of_model_is_refused(text: str, found: str, directory: Path) -> None:
+    (directory / "config.json").write_text(text)
+    assert refusal(directory).endswith(f"config.json: model_type is {found}; only 'bert' can be read")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_act": "mish"}, "hidden_act is 'mish', none of gelu, gelu_new, relu, silu, tanh"),
+        ({"hidden_act": 3}, "hidden_act is 3; it must be a string"),
+        ({"num_attention_heads": 3}, "hidden_size 16 is no multiple of 3 heads"),
+        ({"hidden_size": -16}, "hidden_size is -16; it must be a whole number above 0"),
+        ({"hidden_size": "16"}, "hidden_size is '16'; it must be a whole number above 0"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be a whole number above 0"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is True; it must be a whole number above 0"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0; it must be a whole number above 0"),
+        ({"vocab_size": 36.0}, "vocab_size is 36.0; it must be a whole number above 0"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000; it must be a whole number"),
+        ({"intermediate_size": [24]}, "intermediate_size is [24]; it must be a whole number above 0"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0; it must be a number from 0 to below 1"),
+        ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob is nan; it must be a number"),
+        ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is '1e-12'; it must be a number"),
+        ({"pad_token_id": -1}, "pad_token_id is -1; it must be a whole number"),
+        ({"position_embedding_type": "relative_key"}, "only an encoder with absolute positions can be read"),
+        ({"is_decoder": True}, "only an encoder with absolute positions can be read"),
+    ],
+)
+def test_a_field_of_config_json_that_cannot_work_is_named(
+    changes: dict[str, Any], message: str, directory: Path
+) -> None:
+    change_config(directory, **changes)
+    assert refusal(directory).startswith(f"{directory}/config.json: {message}")
+
+
+def test_a_pickle_is_never_opened(directory: Path) -> None:
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    assert refusal(directory).startswith(f"{directory} has only pytorch_model.bin, a pickle, which could run code")
+
+
+def test_missing_weights_are_named(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    assert refusal(directory) == f"{directory} has no model.safetensors"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.01, 0.1, 0.5, 0.9, 0.9999])
+def test_weights_that_are_cut_off_are_named(share: float, directory: Path) -> None:
+    path = directory / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    assert refusal(directory).startswith(f"{path} is broken or cut off: ")
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 64, b"\x02" + b"\0" * 7 + b"[]", b"<html>not found</html>" * 9])
+def test_weights_that_are_something_else_are_named(data: bytes, directory: Path) -> None:
+    (directory / "model.safetensors").write_bytes(data)
+    assert refusal(directory).startswith(f"{directory}/model.safetensors is broken or cut off: ")
+
+
+def test_a_missing_tensor_is_named(directory: Path) -> None:
+    change_tensors(directory, lambda tensors: {name: value for name, value in tensors.items() if name != QUERY})
+    assert refusal(directory) == f"{directory}/model.safetensors: tensor {QUERY} is missing"
+
+
+@pytest.mark.parametrize("shape", [(16, 8), (16,), (256, 1)])
+def test_a_tensor_of_the_wrong_shape_is_named(shape: tuple[int, ...], directory: Path) -> None:
+    change_tensors(directory, lambda tensors: {**tensors, QUERY: np.zeros(shape, np.float32)})
+    assert refusal(directory).endswith(f"model.safetensors: tensor {QUERY} has the wrong shape for config.json")
+
+
+def test_a_hub_name_is_fetched_with_the_few_files_that_are_read(
+    encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def download(name: str, **settings: Any) -> str:
+        calls.append((name, settings))
+        return str(encoder_dir)
+
+    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    assert locate("org/bert-tiny", "v1") == encoder_dir
+    assert load_pretrained("bert-tiny")[0] == TINY
+    patterns = {"allow_patterns": list(FILES)}
+    assert calls == [("org/bert-tiny", {"revision": "v1", **patterns}), ("bert-tiny", {"revision": None, **patterns})]
+    assert not [name for name in FILES if name.endswith((".bin", ".h5", ".msgpack", "*"))]
+
+
+def test_a_hub_that_does_not_answer_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise OSError("no network\nand a second line")
+
+    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    assert refusal("org/none").endswith("the hub did not give it: no network")
