@@ -14,7 +14,7 @@ demo: $(VENV)/installed $(MODEL)
 	$(BIN)/mtbert train configs/demo.toml --overwrite
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

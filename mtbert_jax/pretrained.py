@@ -36,6 +36,7 @@ _TABLE = {
     "layer_{}/output_norm": "encoder.layer.{}.output.LayerNorm",
     "pooler": "pooler.dense",
 }
+_LARGEST = {"num_hidden_layers": 1000, "hidden_size": 10**5, "intermediate_size": 10**6}
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
@@ -129,12 +130,16 @@ def load_bert_config(directory: str | Path) -> BertConfig:
 
 def _check_field(path: Path, name: str, value: Any, kind: Any) -> None:
     fits = {
-        int: lambda: type(value) is int and (0 if name == "pad_token_id" else 1) <= value <= 10**7,
+        int: lambda: type(value) is int and (0 if name == "pad_token_id" else 1) <= value <= _LARGEST.get(name, 10**7),
         float: lambda: type(value) in (int, float) and 0 <= value < 1,
         str: lambda: type(value) is str,
     }[kind]
     if not fits():
-        right = {int: "a whole number above 0", float: "a number from 0 to below 1", str: "a string"}[kind]
+        right = {
+            int: f"a whole number from 1 to {_LARGEST.get(name, 10**7)}",
+            float: "a number from 0 to below 1",
+            str: "a string",
+        }[kind]
         raise InputError(f"{path}: {name} is {value!r}; it must be {right}")
 
 

@@ -59,8 +59,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{where}: expected a list, got {_describe(value)}")
         return tuple(_convert(args[0], item, f"{where}[{number}]") for number, item in enumerate(value, start=1))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    if kind is float and type(value) is int:
+        try:
+            value = float(value)
+        except OverflowError:
+            raise InputError(f"{where}: is too large") from None
     if type(value) is not kind:
         raise InputError(f"{where}: expected {_NAMES[kind]}, got {_describe(value)}")
     if kind is float and math.isnan(value):

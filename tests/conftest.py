@@ -6,9 +6,10 @@ import random
 from pathlib import Path
 
 # Before JAX starts: programs this small are compiled far longer than they run.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
 )
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 import jax
 import pytest
@@ -53,7 +54,9 @@ TINY = BertConfig(
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Runs of one model compile the same programs: once a session is enough."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # between the workers of one session
+    jax.config.update("jax_compilation_cache_dir", str(shared / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -61,10 +64,19 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random encoder of two layers, with its vocabulary."""
-    directory = tmp_path_factory.mktemp("encoder")
+    return _save_encoder(tmp_path_factory.mktemp("encoder"), TINY)
+
+
+@pytest.fixture(scope="session")
+def small_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one layer, for tests that compile whole training steps."""
+    return _save_encoder(tmp_path_factory.mktemp("encoder"), dataclasses.replace(TINY, num_hidden_layers=1))
+
+
+def _save_encoder(directory: Path, config: BertConfig) -> Path:
     (directory / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
-    params = BertEncoder(TINY).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))["params"]
-    save_pretrained(directory, TINY, params, load_tokenizer(directory))
+    params = BertEncoder(config).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))["params"]
+    save_pretrained(directory, config, params, load_tokenizer(directory))
     return directory
 
 
@@ -116,10 +128,10 @@ def course_tasks(head: HeadConfig) -> tuple[TaskConfig, ...]:
 
 
 @pytest.fixture
-def config(encoder_dir: Path, data_dir: Path, tmp_path: Path) -> Config:
+def config(small_encoder_dir: Path, data_dir: Path, tmp_path: Path) -> Config:
     """A run of 6 steps over the three tiny tasks."""
     return Config(
-        encoder=str(encoder_dir),
+        encoder=str(small_encoder_dir),
         data_dir=str(data_dir),
         cache_dir=str(tmp_path / "cache"),
         out=str(tmp_path / "run"),

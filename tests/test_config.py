@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax.config import Config, HeadConfig, StageConfig, TaskConfig, check_config, load_config, save_config
+from mtbert_jax.checks import check_config
+from mtbert_jax.config import Config, HeadConfig, StageConfig, TaskConfig, load_config, save_config
 from mtbert_jax.types import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -220,3 +221,10 @@ def test_a_field_of_a_task_that_cannot_work_is_named(task: TaskConfig, changes: 
 
 def test_the_runs_head_is_checked_too() -> None:
     assert "head.dropout" in refusal(dataclasses.replace(GOOD, head=HeadConfig(dropout=2.0)))
+
+
+def test_a_wrong_key_in_an_included_file_is_named_there(tmp_path: Path) -> None:
+    (tmp_path / "tasks.toml").write_text("sead = 1\n")
+    (tmp_path / "run.toml").write_text('include = "tasks.toml"\n')
+    with pytest.raises(InputError, match=r"tasks\.toml: unknown key 'sead'; did you mean 'seed'"):
+        load_config(tmp_path / "run.toml")

@@ -120,20 +120,11 @@ def test_tensorflows_names_of_layer_norm_load(encoder_dir: Path, directory: Path
     assert same(load_pretrained(directory)[1], load_pretrained(encoder_dir)[1])
 
 
-def test_a_float16_file_loads_as_float32(encoder_dir: Path, directory: Path) -> None:
-    change_tensors(directory, lambda tensors: {name: value.astype(np.float16) for name, value in tensors.items()})
-    expected = jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), load_pretrained(encoder_dir)[1]
-    )
-    assert same(load_pretrained(directory)[1], expected)
-
-
-def test_a_bfloat16_file_loads_as_float32(encoder_dir: Path, directory: Path) -> None:
-    bfloat16 = jax.numpy.bfloat16
-    change_tensors(directory, lambda tensors: {name: value.astype(bfloat16) for name, value in tensors.items()})
-    expected = jax.tree.map(
-        lambda leaf: np.asarray(leaf).astype(bfloat16).astype(np.float32), load_pretrained(encoder_dir)[1]
-    )
+@pytest.mark.parametrize("dtype", [np.float16, jax.numpy.bfloat16])
+def test_a_file_of_half_precision_loads_as_float32(dtype: Any, encoder_dir: Path, directory: Path) -> None:
+    change_tensors(directory, lambda tensors: {name: value.astype(dtype) for name, value in tensors.items()})
+    params = load_pretrained(encoder_dir)[1]
+    expected = jax.tree.map(lambda leaf: np.asarray(leaf).astype(dtype).astype(np.float32), params)
     assert same(load_pretrained(directory)[1], expected)
 
 
@@ -174,14 +165,14 @@ def test_another_type_of_model_is_refused(text: str, found: str, directory: Path
         ({"hidden_act": "mish"}, "hidden_act is 'mish', none of gelu, gelu_new, relu, silu, tanh"),
         ({"hidden_act": 3}, "hidden_act is 3; it must be a string"),
         ({"num_attention_heads": 3}, "hidden_size 16 is no multiple of 3 heads"),
-        ({"hidden_size": -16}, "hidden_size is -16; it must be a whole number above 0"),
-        ({"hidden_size": "16"}, "hidden_size is '16'; it must be a whole number above 0"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be a whole number above 0"),
-        ({"num_hidden_layers": True}, "num_hidden_layers is True; it must be a whole number above 0"),
-        ({"num_attention_heads": 0}, "num_attention_heads is 0; it must be a whole number above 0"),
-        ({"vocab_size": 36.0}, "vocab_size is 36.0; it must be a whole number above 0"),
+        ({"hidden_size": -16}, "hidden_size is -16; it must be a whole number from 1 to "),
+        ({"hidden_size": "16"}, "hidden_size is '16'; it must be a whole number from 1 to "),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be a whole number from 1 to "),
+        ({"num_hidden_layers": True}, "num_hidden_layers is True; it must be a whole number from 1 to "),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0; it must be a whole number from 1 to "),
+        ({"vocab_size": 36.0}, "vocab_size is 36.0; it must be a whole number from 1 to "),
         ({"vocab_size": 10**12}, "vocab_size is 1000000000000; it must be a whole number"),
-        ({"intermediate_size": [24]}, "intermediate_size is [24]; it must be a whole number above 0"),
+        ({"intermediate_size": [24]}, "intermediate_size is [24]; it must be a whole number from 1 to "),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0; it must be a number from 0 to below 1"),
         ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob is nan; it must be a number"),
         ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is '1e-12'; it must be a number"),

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.schema import nearest
@@ -85,6 +85,7 @@ def read_split(
 
 def _table_rows(path: Path, quotes: bool) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
+    line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             delimiter = "\t" if "\t" in file.readline() else ","
@@ -123,13 +124,28 @@ def _json_row(text: str) -> dict[str, str] | str:
         return f"is not JSON: {error}"
     if not isinstance(row, dict):
         return "is not a JSON object"
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
+    return {key: _json_text(value) for key, value in row.items() if value is not None}
+
+
+def _json_text(value: Any) -> str:
+    """A field as a table would have it: true and false as 1 and 0."""
+    if isinstance(value, bool):
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return f"{path}: is not UTF-8 text (byte {error.start})"
+        return f"{path}: is not UTF-8 text (byte {_bad_byte(path)})"
     return f"cannot read the data file {path}: {error.strerror or error}"
+
+
+def _bad_byte(path: Path) -> int:
+    try:
+        path.read_bytes().decode()
+    except UnicodeDecodeError as error:  # a file's own error counts from the start of its last chunk
+        return error.start
+    return 0
 
 
 def _with_columns(rows: Iterator[Row], task: TaskConfig, split: Split, path: Path) -> Iterator[Row]:

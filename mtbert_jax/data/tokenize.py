@@ -49,18 +49,23 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         if path.is_file():
             tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
         else:
+            lower_case = _lower_case(directory)
             path = directory / "vocab.txt"
-            tokenizer = _wordpiece(path, _lower_case(directory))
+            tokenizer = _wordpiece(path, lower_case)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{directory} has neither tokenizer.json nor vocab.txt") from None
     except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for anything malformed
         raise InputError(f"{path} is not a tokenizer: {error}") from None
-    for token in ("[CLS]", "[SEP]"):
+    for token in ("[CLS]", "[SEP]", "[UNK]"):
         if tokenizer.token_to_id(token) is None:
             raise InputError(f"{path} is not a BERT tokenizer: it has no {token}")
     tokenizer.no_padding()  # a shipped tokenizer can have padding and truncation fixed
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # the text "[SEP]" is text, not a separator
+    if tokenizer.encode("", "").type_ids != [0, 0, 1]:
+        raise InputError(f"{path} is not a BERT tokenizer: it does not put two texts as [CLS] a [SEP] b [SEP]")
     return tokenizer
 
 
@@ -81,7 +86,10 @@ def _wordpiece(path: Path, lower_case: bool) -> Tokenizer:
 
 def _lower_case(directory: Path) -> bool:
     path = directory / "tokenizer_config.json"
-    return not path.is_file() or bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
+    try:
+        return not path.is_file() or bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is not a JSON object: {error}") from None
 
 
 def default_cache_dir() -> Path:
@@ -99,6 +107,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: i
     """
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     encodings = tokenizer.encode_batch_fast([text if len(text) == 2 else text[0] for text in texts])
+    tokenizer.no_truncation()  # as it was: the cache's hash and a saved copy are of the tokenizer alone
     lengths = np.array([len(e.ids) for e in encodings], np.int64)
     first = np.array([len(e.type_ids) - sum(e.type_ids) for e in encodings], np.int32)
     ids = np.fromiter((token for e in encodings for token in e.ids), np.int32, int(lengths.sum()))
@@ -131,7 +140,7 @@ def _load(path: Path, examples: int) -> Tokens | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             tokens = Tokens(arrays["ids"], arrays["starts"], arrays["first"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return None
     sound = (
         len(tokens.starts) == examples + 1 and len(tokens.first) == examples and tokens.starts[-1] == len(tokens.ids)

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from mtbert_jax import trees
-from mtbert_jax.config import Config, StageConfig, check_config, save_config
+from mtbert_jax.checks import check_config
+from mtbert_jax.config import Config, StageConfig, save_config
 from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.pretrained import load_pretrained, locate, save_description

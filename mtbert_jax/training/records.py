@@ -162,7 +162,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One line, above the bar where there is one."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         """Takes the bar away."""

@@ -49,9 +49,14 @@ def test_a_pair_has_token_type_1_from_its_second_text_on(tokenizer: Tokenizer) -
     assert tokens.first.tolist() == [4, 2]
 
 
-def test_the_text_sep_is_text(tokenizer: Tokenizer) -> None:
-    tokens = encode(tokenizer, [("a [SEP] the",)], 48)
-    assert words(tokens) == ["[CLS]", "a", "[", "sep", "]", "the", "[SEP]"]
+def test_the_text_sep_is_text(encoder_dir: Path, tmp_path: Path) -> None:
+    """Although a tokenizer.json of Hugging Face's names it a special token."""
+    theirs = Tokenizer.from_file(str(encoder_dir / "tokenizer.json"))
+    theirs.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    for directory in (encoder_dir, tmp_path):
+        tokens = encode(load_tokenizer(directory), [("a [SEP] the",)], 48)
+        assert words(tokens) == ["[CLS]", "a", "[", "sep", "]", "the", "[SEP]"]
 
 
 def test_unknown_words_are_unk_and_capitals_are_lowered(tokenizer: Tokenizer) -> None:

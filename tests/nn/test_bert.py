@@ -108,6 +108,15 @@ def test_layer_norm_has_berts_epsilon() -> None:
     np.testing.assert_allclose(np.asarray(embedded).var(-1), 1.0, atol=2e-3)
 
 
+def test_layer_norm_is_exact_far_from_zero() -> None:
+    """E[x²] − E[x]² in float32 would lose the variance beside a mean of 1000."""
+    embeddings = jax.tree.map(lambda leaf: leaf, PARAMS["embeddings"])
+    embeddings["word"] = {"embedding": embeddings["word"]["embedding"] + 1000.0}
+    embeddings["layer_norm"] = {"scale": jnp.ones(16), "bias": jnp.zeros(16)}
+    embedded = BertEncoder(TINY).apply({"params": {**PARAMS, "embeddings": embeddings}}, IDS, method="embed")
+    np.testing.assert_allclose(np.asarray(embedded).var(-1), 1.0, atol=2e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "at_one"),
     [("gelu", 0.8413447), ("gelu_new", 0.8411920), ("relu", 1.0), ("silu", 0.7310586), ("tanh", 0.7615942)],

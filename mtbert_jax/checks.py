@@ -1,0 +1,93 @@
+"""What a config's values must be, whatever their source: file, command line or code."""
+
+import math
+import re
+
+from mtbert_jax.config import Config, HeadConfig, StageConfig, TaskConfig
+from mtbert_jax.types import InputError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def check_config(config: Config) -> None:
+    """Refuses values that cannot work, whatever their source.
+
+    Raises:
+        InputError: Names the field and what would be right.
+    """
+    if not config.tasks:
+        raise InputError("the config has no [[tasks]]; name at least one")
+    names = [task.name for task in config.tasks]
+    for number, task in enumerate(config.resolved_tasks(), start=1):
+        _check_task(task, f"tasks[{number}]" + (f" ({task.name})" if task.name.isprintable() and task.name else ""))
+    if len(set(names)) < len(names):
+        raise InputError(f"task names must differ, got {', '.join(names)}")
+    if config.max_length < 3:
+        raise InputError(f"max_length = {config.max_length}: an example needs at least 3 tokens")
+    if not config.lengths or min(config.lengths) < 1:
+        raise InputError("lengths: give one or more positive numbers, such as [32, 64, 128]")
+    if config.encoder_dropout is not None and not 0 <= config.encoder_dropout < 1:
+        raise InputError(f"encoder_dropout = {config.encoder_dropout}: must be at least 0 and below 1")
+    for name, least in (
+        ("eval_batch_size", 1),
+        ("log_every_steps", 1),
+        ("eval_every_steps", 0),
+        ("save_every_steps", 0),
+        ("patience", 0),
+    ):
+        if getattr(config, name) < least:
+            raise InputError(f"{name} = {getattr(config, name)}: must be at least {least}")
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"seed = {config.seed}: must be at least 0 and below 2**32")
+    for stage in config.resolved_stages():
+        _check_stage(stage, f"stage {stage.name}: " if config.stages else "")
+
+
+def _check_task(task: TaskConfig, where: str) -> None:
+    def refuse(what: str) -> None:
+        raise InputError(f"{where}: {what}")
+
+    if not NAME.fullmatch(task.name):
+        refuse(f"name = {task.name!r}: use letters, digits, '-' and '_'")
+    if len(task.text) not in (1, 2) or not all(task.text):
+        refuse("text: name one column, or two for pairs")
+    if not task.train and not task.dev and not task.test:
+        refuse("no file: give train, dev or test")
+    if task.kind == "classification":
+        if task.classes and task.num_classes not in (0, len(task.classes)):
+            refuse(f"num_classes = {task.num_classes} but {len(task.classes)} classes are named; leave num_classes out")
+        if task.num_outputs < 2:
+            refuse("classification needs num_classes of 2 or more, or the names of the classes")
+        if len(set(task.classes)) < len(task.classes):
+            refuse("classes: each may stand there once")
+    elif task.num_classes or task.classes:
+        refuse(f"num_classes and classes belong to kind = 'classification', not to {task.kind!r}")
+    if task.label_range:
+        if task.kind != "regression":
+            refuse(f"label_range belongs to kind = 'regression', not to {task.kind!r}")
+        if len(task.label_range) != 2 or not task.label_range[0] < task.label_range[1]:
+            refuse("label_range: give the smallest and the largest label, such as [0.0, 5.0]")
+    head = task.head or HeadConfig()
+    if not 0 <= head.dropout < 1:
+        refuse(f"head.dropout = {head.dropout}: must be at least 0 and below 1")
+    if head.hidden_layers < 0 or head.hidden_size < 0:
+        refuse("head.hidden_layers and head.hidden_size must be at least 0")
+    if not (math.isfinite(task.loss_weight) and task.loss_weight > 0):
+        refuse(f"loss_weight = {task.loss_weight}: must be above 0")
+    if task.batch_size is not None and task.batch_size < 1:
+        refuse(f"batch_size = {task.batch_size}: must be at least 1")
+
+
+def _check_stage(stage: StageConfig, where: str) -> None:
+    if stage.steps is not None and stage.steps < 1:
+        raise InputError(f"{where}steps = {stage.steps}: must be at least 1")
+    if stage.steps is None and not (stage.epochs is not None and 0 < stage.epochs < math.inf):
+        raise InputError(f"{where}epochs = {stage.epochs}: must be above 0")
+    if stage.batch_size is None or stage.batch_size < 1:
+        raise InputError(f"{where}batch_size = {stage.batch_size}: must be at least 1")
+    if stage.lr is None or not 0 < stage.lr < math.inf:
+        raise InputError(f"{where}lr = {stage.lr}: must be above 0")
+    if stage.warmup_fraction is None or not 0 <= stage.warmup_fraction <= 1:
+        raise InputError(f"{where}warmup_fraction = {stage.warmup_fraction}: must be from 0 to 1")
+    if not stage.optimizer:
+        raise InputError(f'{where}optimizer is empty; give call strings such as "pcgrad()", "adam(lr)"')
