@@ -3,14 +3,12 @@
 import math
 import shutil
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
-from mtbert_jax.config import Config, StageConfig, save_config
-from mtbert_jax.data.batches import TrainBatches
+from mtbert_jax.config import Config, save_config
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.pretrained import load_pretrained, locate, save_description
 from mtbert_jax.schema import difference, to_dict
@@ -18,8 +16,8 @@ from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.evaluate import evaluate_all
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted, Interruption
-from mtbert_jax.training.records import Clock, Display, MetricsFile, pack, scores_line, step_record, unpack
-from mtbert_jax.training.setup import Setup
+from mtbert_jax.training.records import Clock, Display, MetricsFile, Record, pack, scores_line, step_record, unpack
+from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import StepMetrics, make_eval_step, make_train_step
 from mtbert_jax.types import InputError, Params
@@ -53,47 +51,40 @@ def fit(
     setup = Setup.load(config, directory)
     train, dev = setup.datasets("train"), setup.datasets("dev")
     _check_datasets(config, train, dev)
-    stages = [(stage, setup.batches(number, stage, train)) for number, stage in enumerate(config.resolved_stages())]
-    chains = [setup.chain(stage, batches) for stage, batches in stages]  # what is wrong in a late stage shows now
+    plans = setup.plans(train)
     params = setup.initial_params(load_pretrained(directory)[1])
     open_folder(folder, config, resume, overwrite)
     save_description(folder.encoder, setup.bert, setup.tokenizer)
 
     display = display or Display()
-    _announce(display, folder, setup, train, dev, stages)
+    _announce(display, folder, setup, train, dev, plans)
     with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints, Interruption() as interruption:
-        abstract = [_abstract_state(setup, stage, tx) for (stage, _), (tx, _) in zip(stages, chains, strict=True)]
-        state, progress = _restore(checkpoints, abstract) if resume else (None, Progress())
+        state, progress = _restore(setup, plans, checkpoints) if resume else (None, Progress())
         metrics = MetricsFile(folder.metrics, step=int(state.step) if state else 0)
         loop = Loop(setup, dev, checkpoints, metrics, display, interruption, progress, unpack(progress.pending))
-        params = state.params if state else params
         try:
-            for number, ((stage, batches), (tx, rate)) in enumerate(zip(stages, chains, strict=True)):
-                if number < loop.progress.stage or (number == loop.progress.stage and loop.progress.stage_done):
-                    continue
-                if state is None or number > loop.progress.stage:
-                    state = loop.begin(number, stage, tx, params, state)
-                state = loop.run(stage, batches, tx, rate, state)
-                params = state.params
+            for plan in plans[progress.stage + progress.stage_done :]:
+                if state is None or plan.number > loop.progress.stage:
+                    state = loop.begin(plan, state.params if state else params, int(state.step) if state else 0)
+                state = loop.run(plan, state)
         finally:
             display.stop()
             metrics.close()
 
 
-def _abstract_state(setup: Setup, stage: StageConfig, tx: Any) -> TrainState:
-    key = jax.random.key(setup.config.seed)
-    return jax.eval_shape(
-        lambda params: TrainState.create(params, tx, key, stage.freeze or ()), setup.abstract_params()
-    )
-
-
-def _restore(checkpoints: Checkpoints, targets: list[TrainState]) -> tuple[TrainState | None, Progress]:
+def _restore(setup: Setup, plans: list[Plan], checkpoints: Checkpoints) -> tuple[TrainState | None, Progress]:
     """The newest state that can be read, walking past damaged ones."""
     for step, progress in checkpoints.sound_steps():
-        restored = checkpoints.try_restore(step, targets[progress.stage])
+        restored = checkpoints.try_restore(step, abstract_state(setup, plans[progress.stage]))
         if restored is not None:
             return restored, progress
     return None, Progress()
+
+
+def abstract_state(setup: Setup, plan: Plan) -> TrainState:
+    """Shapes and types of a stage's state: what a checkpoint is restored into."""
+    key = jax.random.key(setup.config.seed)
+    return jax.eval_shape(lambda params: TrainState.create(params, plan.tx, key, plan.frozen), setup.abstract_params())
 
 
 @dataclass
@@ -111,77 +102,81 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.eval_step = make_eval_step(self.setup.model)
+        self.clock = Clock()
 
-    def begin(self, number: int, stage: StageConfig, tx: Any, params: Params, state: TrainState | None) -> TrainState:
-        """A state for stage `number`, with a fresh optimizer."""
-        step = int(state.step) if state is not None else 0
-        self.progress = Progress(stage=number, stage_start=step, best=self.progress.best)
-        return TrainState.create(params, tx, jax.random.key(self.setup.config.seed), stage.freeze or (), step)
+    def begin(self, plan: Plan, params: Params, step: int) -> TrainState:
+        """The state at a stage's first step, with a fresh optimizer."""
+        self.progress = Progress(stage=plan.number, stage_start=step, best=self.progress.best)
+        return TrainState.create(params, plan.tx, jax.random.key(self.setup.config.seed), plan.frozen, step)
 
-    def run(self, stage: StageConfig, batches: TrainBatches, tx: Any, rate: Any, state: TrainState) -> TrainState:
+    def run(self, plan: Plan, state: TrainState) -> TrainState:
         """Runs one stage from where `state` stands to its end."""
-        config, start = self.setup.config, self.progress.stage_start
-        train_step = make_train_step(self.setup.model, self.setup.tasks, tx, stage.freeze or ())
-        done, total = int(state.step) - start, batches.num_steps
-        self.display.start(stage.name, done, total)
-        clock = Clock()
+        config, batches = self.setup.config, plan.batches
+        train_step = make_train_step(self.setup.model, self.setup.tasks, plan.tx, plan.frozen)
+        done, total = int(state.step) - self.progress.stage_start, batches.num_steps
+        self.display.start(plan.stage.name, done, total)
+        self.clock = Clock()
+        ended = False
         ahead = batches[done]
-        while done < total:
+        while not ended:
             batch = ahead
             state, step_metrics = train_step(state, batch)
             done += 1
-            if done < total:
-                ahead = batches[done]  # gathered while the device computes
+            ended = done == total
+            ahead = batch if ended else batches[done]  # gathered while the device computes
             self.pending.append(step_metrics)
-            clock.examples += sum(float(b.weights.sum()) for b in batch.values())
+            self.clock.examples += sum(float(b.weights.sum()) for b in batch.values())
             self.display.step(done)
 
-            last = done == total
-            if last or done % config.log_every_steps == 0:
-                record = step_record(self.pending, clock, float(rate(done - 1)))
-                place = {
-                    "kind": "train",
-                    "stage": stage.name,
-                    "step": start + done,
-                    "epoch": done / batches.steps_per_epoch,
-                }
-                self.metrics.write({**place, **record})
-                self.display.show(stage.name, record, done)
-                self.pending, clock = [], Clock()
-            if last or done % (config.eval_every_steps or batches.steps_per_epoch) == 0:
-                average = self.evaluate(state, stage, start + done)
-                last = last or 0 < config.patience <= self.progress.stale
-                if last:
-                    shapes = {"compiled_shapes": train_step.compiled_shapes}
-                    self.metrics.write({"kind": "stage", "stage": stage.name, "step": start + done, **shapes})
-                self.progress = replace(self.progress, stage_done=last)
+            if ended or done % config.log_every_steps == 0:
+                self.record(plan, done)
+            if ended or done % (config.eval_every_steps or batches.steps_per_epoch) == 0:
+                average = self.evaluate(plan, state, done)
+                if 0 < config.patience <= self.progress.stale and not ended:
+                    ended = True
+                    self.record(plan, done)
+                if ended:
+                    self.write("stage", plan, done, {"compiled_shapes": train_step.compiled_shapes})
+                self.progress = replace(self.progress, stage_done=ended)
                 self.save(state, average)
-                clock = Clock()
             elif config.save_every_steps and done % config.save_every_steps == 0:
                 self.save(state)
             if self.interruption.status is not None:
                 self.save(state)
                 raise Interrupted(self.interruption.status)
-            if last:
-                break
         return state
 
-    def save(self, state: TrainState, average: float | None = None) -> None:
-        """Saves a checkpoint, with the dev average where there is one."""
-        self.checkpoints.save(state, replace(self.progress, pending=pack(self.pending)), average)
+    def record(self, plan: Plan, done: int) -> None:
+        """Records the steps since the last record, and shows them."""
+        if self.pending:
+            record = step_record(self.pending, self.clock, float(plan.rate(done - 1)))
+            self.write("train", plan, done, {"epoch": done / plan.batches.steps_per_epoch, **record})
+            self.display.show(plan.stage.name, record, done)
+        self.pending, self.clock = [], Clock()
 
-    def evaluate(self, state: TrainState, stage: StageConfig, step: int) -> float | None:
+    def evaluate(self, plan: Plan, state: TrainState, done: int) -> float | None:
         """Scores the dev splits, records them, and notes whether they are the best so far; returns their average."""
         if not self.dev:
             return None
         scores = evaluate_all(self.setup, self.eval_step, state.params, self.dev)[0]
-        self.metrics.write({"kind": "eval", "split": "dev", "stage": stage.name, "step": step, "scores": scores})
+        self.write("eval", plan, done, {"split": "dev", "scores": scores})
         average = scores["average"]
         better = not math.isnan(average) and (self.progress.best is None or average > self.progress.best)
         best = average if better else self.progress.best
         self.progress = replace(self.progress, best=best, stale=0 if better else self.progress.stale + 1)
+        step = self.progress.stage_start + done
         self.display.say(f"dev at step {step}: {scores_line(scores)}{'  (best so far)' if better else ''}")
+        self.clock = Clock()  # an evaluation is no training
         return average
+
+    def write(self, kind: str, plan: Plan, done: int, record: Record) -> None:
+        """One line of ``metrics.jsonl``; its step counts over all stages."""
+        place = {"kind": kind, "stage": plan.stage.name, "step": self.progress.stage_start + done}
+        self.metrics.write({**place, **record})
+
+    def save(self, state: TrainState, average: float | None = None) -> None:
+        """Saves a checkpoint, with the dev average where there is one."""
+        self.checkpoints.save(state, replace(self.progress, pending=pack(self.pending)), average)
 
 
 def open_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool = False) -> None:
@@ -235,7 +230,7 @@ def _announce(
     setup: Setup,
     train: dict[str, Dataset],
     dev: dict[str, Dataset],
-    stages: list[tuple[StageConfig, TrainBatches]],
+    plans: list[Plan],
 ) -> None:
     params = trees.count(setup.abstract_params())
     device = jax.devices()[0]
@@ -249,8 +244,7 @@ def _announce(
         skipped = [*data.skipped, *(dev[name].skipped if name in dev else [])]
         if skipped:
             display.say(f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}")
-    for stage, batches in stages:
-        frozen = f", {', '.join(stage.freeze)} frozen" if stage.freeze else ""
-        display.say(
-            f"stage {stage.name}: {batches.num_steps} steps, {stage.order}{frozen}: {' → '.join(stage.optimizer or ())}"
-        )
+    for plan in plans:
+        frozen = f", {', '.join(plan.frozen)} frozen" if plan.frozen else ""
+        steps = f"{plan.batches.num_steps} steps, {plan.stage.order}{frozen}"
+        display.say(f"stage {plan.stage.name}: {steps}: {' → '.join(plan.stage.optimizer or ())}")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,29 @@ from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.pretrained import load_bert_config
 from mtbert_jax.training.step import stack_gradients
 from mtbert_jax.types import InputError, Params
+
+
+class Plan(NamedTuple):
+    """All that is known of a stage before it begins.
+
+    Attributes:
+        number: Its place, from 0.
+        stage: Its config, with every field filled in.
+        batches: Its batches, by step.
+        tx: Its optax chain, checked.
+        rate: Its learning rate, by step.
+    """
+
+    number: int
+    stage: StageConfig
+    batches: TrainBatches
+    tx: optax.GradientTransformation
+    rate: optax.Schedule
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Paths of what does not train."""
+        return self.stage.freeze or ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +115,18 @@ class Setup:
             return self.initial_params(self.model.encoder.init(key, ids)["params"])
 
         return jax.eval_shape(init, jax.random.key(0))
+
+    def plans(self, train: dict[str, Dataset]) -> list[Plan]:
+        """All stages of the run, so that what is wrong in a late one shows at once.
+
+        Raises:
+            InputError: A chain or what is frozen does not fit the model.
+        """
+        plans = []
+        for number, stage in enumerate(self.config.resolved_stages()):
+            batches = self.batches(number, stage, train)
+            plans.append(Plan(number, stage, batches, *self.chain(stage, batches)))
+        return plans
 
     def batches(self, number: int, stage: StageConfig, train: dict[str, Dataset]) -> TrainBatches:
         """The batches of stage `number`."""

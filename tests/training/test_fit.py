@@ -13,7 +13,7 @@ import pytest
 from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.schema import to_dict
 from mtbert_jax.training.checkpoint import Checkpoints
-from mtbert_jax.training.fit import delete_run, fit
+from mtbert_jax.training.fit import abstract_state, delete_run, fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import Display, read_metrics
@@ -48,12 +48,9 @@ def run(config: Config, out: Path, **options: Any) -> RunFolder:
 def leaves(config: Config, folder: RunFolder, step: int) -> dict[str, np.ndarray]:
     """Parameters and optimizer state of a checkpoint, read without the library's own target."""
     setup = Setup.load(config, Path(config.encoder))
-    stage = config.resolved_stages()[-1]
-    tx, _ = setup.chain(stage, setup.batches(0, stage, setup.datasets("train")))
-    from mtbert_jax.training.fit import _abstract_state
-
+    plan = setup.plans(setup.datasets("train"))[-1]
     with Checkpoints(folder.checkpoints, {}) as checkpoints:
-        state = checkpoints.try_restore(step, _abstract_state(setup, stage, tx))
+        state = checkpoints.try_restore(step, abstract_state(setup, plan))
     assert state is not None
     plain = jax.tree.map(
         lambda x: jax.random.key_data(x) if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key) else x, state
@@ -186,6 +183,7 @@ def test_patience_ends_a_stage_early(config: Config, tmp_path: Path) -> None:
     folder = run(config, tmp_path / "run")
     evaluations = [r for r in read_metrics(folder.metrics) if r["kind"] == "eval"]
     assert len(evaluations) == 3  # the first is the best, two more are not better
+    assert [r["step"] for r in read_metrics(folder.metrics) if r["kind"] == "train"] == [2, 3]
     run(config, tmp_path / "run", resume=True)  # it has ended: nothing is trained again
     assert len([r for r in read_metrics(folder.metrics) if r["kind"] == "eval"]) == 3
 
