@@ -123,3 +123,14 @@ def test_binary_metrics_are_the_literal_counts(pairs: list[tuple[int, int]]) -> 
     wrong = sum(p != y for p, y in pairs)
     assert metrics["accuracy"] == pytest.approx(1 - wrong / len(pairs))
     assert metrics["f1"] == pytest.approx(2 * tp / (2 * tp + wrong) if tp else 0.0)
+
+
+def test_pearson_has_the_same_bits_wherever_the_arrays_lie() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 863))
+    shifted = [np.concatenate([np.zeros(offset), x])[offset:] for offset in range(1, 5)]
+    assert {pearson(other, y) for other in shifted} == {pearson(x, y)}
+
+
+def test_a_spread_beyond_float64_gives_nan() -> None:
+    assert np.isnan(pearson(np.array([1e300, -1e300, 0.0]), np.array([1.0, 2.0, 3.0])))
