@@ -3,12 +3,13 @@
 import dataclasses
 import os
 import random
+from importlib import metadata
 from pathlib import Path
 
 # Before JAX starts: programs this small are compiled far longer than they run.
-FLAGS = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-)
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if metadata.version("jaxlib").startswith("0.10."):  # newer ones no longer know this flag, and XLA dies of unknown flags
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 import jax
