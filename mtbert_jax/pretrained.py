@@ -129,14 +129,15 @@ def load_bert_config(directory: str | Path) -> BertConfig:
 
 
 def _check_field(path: Path, name: str, value: Any, kind: Any) -> None:
+    largest = _LARGEST.get(name, 10**7)
     fits = {
-        int: lambda: type(value) is int and (0 if name == "pad_token_id" else 1) <= value <= _LARGEST.get(name, 10**7),
+        int: lambda: type(value) is int and (0 if name == "pad_token_id" else 1) <= value <= largest,
         float: lambda: type(value) in (int, float) and 0 <= value < 1,
         str: lambda: type(value) is str,
     }[kind]
     if not fits():
         right = {
-            int: f"a whole number from 1 to {_LARGEST.get(name, 10**7)}",
+            int: f"a whole number from 1 to {largest}",
             float: "a number from 0 to below 1",
             str: "a string",
         }[kind]
