@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections.abc import Callable
 
-from mtbert_jax.config import Config, HeadConfig, StageConfig, TaskConfig
+from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig
 from mtbert_jax.types import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -76,6 +77,28 @@ def _check_task(task: TaskConfig, where: str) -> None:
         refuse(f"loss_weight = {task.loss_weight}: must be above 0")
     if task.batch_size is not None and task.batch_size < 1:
         refuse(f"batch_size = {task.batch_size}: must be at least 1")
+    if task.max_length is not None and task.max_length < 3:
+        refuse(f"max_length = {task.max_length}: an example needs at least 3 tokens")
+    if not 0 <= task.smart_factor < math.inf:
+        refuse(f"smart_factor = {task.smart_factor}: must be at least 0")
+    _check_balance(task, refuse)
+
+
+def _check_balance(task: TaskConfig, refuse: Callable[[str], None]) -> None:
+    for name in ("class_weights", "loss_balance", "sampling_balance"):
+        if getattr(task, name) and task.kind == "regression":
+            refuse(f"{name} is for tasks with classes, not for kind = 'regression'")
+    for name in ("loss_balance", "sampling_balance"):
+        if not 0 <= getattr(task, name) <= 1:
+            refuse(f"{name} = {getattr(task, name)}: must be from 0 to 1")
+    if not task.class_weights:
+        return
+    if len(task.class_weights) != task.num_label_classes:
+        refuse(f"class_weights: give {task.num_label_classes} numbers, one per class, not {len(task.class_weights)}")
+    if not all(0 < weight < math.inf for weight in task.class_weights):
+        refuse("class_weights: every weight must be above 0")
+    if task.loss_balance:
+        refuse("class_weights and loss_balance exclude each other")
 
 
 def _check_stage(stage: StageConfig, where: str) -> None:
@@ -89,5 +112,40 @@ def _check_stage(stage: StageConfig, where: str) -> None:
         raise InputError(f"{where}lr = {stage.lr}: must be above 0")
     if stage.warmup_fraction is None or not 0 <= stage.warmup_fraction <= 1:
         raise InputError(f"{where}warmup_fraction = {stage.warmup_fraction}: must be from 0 to 1")
+    if stage.cache_features:
+        if "encoder" not in (stage.freeze or ()):
+            raise InputError(f'{where}cache_features needs a frozen encoder: freeze = ["encoder"]')
+        if stage.smart and stage.smart.weight:
+            raise InputError(
+                f"{where}cache_features leaves no embeddings for SMART to perturb; set smart.weight = 0 in this stage"
+            )
+    _check_smart(stage.smart or SmartConfig(), where)
+    _check_proximal(stage.proximal or ProximalConfig(), where)
     if not stage.optimizer:
         raise InputError(f'{where}optimizer is empty; give call strings such as "pcgrad()", "adam(lr)"')
+
+
+def _check_smart(smart: SmartConfig, where: str) -> None:
+    for name in ("weight", "radius", "noise_std", "step_size"):
+        value = getattr(smart, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise InputError(f"{where}smart.{name} = {value}: must be at least 0")
+    if smart.steps < 0:
+        raise InputError(f"{where}smart.steps = {smart.steps}: must be at least 0")
+    if not 0 <= smart.ramp_fraction <= 1:
+        raise InputError(f"{where}smart.ramp_fraction = {smart.ramp_fraction}: must be from 0 to 1")
+
+
+def _check_proximal(proximal: ProximalConfig, where: str) -> None:
+    if not 0 <= proximal.weight < math.inf:
+        raise InputError(f"{where}proximal.weight = {proximal.weight}: must be at least 0")
+    for name in ("momentum", "early_momentum"):
+        if not 0 <= getattr(proximal, name) < 1:
+            raise InputError(f"{where}proximal.{name} = {getattr(proximal, name)}: must be at least 0 and below 1")
+    if not 0 <= proximal.early_fraction <= 1:
+        raise InputError(f"{where}proximal.early_fraction = {proximal.early_fraction}: must be from 0 to 1")
+    if proximal.anchor_every_steps < 2:
+        raise InputError(
+            f"{where}proximal.anchor_every_steps = {proximal.anchor_every_steps}: must be at least 2; with 1 the teacher "
+            "is the student itself in every step, and the gradient of the proximal term is zero"
+        )

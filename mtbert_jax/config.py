@@ -32,6 +32,48 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class SmartConfig:
+    """Adversarial smoothness, SMART's R_s (Jiang et al. 2020). A number left out is the preset's."""
+
+    weight: float = 0.0
+    """λ_s, the weight of the smoothness term; 0 turns it off."""
+    preset: Literal["paper", "smart_pytorch", "mtdnn"] = "smart_pytorch"
+    """`paper`: noise stays in a ball of the given radius; `smart_pytorch`, `mtdnn`: every token's noise has that norm."""
+    norm: Literal["inf", "2", "1"] = "inf"
+    """Norm of a token's noise."""
+    radius: float | None = None
+    """ε, the largest norm of a token's noise (`paper` 1e-5), or its norm (`smart_pytorch`, `mtdnn` 1)."""
+    noise_std: float | None = None
+    """σ, standard deviation of the noise at the start (1e-5)."""
+    step_size: float | None = None
+    """η, step size of the ascent (`paper`, `smart_pytorch` 1e-3, `mtdnn` 1e-5)."""
+    steps: int = 1
+    """K, steps of the ascent; 0 leaves the noise random."""
+    ramp_fraction: float = 0.0
+    """Share of the stage's steps during which the weight rises linearly from 0."""
+    resample_dropout: bool = False
+    """Whether the perturbed side draws dropout masks of its own, rather than those of the clean side."""
+
+
+@dataclass(frozen=True)
+class ProximalConfig:
+    """Bregman proximal point, SMART's D_Breg: outputs stay near those of a teacher made of earlier parameters."""
+
+    weight: float = 0.0
+    """μ, the weight of the proximal term; 0 turns it off."""
+    teacher: Literal["momentum", "vanilla"] = "momentum"
+    """`momentum`: a moving average of the parameters (mean teacher); `vanilla`: those of some steps ago."""
+    momentum: float = 0.999
+    """β, share of the moving average that stays in each step."""
+    early_momentum: float = 0.99
+    """β during the first steps."""
+    early_fraction: float = 0.1
+    """Share of the stage's steps that are the first ones."""
+    anchor_every_steps: int = 10
+    """`vanilla`: steps after which the teacher becomes what the parameters are then; 2 or more."""
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """One task: its files, their columns, and its head."""
 
@@ -67,11 +109,26 @@ class TaskConfig:
     """Name of the prediction column in the task's prediction files; `Predicted_<Name>` if left out."""
     head: HeadConfig | None = None
     """The task's head; the run's `head` if left out."""
+    max_length: int | None = None
+    """Tokens after which an example of this task is cut off; the run's `max_length` if left out."""
+    smart_factor: float = 1.0
+    """Factor on `smart.weight` for this task; 0 turns SMART off here."""
+    class_weights: tuple[float, ...] = ()
+    """`classification`, `binary`: factor on the loss of each class, in order."""
+    loss_balance: float = 0.0
+    """0: every example weighs the same in the loss; 1: every class does, however rare; between: in between."""
+    sampling_balance: float = 0.0
+    """0: an epoch has every example once; 1: examples of rare classes repeat until all classes are as frequent."""
 
     @property
     def num_outputs(self) -> int:
         """Width of the output layer: one logit per class, or a single one."""
         return (len(self.classes) or self.num_classes) if self.kind == "classification" else 1
+
+    @property
+    def num_label_classes(self) -> int:
+        """Number of classes that labels fall into: 2 for a binary task, 0 for regression."""
+        return {"classification": self.num_outputs, "binary": 2, "regression": 0}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -98,6 +155,12 @@ class StageConfig:
     """Share of the stage's steps during which `lr` rises from 0."""
     freeze: tuple[str, ...] | None = None
     """Parameter paths that do not train, such as `encoder` or `encoder/embeddings`."""
+    cache_features: bool | None = None
+    """With the encoder frozen: run it once over the data, without dropout, and train the heads on what it gave."""
+    smart: SmartConfig | None = None
+    """Adversarial smoothness."""
+    proximal: ProximalConfig | None = None
+    """Bregman proximal point."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +210,14 @@ class Config:
     """Share of the stage's steps during which `lr` rises from 0."""
     freeze: tuple[str, ...] = ()
     """Parameter paths that do not train, such as `encoder` or `encoder/embeddings`."""
+    cache_features: bool = False
+    """With the encoder frozen: run it once over the data, without dropout, and train the heads on what it gave."""
+    smart: SmartConfig = field(default_factory=SmartConfig)
+    """Adversarial smoothness."""
+    proximal: ProximalConfig = field(default_factory=ProximalConfig)
+    """Bregman proximal point."""
+    evaluate: Literal["student", "teacher"] = "student"
+    """What dev scores, best checkpoint and predictions are of: the trained parameters, or their teacher."""
     stages: tuple[StageConfig, ...] = ()
     """Stages, one after the other; without any, the run is a single stage of the fields above."""
 
