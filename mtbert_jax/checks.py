@@ -146,6 +146,6 @@ def _check_proximal(proximal: ProximalConfig, where: str) -> None:
         raise InputError(f"{where}proximal.early_fraction = {proximal.early_fraction}: must be from 0 to 1")
     if proximal.anchor_every_steps < 2:
         raise InputError(
-            f"{where}proximal.anchor_every_steps = {proximal.anchor_every_steps}: must be at least 2; with 1 the teacher "
-            "is the student itself in every step, and the gradient of the proximal term is zero"
+            f"{where}proximal.anchor_every_steps = {proximal.anchor_every_steps}: must be at least 2; with 1 the "
+            "teacher is the student itself in every step, and the gradient of the proximal term is zero"
         )

@@ -38,7 +38,7 @@ class SmartConfig:
     weight: float = 0.0
     """λ_s, the weight of the smoothness term; 0 turns it off."""
     preset: Literal["paper", "smart_pytorch", "mtdnn"] = "smart_pytorch"
-    """`paper`: noise stays in a ball of the given radius; `smart_pytorch`, `mtdnn`: every token's noise has that norm."""
+    """`paper`: noise stays in a ball of radius ε; `smart_pytorch`, `mtdnn`: every token's noise has norm ε."""
     norm: Literal["inf", "2", "1"] = "inf"
     """Norm of a token's noise."""
     radius: float | None = None
