@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from mtbert_jax import trees
 from mtbert_jax.config import Config
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import Split, clean
@@ -19,7 +20,7 @@ from mtbert_jax.losses import probabilities
 from mtbert_jax.metrics import predictions
 from mtbert_jax.schema import nearest, to_dict
 from mtbert_jax.training.checkpoint import Checkpoints
-from mtbert_jax.training.evaluate import evaluate_all, split_logits
+from mtbert_jax.training.evaluate import evaluate_all, over_split
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_eval_step
@@ -76,12 +77,15 @@ class MultitaskModel:
         if not folder.checkpoints.is_dir():
             raise InputError(f"{run} holds no checkpoint yet")
         with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints:
-            steps = [step for step, _ in checkpoints.sound_steps()]
+            stages = {step: config.resolved_stages()[progress.stage] for step, progress in checkpoints.sound_steps()}
+            steps = list(stages)
             best = checkpoints.best_step()
             if not steps:
                 raise InputError(f"{run} holds no checkpoint that can be read")
             step = best if which == "best" and best in steps else steps[0]
-            return cls(setup, checkpoints.restore_params(step, setup.abstract_params()), step)
+            params = setup.abstract_params()
+            teacher = trees.split(params, stages[step].freeze or ())[1] if config.evaluate == "teacher" else None
+            return cls(setup, checkpoints.restore_params(step, params, teacher), step)
 
     def predict(self, task: str, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels and probabilities of one's own texts.
@@ -112,9 +116,9 @@ class MultitaskModel:
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
         """Logits of a dataset, in its order."""
-        config, spec = self.setup.config, self.setup.tasks[task]
         step = self._eval_step  # type: ignore[attr-defined]
-        return split_logits(step, self.params, spec, dataset, config.eval_batch_size, self.setup.lengths)
+        size = self.setup.config.eval_batch_size
+        return over_split(step, self.params, task, dataset, size, self.setup.lengths)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""

@@ -48,6 +48,20 @@ class Batch(NamedTuple):
     weights: Float[Array, " batch"]
 
 
+class FeatureBatch(NamedTuple):
+    """A batch of what a frozen encoder said of its examples, in place of their tokens.
+
+    Attributes:
+        features: What the task's head reads, ``[batch hidden]``, float32.
+        labels: As in `Batch`.
+        weights: As in `Batch`.
+    """
+
+    features: Float[Array, "batch hidden"]
+    labels: Float[Array, " batch"]
+    weights: Float[Array, " batch"]
+
+
 class EncoderOutput(NamedTuple):
     """What the encoder says of a batch.
 

@@ -8,14 +8,14 @@ import functools
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mtbert_jax.config import Order
 from mtbert_jax.data.tokenize import Tokens
-from mtbert_jax.types import Batch
+from mtbert_jax.types import Batch, FeatureBatch
 
 Rows = Int[np.ndarray, " example"]
 ANNEALING = 0.8
@@ -50,6 +50,18 @@ def make_batch(
     return Batch(input_ids, attention_mask, token_type_ids, padded, weights)  # type: ignore[arg-type]
 
 
+def make_feature_batch(
+    features: Float[np.ndarray, "example hidden"], labels: Float[np.ndarray, " example"], rows: Rows, batch_size: int
+) -> FeatureBatch:
+    """Gathers `rows` into arrays of `batch_size` rows; what is left over is zeros of weight 0."""
+    missing = batch_size - len(rows)
+    return FeatureBatch(
+        np.pad(features[rows], [(0, missing), (0, 0)]),  # type: ignore[arg-type]
+        np.pad(labels[rows], (0, missing)),  # type: ignore[arg-type]
+        (np.arange(batch_size) < len(rows)).astype(np.float32),  # type: ignore[arg-type]
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class TaskBatches:
     """The endless stream of one task's training batches.
@@ -61,6 +73,7 @@ class TaskBatches:
         batch_size: Examples in a batch.
         lengths: The lengths that batches are padded to, ascending.
         seed: Seeds of the stream, one or more numbers.
+        features: What a frozen encoder says of every example: then batches hold that in place of tokens.
     """
 
     name: str
@@ -69,6 +82,7 @@ class TaskBatches:
     batch_size: int
     lengths: np.ndarray
     seed: tuple[int, ...]
+    features: Float[np.ndarray, "example hidden"] | None = None
 
     def __post_init__(self) -> None:
         # One epoch's plan at a time; a cache per object, since arrays are not hashable.
@@ -79,9 +93,11 @@ class TaskBatches:
         """Batches in an epoch."""
         return math.ceil(len(self.labels) / self.batch_size)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Batch | FeatureBatch:
         """Batch number `index`, counted from the first step of the first epoch."""
         rows, length = self.rows(index)
+        if self.features is not None:
+            return make_feature_batch(self.features, self.labels, rows, self.batch_size)
         return make_batch(self.tokens, self.labels, rows, length, self.batch_size)
 
     def rows(self, index: int) -> tuple[Rows, int]:
@@ -148,7 +164,12 @@ class TrainBatches:
             return dict.fromkeys(self.tasks, step)
         return {self.names(step)[0]: int(self._drawn[1][step])}
 
-    def __getitem__(self, step: int) -> dict[str, Batch]:
+    def with_features(self, features: dict[str, Float[np.ndarray, "example hidden"]]) -> "TrainBatches":
+        """The same examples in the same order, as a frozen encoder sees them."""
+        tasks = {name: replace(task, features=features[name]) for name, task in self.tasks.items()}
+        return replace(self, tasks=tasks)
+
+    def __getitem__(self, step: int) -> dict[str, Batch | FeatureBatch]:
         """The batches of step `step`, by task."""
         return {name: self.tasks[name][index] for name, index in self.indices(step).items()}
 
@@ -182,3 +203,12 @@ def evaluation_batches(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         yield rows, make_batch(tokens, labels, rows, int(lengths[buckets[rows].max()]), batch_size)
+
+
+def evaluation_feature_batches(
+    features: Float[np.ndarray, "example hidden"], labels: Float[np.ndarray, " example"], batch_size: int
+) -> Iterator[tuple[Rows, FeatureBatch]]:
+    """Every row once, in order: the rows of each batch and the batch."""
+    for start in range(0, len(labels), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(labels)))
+        yield rows, make_feature_batch(features, labels, rows, batch_size)

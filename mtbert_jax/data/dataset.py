@@ -21,6 +21,7 @@ class Dataset(NamedTuple):
         labels: Labels, ``[example]``; zeros where there are none.
         labelled: Whether every example has a label.
         skipped: One message for every bad row that was left out.
+        features: What a frozen encoder says of every example, ``[example hidden]``, where that has been kept.
     """
 
     ids: list[str]
@@ -29,6 +30,7 @@ class Dataset(NamedTuple):
     labels: Float[np.ndarray, " example"]
     labelled: bool
     skipped: list[str]
+    features: Float[np.ndarray, "example hidden"] | None = None
 
 
 def load_dataset(config: Config, task: TaskConfig, split: Split, tokenizer: Tokenizer) -> Dataset:

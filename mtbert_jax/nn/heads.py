@@ -10,14 +10,15 @@ from mtbert_jax.types import EncoderOutput
 
 
 class Head(nn.Module):
-    """Encoder output → logits.
+    """What pooling made of the encoder's output → logits.
 
     Attributes:
         num_outputs: Width of the output layer: one logit per class, or 1.
         hidden_layers: How often (dense, ReLU, dropout) precede the output layer.
         hidden_size: Width of those layers; 0 takes the encoder's.
         dropout: Rate after each of them.
-        pooling: `cls` reads the pooler's output, `mean` the mean of all token states.
+        pooling: What the head reads (see `pool`): of the head, though its caller does it, since a frozen encoder's
+            pooled output can be kept.
     """
 
     num_outputs: int
@@ -28,10 +29,10 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(
-        self, output: EncoderOutput, attention_mask: Int[Array, "batch seq"], deterministic: bool = True
+        self, features: Float[Array, "batch hidden"], deterministic: bool = True
     ) -> Float[Array, "batch output"]:
         """Logits, float32, ``[batch output]``."""
-        x = pool(output, attention_mask, self.pooling)
+        x = features
         width = self.hidden_size or x.shape[-1]
         for number in range(self.hidden_layers):
             x = nn.relu(nn.Dense(width, name=f"hidden_{number}")(x))
@@ -42,7 +43,10 @@ class Head(nn.Module):
 def pool(
     output: EncoderOutput, attention_mask: Int[Array, "batch seq"], pooling: Literal["cls", "mean"]
 ) -> Float[Array, "batch hidden"]:
-    """One float32 vector per example; padding has no part in the mean."""
+    """One float32 vector per example: the pooler's output, or the mean of all token states.
+
+    Padding has no part in the mean.
+    """
     if pooling == "cls":
         return output.pooled
     mask = attention_mask[:, :, None].astype(jnp.float32)

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import HeadConfig, TaskConfig
 from mtbert_jax.nn.bert import BertConfig, BertEncoder
-from mtbert_jax.nn.heads import Head
-from mtbert_jax.types import Batch, EncoderOutput, Params
+from mtbert_jax.nn.heads import Head, pool
+from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
 
 
 @dataclass(frozen=True)
@@ -36,41 +36,84 @@ class MultitaskBert:
 
     def init_heads(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters of every head; a head's depend on its name and `key`, not on the other tasks."""
-        hidden = self.encoder.config.hidden_size
-        output = EncoderOutput(jnp.zeros((1, 1, hidden)), jnp.zeros((1, hidden)))
-        mask = jnp.ones((1, 1), jnp.int32)
+        features = jnp.zeros((1, self.encoder.config.hidden_size))
         return {
-            name: head.init(jax.random.fold_in(key, zlib.crc32(name.encode())), output, mask)["params"]
+            name: head.init(jax.random.fold_in(key, zlib.crc32(name.encode())), features)["params"]
             for name, head in self.heads.items()
         }
 
     def logits(
-        self, params: Params, task: str, batch: Batch, key: PRNGKeyArray | None = None
+        self, params: Params, task: str, batch: Batch | FeatureBatch, key: PRNGKeyArray | None = None
     ) -> Float[Array, "batch output"]:
         """Logits of `task`, float32.
 
         Args:
             params: The whole tree; only the encoder and the task's head are read.
             task: Name of the task.
-            batch: Token arrays.
+            batch: Token arrays, or a frozen encoder's features.
             key: Dropout is on, and drawn from it; without a key it is off.
         """
-        head = self.heads[task]
-        encoder_rngs, head_rngs = ({}, {}) if key is None else _dropout_rngs(key)
-        output = self.encoder.apply(
+        if isinstance(batch, FeatureBatch):
+            return self._head(params, task, batch.features, key)
+        return self.logits_of_embeddings(params, task, self.embed(params, batch, key), batch.attention_mask, key)
+
+    def embed(self, params: Params, batch: Batch, key: PRNGKeyArray | None = None) -> Float[Array, "batch seq hidden"]:
+        """The embeddings of a batch: what the encoder's first layer reads."""
+        return self.encoder.apply(  # type: ignore[return-value]
             {"params": params["encoder"]},
             batch.input_ids,
-            batch.attention_mask,
             batch.token_type_ids,
             deterministic=key is None,
-            cls_only=head.pooling == "cls",
-            rngs=encoder_rngs,
+            rngs=_dropout_rngs(key)[0],
+            method="embed",
         )
-        return head.apply(  # type: ignore[return-value]
-            {"params": params["heads"][task]}, output, batch.attention_mask, deterministic=key is None, rngs=head_rngs
+
+    def logits_of_embeddings(
+        self,
+        params: Params,
+        task: str,
+        embeddings: Float[Array, "batch seq hidden"],
+        attention_mask: Int[Array, "batch seq"],
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch output"]:
+        """From embeddings, perhaps perturbed ones, to logits; the same key gives the same dropout masks."""
+        return self._head(params, task, self._encode(params, task, embeddings, attention_mask, key), key)
+
+    def features(self, params: Params, task: str, batch: Batch) -> Float[Array, "batch hidden"]:
+        """What the head of `task` reads, dropout off."""
+        return self._encode(params, task, self.embed(params, batch), batch.attention_mask, None)
+
+    def _encode(
+        self,
+        params: Params,
+        task: str,
+        embeddings: Float[Array, "batch seq hidden"],
+        attention_mask: Int[Array, "batch seq"],
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch hidden"]:
+        pooling = self.heads[task].pooling
+        output: EncoderOutput = self.encoder.apply(  # type: ignore[assignment]
+            {"params": params["encoder"]},
+            embeddings,
+            attention_mask,
+            deterministic=key is None,
+            cls_only=pooling == "cls",
+            rngs=_dropout_rngs(key)[0],
+            method="encode",
+        )
+        return pool(output, attention_mask, pooling)
+
+    def _head(
+        self, params: Params, task: str, features: Float[Array, "batch hidden"], key: PRNGKeyArray | None
+    ) -> Float[Array, "batch output"]:
+        return self.heads[task].apply(  # type: ignore[return-value]
+            {"params": params["heads"][task]}, features, deterministic=key is None, rngs=_dropout_rngs(key)[1]
         )
 
 
-def _dropout_rngs(key: PRNGKeyArray) -> tuple[dict[str, PRNGKeyArray], dict[str, PRNGKeyArray]]:
+def _dropout_rngs(key: PRNGKeyArray | None) -> tuple[dict[str, PRNGKeyArray], dict[str, PRNGKeyArray]]:
+    """Keys of the encoder's dropout and of the head's."""
+    if key is None:
+        return {}, {}
     encoder, head = jax.random.split(key)
     return {"dropout": encoder}, {"dropout": head}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from mtbert_jax import trees
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import InputError, Params
 
@@ -84,8 +85,7 @@ class Checkpoints:
             return
         metric = -math.inf if average is None or math.isnan(average) else average
         args = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            rest=ocp.args.StandardSave({"opt_state": state.opt_state, "key": state.key}),
+            **{name: ocp.args.StandardSave(item) for name, item in _items(state).items()},
             about=ocp.args.JsonSave({"config": self._config, "progress": progress.__dict__}),
         )
         self._manager.save(step, args=args, metrics={METRIC: metric})
@@ -116,28 +116,42 @@ class Checkpoints:
 
     def try_restore(self, step: int, target: TrainState) -> TrainState | None:
         """The state at `step`, shaped like `target`; None, and a warning, where it is damaged."""
-        args = ocp.args.Composite(
-            params=ocp.args.StandardRestore(_abstract(target.params)),
-            rest=ocp.args.StandardRestore(_abstract({"opt_state": target.opt_state, "key": target.key})),
-        )
         try:
-            restored = self._manager.restore(step, args=args)
+            restored = self._restore(step, _items(target))
         except Exception as error:  # noqa: BLE001 - as above
             logger.warning("checkpoint of step %d cannot be restored (%s); trying the one before", step, _line(error))
             return None
-        return target._replace(step=jnp.asarray(step, jnp.int32), params=restored["params"], **restored["rest"])
+        rest = restored.pop("rest")
+        return target._replace(step=jnp.asarray(step, jnp.int32), **restored, **rest)
 
-    def restore_params(self, step: int, target: Params) -> Params:
+    def restore_params(self, step: int, target: Params, teacher: Params | None = None) -> Params:
         """The parameters at `step`, shaped like `target`.
+
+        Args:
+            step: The step.
+            target: Shapes of all parameters.
+            teacher: Shapes of the teacher's, where those are wanted instead; what the teacher lacks was frozen.
 
         Raises:
             InputError: The step cannot be restored.
         """
-        args = ocp.args.Composite(params=ocp.args.StandardRestore(_abstract(target)))
+        wanted = {"params": target} if teacher is None else {"params": target, "teacher": teacher}
         try:
-            return self._manager.restore(step, args=args)["params"]
+            restored = self._restore(step, wanted)
+            return trees.merge(restored["params"], restored.get("teacher", {}))
         except Exception as error:  # noqa: BLE001 - as above
             raise InputError(f"checkpoint of step {step} cannot be restored: {_line(error)}") from None
+
+    def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+        args = {name: ocp.args.StandardRestore(_abstract(item)) for name, item in items.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        return {name: restored[name] for name in items}
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """The parts of a checkpoint that hold arrays; parameters and teacher apart, so that they can be read alone."""
+    items = {"params": state.params, "rest": {"opt_state": state.opt_state, "key": state.key}}
+    return items if state.teacher is None else {**items, "teacher": state.teacher}
 
 
 def _abstract(tree: Any) -> Any:

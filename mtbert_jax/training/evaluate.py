@@ -7,30 +7,44 @@ import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.data.batches import evaluation_batches
+from mtbert_jax.data.batches import evaluation_batches, evaluation_feature_batches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.metrics import averages, predictions, task_metrics
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.types import Batch, Params
+from mtbert_jax.training.step import make_feature_step
+from mtbert_jax.types import Batch, FeatureBatch, Params
 
-EvalStep = Callable[[Params, str, Batch], Any]
+EvalStep = Callable[[Params, str, Batch | FeatureBatch], Any]
 
 
-def split_logits(
-    eval_step: EvalStep, params: Params, task: TaskConfig, dataset: Dataset, batch_size: int, lengths: np.ndarray
+def over_split(
+    step: EvalStep, params: Params, task: str, dataset: Dataset, batch_size: int, lengths: np.ndarray
 ) -> Float[np.ndarray, "example output"]:
-    """Logits of every example of one task, in the dataset's order.
+    """What `step` says of every example of one task, in the dataset's order.
 
     The device is not waited for between batches: the next one is gathered while the last one computes.
     """
-    pending = [
-        (rows, eval_step(params, task.name, batch))
-        for rows, batch in evaluation_batches(dataset.tokens, dataset.labels, batch_size, lengths)
-    ]
-    logits = np.zeros((len(dataset.labels), task.num_outputs), np.float32)
+    batches = (
+        evaluation_batches(dataset.tokens, dataset.labels, batch_size, lengths)
+        if dataset.features is None
+        else evaluation_feature_batches(dataset.features, dataset.labels, batch_size)
+    )
+    pending = [(rows, step(params, task, batch)) for rows, batch in batches]
+    width = pending[0][1].shape[-1] if pending else 0
+    outputs = np.zeros((len(dataset.labels), width), np.float32)
     for rows, values in pending:
-        logits[rows] = np.asarray(values)[: len(rows)]
-    return logits
+        outputs[rows] = np.asarray(values)[: len(rows)]
+    return outputs
+
+
+def with_features(setup: Setup, params: Params, datasets: dict[str, Dataset]) -> dict[str, Dataset]:
+    """The datasets with what the encoder says of every example, dropout off: one forward pass over each."""
+    step = make_feature_step(setup.model)
+    size = setup.config.eval_batch_size
+    return {
+        name: data._replace(features=over_split(step, params, name, data, size, setup.lengths))
+        for name, data in datasets.items()
+    }
 
 
 def evaluate_all(
@@ -38,10 +52,7 @@ def evaluate_all(
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "example output"]]]:
     """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits."""
     size = setup.config.eval_batch_size
-    logits = {
-        name: split_logits(eval_step, params, setup.tasks[name], data, size, setup.lengths)
-        for name, data in datasets.items()
-    }
+    logits = {name: over_split(eval_step, params, name, data, size, setup.lengths) for name, data in datasets.items()}
     labelled = {name: values for name, values in logits.items() if datasets[name].labelled}
     return score(setup.tasks, labelled, datasets) if labelled else {}, logits
 

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from dataclasses import dataclass, replace
 
 import jax
@@ -9,11 +10,12 @@ import jax
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, save_config
+from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.pretrained import load_pretrained, locate, save_description
 from mtbert_jax.schema import difference, to_dict
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
-from mtbert_jax.training.evaluate import evaluate_all
+from mtbert_jax.training.evaluate import evaluate_all, with_features
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted, Interruption
 from mtbert_jax.training.records import Clock, Display, MetricsFile, Record, pack, scores_line, step_record, unpack
@@ -61,7 +63,7 @@ def fit(
     with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints, Interruption() as interruption:
         state, progress = _restore(setup, plans, checkpoints) if resume else (None, Progress())
         metrics = MetricsFile(folder.metrics, step=int(state.step) if state else 0)
-        loop = Loop(setup, dev, checkpoints, metrics, display, interruption, progress, unpack(progress.pending))
+        loop = Loop(setup, train, dev, checkpoints, metrics, display, interruption, progress, unpack(progress.pending))
         try:
             for plan in plans[progress.stage + progress.stage_done :]:
                 if state is None or plan.number > loop.progress.stage:
@@ -84,7 +86,11 @@ def _restore(setup: Setup, plans: list[Plan], checkpoints: Checkpoints) -> tuple
 def abstract_state(setup: Setup, plan: Plan) -> TrainState:
     """Shapes and types of a stage's state: what a checkpoint is restored into."""
     key = jax.random.key(setup.config.seed)
-    return jax.eval_shape(lambda params: TrainState.create(params, plan.tx, key, plan.frozen), setup.abstract_params())
+    with_teacher = setup.has_teacher(plan.stage)
+    return jax.eval_shape(
+        lambda params: TrainState.create(params, plan.tx, key, plan.frozen, with_teacher=with_teacher),
+        setup.abstract_params(),
+    )
 
 
 @dataclass
@@ -92,6 +98,7 @@ class Loop:
     """What the steps of all stages share."""
 
     setup: Setup
+    train: dict[str, Dataset]
     dev: dict[str, Dataset]
     checkpoints: Checkpoints
     metrics: MetricsFile
@@ -107,12 +114,16 @@ class Loop:
     def begin(self, plan: Plan, params: Params, step: int) -> TrainState:
         """The state at a stage's first step, with a fresh optimizer."""
         self.progress = Progress(stage=plan.number, stage_start=step, best=self.progress.best)
-        return TrainState.create(params, plan.tx, jax.random.key(self.setup.config.seed), plan.frozen, step)
+        key, with_teacher = jax.random.key(self.setup.config.seed), self.setup.has_teacher(plan.stage)
+        return TrainState.create(params, plan.tx, key, plan.frozen, step, with_teacher)
 
     def run(self, plan: Plan, state: TrainState) -> TrainState:
         """Runs one stage from where `state` stands to its end."""
-        config, batches = self.setup.config, plan.batches
-        train_step = make_train_step(self.setup.model, self.setup.tasks, plan.tx, plan.frozen)
+        config, batches, dev = self.setup.config, plan.batches, self.dev
+        if plan.stage.cache_features:
+            batches, dev = self.cache_features(batches, state.params)
+        regularizers = plan.regularizers(self.progress.stage_start)
+        train_step = make_train_step(self.setup.model, self.setup.tasks, plan.tx, plan.frozen, regularizers)
         done, total = int(state.step) - self.progress.stage_start, batches.num_steps
         self.display.start(plan.stage.name, done, total)
         self.clock = Clock()
@@ -131,7 +142,7 @@ class Loop:
             if ended or done % config.log_every_steps == 0:
                 self.record(plan, done)
             if ended or done % (config.eval_every_steps or batches.steps_per_epoch) == 0:
-                average = self.evaluate(plan, state, done)
+                average = self.evaluate(plan, state, dev, done)
                 if 0 < config.patience <= self.progress.stale and not ended:
                     ended = True
                     self.record(plan, done)
@@ -154,11 +165,21 @@ class Loop:
             self.display.show(plan.stage.name, record, done)
         self.pending, self.clock = [], Clock()
 
-    def evaluate(self, plan: Plan, state: TrainState, done: int) -> float | None:
+    def cache_features(self, batches: TrainBatches, params: Params) -> tuple[TrainBatches, dict[str, Dataset]]:
+        """Batches and dev splits of what the encoder says of every example, since it will not change."""
+        since = time.monotonic()
+        train = with_features(self.setup, params, self.train)
+        dev = with_features(self.setup, params, self.dev)
+        examples = sum(len(data.ids) for data in (*train.values(), *dev.values()))
+        self.display.say(f"features of {examples} examples kept ({time.monotonic() - since:.0f} s)")
+        return batches.with_features({name: data.features for name, data in train.items()}), dev  # type: ignore[misc]
+
+    def evaluate(self, plan: Plan, state: TrainState, dev: dict[str, Dataset], done: int) -> float | None:
         """Scores the dev splits, records them, and notes whether they are the best so far; returns their average."""
-        if not self.dev:
+        if not dev:
             return None
-        scores = evaluate_all(self.setup, self.eval_step, state.params, self.dev)[0]
+        params = state.teacher_params() if self.setup.config.evaluate == "teacher" else state.params
+        scores = evaluate_all(self.setup, self.eval_step, params, dev)[0]
         self.write("eval", plan, done, {"split": "dev", "scores": scores})
         average = scores["average"]
         better = not math.isnan(average) and (self.progress.best is None or average > self.progress.best)

@@ -6,6 +6,7 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Clock:
 
 
 def step_record(steps: list[StepMetrics], clock: Clock, lr: float) -> Record:
-    """One record of several steps: mean losses, mean cosines between tasks, and what was left out.
+    """One record of several steps: mean losses, penalties and cosines between tasks, and what was left out.
 
     This is where the device is waited for.
 
@@ -81,6 +82,7 @@ def step_record(steps: list[StepMetrics], clock: Clock, lr: float) -> Record:
         lr: Learning rate of the last of these steps.
     """
     losses: dict[str, list[float]] = {}
+    penalties: dict[str, dict[str, list[float]]] = {}
     cosine: dict[str, list[float]] = {}
     conflicts: dict[str, list[bool]] = {}
     left_out: dict[str, int] = {}
@@ -89,6 +91,9 @@ def step_record(steps: list[StepMetrics], clock: Clock, lr: float) -> Record:
         for name in names:
             if step.finite[name]:
                 losses.setdefault(name, []).append(float(step.losses[name]))
+                for penalty, values in step.penalties.items():
+                    if name in values:
+                        penalties.setdefault(penalty, {}).setdefault(name, []).append(float(values[name]))
             else:
                 left_out[name] = left_out.get(name, 0) + 1
         if step.cosines is not None:
@@ -96,13 +101,17 @@ def step_record(steps: list[StepMetrics], clock: Clock, lr: float) -> Record:
                 pair = f"{names[i]}/{names[j]}"
                 cosine.setdefault(pair, []).append(float(step.cosines[i, j]))
                 conflicts.setdefault(pair, []).append(bool(step.cosines[i, j] < 0))
-    record: Record = {"loss": {name: statistics.fmean(values) for name, values in losses.items()}}
+    record: Record = {"loss": _means(losses)}
+    record |= {penalty: _means(values) for penalty, values in penalties.items()}
     if cosine:
-        record["cosine"] = {pair: statistics.fmean(values) for pair, values in cosine.items()}
-        record["conflict"] = {pair: statistics.fmean(values) for pair, values in conflicts.items()}
+        record |= {"cosine": _means(cosine), "conflict": _means(conflicts)}
     if left_out:
         record["left_out"] = left_out
     return {**record, "lr": lr, "examples_per_second": clock.rate}
+
+
+def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: statistics.fmean(numbers) for name, numbers in values.items()}
 
 
 def pack(steps: list[StepMetrics]) -> tuple[Record, ...]:
@@ -113,7 +122,10 @@ def pack(steps: list[StepMetrics]) -> tuple[Record, ...]:
 def unpack(packed: tuple[Record, ...]) -> list[StepMetrics]:
     """What `pack` packed."""
     arrays = (None if step["cosines"] is None else np.array(step["cosines"], np.float32) for step in packed)
-    return [StepMetrics(**{**step, "cosines": cosines}) for step, cosines in zip(packed, arrays, strict=True)]
+    return [
+        StepMetrics(**{"penalties": {}, **step, "cosines": cosines})
+        for step, cosines in zip(packed, arrays, strict=True)
+    ]
 
 
 class Display:

@@ -11,7 +11,7 @@ import optax
 from tokenizers import Tokenizer
 
 from mtbert_jax import trees
-from mtbert_jax.config import Config, StageConfig, TaskConfig
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig
 from mtbert_jax.data.batches import TaskBatches, TrainBatches, ladder
 from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.readers import Split
@@ -21,6 +21,7 @@ from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.pretrained import load_bert_config
+from mtbert_jax.training.objective import Regularizers
 from mtbert_jax.training.step import stack_gradients
 from mtbert_jax.types import InputError, Params
 
@@ -46,6 +47,11 @@ class Plan(NamedTuple):
     def frozen(self) -> tuple[str, ...]:
         """Paths of what does not train."""
         return self.stage.freeze or ()
+
+    def regularizers(self, start: int) -> Regularizers:
+        """What the stage adds to the losses, if it begins at step `start`."""
+        smart, proximal = self.stage.smart or SmartConfig(), self.stage.proximal or ProximalConfig()
+        return Regularizers(smart, proximal, start, self.batches.num_steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +121,10 @@ class Setup:
             return self.initial_params(self.model.encoder.init(key, ids)["params"])
 
         return jax.eval_shape(init, jax.random.key(0))
+
+    def has_teacher(self, stage: StageConfig) -> bool:
+        """Whether a teacher goes along with the parameters of `stage`."""
+        return self.config.evaluate == "teacher" or bool(stage.proximal and stage.proximal.weight)
 
     def plans(self, train: dict[str, Dataset]) -> list[Plan]:
         """All stages of the run, so that what is wrong in a late one shows at once.

@@ -18,12 +18,14 @@ class TrainState(NamedTuple):
         step: Optimizer steps done in all stages.
         params: ``{"encoder": {...}, "heads": {"<task>": {...}}}``.
         opt_state: State of the stage's chain, for the parameters that train.
+        teacher: Parameters of the proximal term's teacher, less what is frozen; None for a stage without one.
         key: Key of the run's dropout; the key of a step is folded from it, so it never changes.
     """
 
     step: Int[Array, ""]
     params: Params
     opt_state: optax.OptState
+    teacher: Params | None
     key: PRNGKeyArray
 
     @classmethod
@@ -34,7 +36,13 @@ class TrainState(NamedTuple):
         key: PRNGKeyArray,
         frozen: tuple[str, ...] = (),
         step: int = 0,
+        with_teacher: bool = False,
     ) -> "TrainState":
-        """A state at `step`, with a fresh optimizer state for what is not `frozen`."""
+        """A state at `step`, with a fresh optimizer state for what is not `frozen`; the teacher starts as its copy."""
         trainable = trees.split(params, frozen)[1]
-        return cls(jnp.asarray(step, jnp.int32), params, jax.jit(tx.init)(trainable), key)
+        teacher = jax.tree.map(jnp.copy, trainable) if with_teacher else None  # a copy: states are donated
+        return cls(jnp.asarray(step, jnp.int32), params, jax.jit(tx.init)(trainable), teacher, key)
+
+    def teacher_params(self) -> Params:
+        """The whole tree as the teacher has it; the parameters themselves where there is no teacher."""
+        return self.params if self.teacher is None else trees.merge(self.params, self.teacher)

@@ -17,11 +17,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.losses import mean_loss, task_loss
 from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim.aggregation import cosines, gramian
+from mtbert_jax.smart import update_teacher
+from mtbert_jax.training.objective import NO_REGULARIZERS, Regularizers, Terms, task_objective
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.types import Batch, Params
+from mtbert_jax.types import Batch, FeatureBatch, Params
 
 Tree = Any
 
@@ -31,12 +32,14 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         losses: Mean loss of each task of the step.
+        penalties: SMART's terms that are on, unweighted, by name and task: `smoothness` (R_s), `proximal` (D_Breg).
         finite: Whether the task's loss and gradient were finite; if not, it had no part in the step.
         cosines: Cosine between each two tasks' gradients of the shared parameters, in the order of `losses`;
             None for a step of one task, or while the encoder is frozen.
     """
 
     losses: dict[str, Float[Array, ""]]
+    penalties: dict[str, dict[str, Float[Array, ""]]]
     finite: dict[str, Bool[Array, ""]]
     cosines: Float[Array, "task task"] | None
 
@@ -46,20 +49,23 @@ class TrainStep:
     """``state, metrics = train_step(state, batches)``; `state` is donated and must not be used again.
 
     Attributes:
-        gradients: For each task, ``(params, batch, key, step) → (loss, gradients)``, jitted.
-        update: ``(state, gradients, losses) → (state, metrics)``, jitted, with the state donated.
+        gradients: For each task, ``(params, teacher, batch, key, step) → (gradients, terms)``, jitted.
+        update: ``(state, gradients, terms) → (state, metrics)``, jitted, with the state donated.
     """
 
-    gradients: Mapping[str, Callable[..., tuple[Float[Array, ""], Params]]]
+    gradients: Mapping[str, Callable[..., tuple[Params, Terms]]]
     update: Callable[..., tuple[TrainState, StepMetrics]]
 
-    def __call__(self, state: TrainState, batches: dict[str, Batch]) -> tuple[TrainState, StepMetrics]:
+    def __call__(
+        self, state: TrainState, batches: Mapping[str, Batch | FeatureBatch]
+    ) -> tuple[TrainState, StepMetrics]:
         """One step over one batch of each of the step's tasks."""
         results = {
-            task: self.gradients[task](state.params, batch, state.key, state.step) for task, batch in batches.items()
+            task: self.gradients[task](state.params, state.teacher, batch, state.key, state.step)
+            for task, batch in batches.items()
         }
-        losses = {task: loss for task, (loss, _) in results.items()}
-        return self.update(state, {task: grads for task, (_, grads) in results.items()}, losses)
+        grads = {task: grads for task, (grads, _) in results.items()}
+        return self.update(state, grads, {task: terms for task, (_, terms) in results.items()})
 
     @property
     def compiled_shapes(self) -> int:
@@ -68,7 +74,11 @@ class TrainStep:
 
 
 def make_train_step(
-    model: MultitaskBert, tasks: dict[str, TaskConfig], tx: optax.GradientTransformation, frozen: tuple[str, ...] = ()
+    model: MultitaskBert,
+    tasks: dict[str, TaskConfig],
+    tx: optax.GradientTransformation,
+    frozen: tuple[str, ...] = (),
+    regularizers: Regularizers = NO_REGULARIZERS,
 ) -> TrainStep:
     """The step of one stage.
 
@@ -77,9 +87,12 @@ def make_train_step(
         tasks: All tasks of the run, by name.
         tx: The chain; with several tasks in a step it must hold an aggregator.
         frozen: Paths of parameters that do not train; no gradient of theirs is computed.
+        regularizers: What the stage adds to the losses.
     """
-    gradients = {name: jax.jit(partial(task_gradient, model, task, frozen)) for name, task in tasks.items()}
-    update = jax.jit(partial(apply_gradients, tx, frozen), donate_argnums=0)
+    gradients = {
+        name: jax.jit(partial(task_gradient, model, task, frozen, regularizers)) for name, task in tasks.items()
+    }
+    update = jax.jit(partial(apply_gradients, tx, frozen, regularizers), donate_argnums=0)
     return TrainStep(gradients, update)
 
 
@@ -87,34 +100,33 @@ def task_gradient(
     model: MultitaskBert,
     task: TaskConfig,
     frozen: tuple[str, ...],
+    regularizers: Regularizers,
     params: Params,
-    batch: Batch,
+    teacher: Params | None,
+    batch: Batch | FeatureBatch,
     key: PRNGKeyArray,
     step: Int[Array, ""],
-) -> tuple[Float[Array, ""], Params]:
-    """Mean loss of a batch, and the gradient of `loss_weight` times it.
-
-    The gradient is that of the encoder and the task's own head, less what is frozen.
-    """
+) -> tuple[Params, Terms]:
+    """Gradient of a task's objective by the encoder and the task's own head, less what is frozen; and its terms."""
     concerned = {"encoder": params["encoder"], "heads": {task.name: params["heads"][task.name]}}
     fixed, trainable = trees.split(concerned, frozen)
-    dropout_key = jax.random.fold_in(jax.random.fold_in(key, step), zlib.crc32(task.name.encode()))
+    key = jax.random.fold_in(jax.random.fold_in(key, step), zlib.crc32(task.name.encode()))
+    whole_teacher = None if teacher is None else trees.merge(params, teacher)
 
-    def objective(trainable: Params) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        logits = model.logits(trees.merge(fixed, trainable), task.name, batch, dropout_key)
-        loss = mean_loss(task_loss(task.kind, logits, batch.labels), batch.weights)
-        return task.loss_weight * loss, loss
+    def objective(trainable: Params) -> tuple[Float[Array, ""], Terms]:
+        merged = trees.merge(fixed, trainable)
+        return task_objective(model, task, regularizers, merged, whole_teacher, batch, key, step)
 
-    grads, loss = jax.grad(objective, has_aux=True)(trainable)
-    return loss, grads
+    return jax.grad(objective, has_aux=True)(trainable)
 
 
 def apply_gradients(
     tx: optax.GradientTransformation,
     frozen: tuple[str, ...],
+    regularizers: Regularizers,
     state: TrainState,
     grads: dict[str, Params],
-    losses: dict[str, Float[Array, ""]],
+    terms: dict[str, Terms],
 ) -> tuple[TrainState, StepMetrics]:
     """One update from the gradients of the step's tasks.
 
@@ -122,10 +134,10 @@ def apply_gradients(
     stays as it is, and so do its optimizer statistics, as with an optimizer that skips parameters without a gradient.
     """
     fixed, trainable = trees.split(state.params, frozen)
-    finite = {task: jnp.isfinite(losses[task]) & _all_finite(grads[task]) for task in grads}
+    finite = {task: jnp.isfinite(terms[task].loss) & _all_finite(grads[task]) for task in grads}
     grads = {task: trees.select(finite[task], tree, _zeros(tree)) for task, tree in grads.items()}
     stacked = stack_gradients(trainable, grads)
-    metrics = StepMetrics(losses, finite, _task_cosines(stacked, len(grads)))
+    metrics = _metrics(terms, finite, _task_cosines(stacked, len(grads)))
 
     updates, opt_state = tx.update(stacked, state.opt_state, trainable)
     new_params = optax.apply_updates(trainable, updates)
@@ -134,7 +146,12 @@ def apply_gradients(
     any_finite = jnp.any(jnp.stack(list(finite.values())))
     new_params = trees.select(any_finite, _keep_absent_heads(new_params, trainable, present), trainable)
     opt_state = trees.select(any_finite, _keep_absent_heads(opt_state, state.opt_state, present), state.opt_state)
-    return state._replace(step=state.step + 1, params=trees.merge(fixed, new_params), opt_state=opt_state), metrics
+    teacher = None
+    if state.teacher is not None:
+        step = state.step - regularizers.start
+        teacher = update_teacher(regularizers.proximal, state.teacher, new_params, step, regularizers.num_steps)
+    params = trees.merge(fixed, new_params)
+    return TrainState(state.step + 1, params, opt_state, teacher, state.key), metrics
 
 
 def stack_gradients(trainable: Params, grads: dict[str, Params]) -> Params:
@@ -151,6 +168,16 @@ def stack_gradients(trainable: Params, grads: dict[str, Params]) -> Params:
         own = {name: tree["heads"][name] for name, tree in grads.items() if name in tree.get("heads", {})}
         stacked["heads"] = {name: own.get(name, _zeros(head)) for name, head in trainable["heads"].items()}
     return stacked
+
+
+def _metrics(
+    terms: dict[str, Terms], finite: dict[str, Bool[Array, ""]], cosines: Float[Array, "task task"] | None
+) -> StepMetrics:
+    names = sorted({name for term in terms.values() for name in term.penalties})
+    penalties = {
+        name: {task: term.penalties[name] for task, term in terms.items() if name in term.penalties} for name in names
+    }
+    return StepMetrics({task: term.loss for task, term in terms.items()}, penalties, finite, cosines)
 
 
 def _task_cosines(stacked: Params, num_tasks: int) -> Float[Array, "task task"] | None:
@@ -177,6 +204,13 @@ def _keep_absent_heads(new: Tree, old: Tree, present: dict[str, Bool[Array, ""] 
     return jax.tree_util.tree_map_with_path(choose, new, old)
 
 
-def make_eval_step(model: MultitaskBert) -> Callable[[Params, str, Batch], Float[Array, "batch output"]]:
+def make_eval_step(
+    model: MultitaskBert,
+) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch output"]]:
     """``(params, task, batch) → logits``, jitted, dropout off."""
     return jax.jit(lambda params, task, batch: model.logits(params, task, batch), static_argnums=1)
+
+
+def make_feature_step(model: MultitaskBert) -> Callable[[Params, str, Any], Float[Array, "batch hidden"]]:
+    """``(params, task, batch) → what the task's head reads``, jitted, dropout off."""
+    return jax.jit(lambda params, task, batch: model.features(params, task, batch), static_argnums=1)

@@ -18,7 +18,7 @@ MASK = jnp.array([[1, 1, 1], [1, 1, 0]])
 
 
 def init(head: Head) -> Params:
-    return jax.jit(head.init)(jax.random.key(0), OUTPUT, MASK)["params"]
+    return jax.jit(head.init)(jax.random.key(0), OUTPUT.pooled)["params"]
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
@@ -31,7 +31,7 @@ def test_a_head_is_dense_and_relu_so_many_times_and_a_dense_output(layers: int) 
         at = params[f"hidden_{number}"]
         expected = np.maximum(expected @ np.asarray(at["kernel"]) + np.asarray(at["bias"]), 0)
     expected = expected @ np.asarray(params["output"]["kernel"]) + np.asarray(params["output"]["bias"])
-    np.testing.assert_allclose(jax.jit(head.apply)({"params": params}, OUTPUT, MASK), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(head.apply)({"params": params}, OUTPUT.pooled), expected, atol=1e-5)
     assert len(params) == layers + 1
 
 
@@ -62,8 +62,8 @@ def test_mean_pooling_of_no_token_is_finite() -> None:
 
 def test_logits_are_float32_whatever_the_encoder_computes_in() -> None:
     half = EncoderOutput(OUTPUT.hidden_states.astype(jnp.bfloat16), OUTPUT.pooled)
-    head = Head(num_outputs=2, pooling="mean")
-    assert jax.jit(head.apply)({"params": init(head)}, half, MASK).dtype == jnp.float32
+    head = Head(num_outputs=2)
+    assert jax.jit(head.apply)({"params": init(head)}, pool(half, MASK, "mean")).dtype == jnp.float32
 
 
 def test_dropout_acts_after_every_hidden_layer_and_only_when_asked() -> None:
@@ -73,10 +73,10 @@ def test_dropout_acts_after_every_hidden_layer_and_only_when_asked() -> None:
     def logits(key: int) -> np.ndarray:
         rngs = {"dropout": jax.random.key(key)}
         return np.asarray(
-            jax.jit(functools.partial(head.apply, deterministic=False))({"params": params}, OUTPUT, MASK, rngs=rngs)
+            jax.jit(functools.partial(head.apply, deterministic=False))({"params": params}, OUTPUT.pooled, rngs=rngs)
         )
 
-    still = np.asarray(jax.jit(head.apply)({"params": params}, OUTPUT, MASK))
+    still = np.asarray(jax.jit(head.apply)({"params": params}, OUTPUT.pooled))
     assert (logits(0) == logits(0)).all()
     assert not np.allclose(logits(0), logits(1), atol=1e-4)
     assert not np.allclose(logits(0), still, atol=1e-4)
@@ -86,5 +86,5 @@ def test_a_linear_head_has_no_dropout() -> None:
     head = Head(num_outputs=2, hidden_layers=0, dropout=0.9)
     params = init(head)
     rngs = {"dropout": jax.random.key(0)}
-    dropped = jax.jit(functools.partial(head.apply, deterministic=False))({"params": params}, OUTPUT, MASK, rngs=rngs)
-    assert (dropped == jax.jit(head.apply)({"params": params}, OUTPUT, MASK)).all()
+    dropped = jax.jit(functools.partial(head.apply, deterministic=False))({"params": params}, OUTPUT.pooled, rngs=rngs)
+    assert (dropped == jax.jit(head.apply)({"params": params}, OUTPUT.pooled)).all()

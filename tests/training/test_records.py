@@ -15,6 +15,7 @@ from mtbert_jax.training.step import StepMetrics
 def metrics(sst: float, sts: float, cosine: float, finite: bool = True) -> StepMetrics:
     return StepMetrics(
         {"sst": jnp.float32(sst), "sts": jnp.float32(sts)},
+        {"smoothness": {"sst": jnp.float32(sst / 8), "sts": jnp.float32(sts / 8)}},
         {"sst": jnp.asarray(True), "sts": jnp.asarray(finite)},
         jnp.array([[1.0, cosine], [cosine, 1.0]]),
     )
@@ -26,6 +27,7 @@ def test_a_record_holds_means_and_the_share_of_conflicts() -> None:
     clock.examples = 24.0
     record = step_record([metrics(1.0, 4.0, -0.5), metrics(3.0, 2.0, 0.25)], clock, lr=0.1)
     assert record["loss"] == {"sst": 2.0, "sts": 3.0}
+    assert record["smoothness"] == {"sst": 0.25, "sts": 0.375}
     assert record["cosine"] == {"sst/sts": -0.125}
     assert record["conflict"] == {"sst/sts": 0.5}
     assert record["lr"] == 0.1
@@ -36,12 +38,14 @@ def test_a_record_holds_means_and_the_share_of_conflicts() -> None:
 def test_a_task_left_out_is_counted_and_not_averaged() -> None:
     record = step_record([metrics(1.0, float("nan"), 0.0, finite=False), metrics(1.0, 5.0, 0.0)], Clock(), 0.1)
     assert record["loss"] == {"sst": 1.0, "sts": 5.0}
+    assert record["smoothness"] == {"sst": 0.125, "sts": 0.625}
     assert record["left_out"] == {"sts": 1}
 
 
 def test_a_step_of_one_task_has_no_cosine() -> None:
-    one = StepMetrics({"sst": jnp.float32(1)}, {"sst": jnp.asarray(True)}, None)
-    assert "cosine" not in step_record([one], Clock(), 0.1)
+    one = StepMetrics({"sst": jnp.float32(1)}, {}, {"sst": jnp.asarray(True)}, None)
+    record = step_record([one], Clock(), 0.1)
+    assert not {"cosine", "smoothness", "proximal"} & set(record)
 
 
 def test_reopening_at_a_step_drops_later_records_and_half_lines(tmp_path: Path) -> None:
