@@ -51,9 +51,10 @@ class _Parts(nn.Module):
         return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
 
     def layer_norm(self, x: Float[Array, "*axes hidden"], name: str) -> Float[Array, "*axes hidden"]:
-        # Statistics in float32 and in two passes: BERT's epsilon of 1e-12 leaves no room for the fast variance.
+        # Statistics in float32 and in two passes: BERT's epsilon of 1e-12 leaves no room for the fast variance. What
+        # comes out stays float32: between the matrix products nothing is rounded, so that SMART's noise is not lost.
         norm = nn.LayerNorm(self.config.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)
-        return norm(x).astype(self.dtype)
+        return norm(x)
 
     def dropout(self, x: Array, deterministic: bool) -> Array:
         return nn.Dropout(self.config.hidden_dropout_prob)(x, deterministic=deterministic)
@@ -148,7 +149,8 @@ class BertEncoder(nn.Module):
         self.embeddings = Embeddings(self.config, self.dtype)
         self.layer = [Layer(self.config, self.dtype) for _ in range(self.config.num_hidden_layers)]
         init = nn.initializers.normal(self.config.initializer_range)
-        self.pooler = nn.Dense(self.config.hidden_size, dtype=self.dtype, kernel_init=init)
+        # The pooler is one small product a row: float32 costs nothing, and rounding here would hide SMART's noise.
+        self.pooler = nn.Dense(self.config.hidden_size, dtype=jnp.float32, kernel_init=init)
 
     def __call__(
         self,
@@ -187,9 +189,9 @@ class BertEncoder(nn.Module):
 
         With `cls_only` the last layer computes ``[CLS]`` alone: the same `pooled`, for fewer operations.
         """
-        hidden = embeddings.astype(self.dtype)
+        hidden = embeddings.astype(jnp.float32)
         for number, layer in enumerate(self.layer, start=1):
             last = number == len(self.layer)
             hidden = layer(hidden, attention_mask, deterministic, cls_only=cls_only and last)
-        pooled = jnp.tanh(self.pooler(hidden[:, 0]).astype(jnp.float32))
+        pooled = jnp.tanh(self.pooler(hidden[:, 0]))
         return EncoderOutput(hidden, pooled)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import pytest
 
 from mtbert_jax.config import HeadConfig, TaskConfig
 from mtbert_jax.nn.multitask import MultitaskBert
-from mtbert_jax.types import Batch, Params
+from mtbert_jax.types import Batch, FeatureBatch, Params
 from tests.conftest import TINY, course_tasks
 
 IDS = np.array([[2, 5, 9, 3, 11, 3], [2, 7, 3, 0, 0, 0]], np.int32)
@@ -126,3 +126,30 @@ def test_with_a_key_dropout_is_drawn_from_it() -> None:
     assert equal(dropped[0], dropped[1])
     assert not equal(dropped[0], dropped[2])
     assert not equal(dropped[0], logits(params, "sst", BATCH))
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("key", [None, 3])
+def test_embedding_and_the_rest_of_the_way_are_the_logits(pooling: Any, key: int | None) -> None:
+    model, params, logits = build(pooling)
+    dropout = None if key is None else jax.random.key(key)
+    embeddings = model.embed(params, BATCH, dropout)
+    found = jax.jit(model.logits_of_embeddings, static_argnums=1)(params, "para", embeddings, MASK, dropout)
+    np.testing.assert_allclose(found, logits(params, "para", BATCH, dropout), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_head_on_kept_features_gives_the_logits(pooling: Any) -> None:
+    model, params, logits = build(pooling)
+    features = jax.jit(model.features, static_argnums=1)(params, "para", BATCH)
+    assert features.shape == (2, ONE.hidden_size)
+    kept = FeatureBatch(features, BATCH.labels, BATCH.weights)
+    np.testing.assert_allclose(logits(params, "para", kept), logits(params, "para", BATCH), atol=1e-6)
+
+
+def test_kept_features_leave_the_heads_dropout_on() -> None:
+    _, params, logits = build()
+    kept = FeatureBatch(jnp.ones((2, ONE.hidden_size)), BATCH.labels, BATCH.weights)
+    dropped = [logits(params, "sst", kept, jax.random.key(seed)) for seed in (0, 0, 1)]
+    assert equal(dropped[0], dropped[1])
+    assert not equal(dropped[0], dropped[2])

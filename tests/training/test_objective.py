@@ -1,0 +1,173 @@
+"""The objective of one task: loss, smoothness and proximal term over one clean forward pass."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig, TaskConfig
+from mtbert_jax.losses import mean_loss, task_loss
+from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.pretrained import load_pretrained
+from mtbert_jax.smart import divergence
+from mtbert_jax.training.objective import Regularizers, Terms, task_objective
+from mtbert_jax.training.setup import Setup
+from mtbert_jax.types import Batch, FeatureBatch, Params
+
+KEY = jax.random.key(5)
+SMART = SmartConfig(weight=0.5, preset="paper", radius=0.3, noise_std=0.1, step_size=0.2)
+
+
+@dataclasses.dataclass
+class Bench:
+    """A tiny model with the batches of its first step."""
+
+    config: Config
+
+    def __post_init__(self) -> None:
+        self.setup = Setup.load(self.config, Path(self.config.encoder))
+        self.params = self.setup.initial_params(load_pretrained(self.config.encoder)[1])
+        self.batches: dict[str, Any] = self.setup.batches(
+            0, self.config.resolved_stages()[0], self.setup.datasets("train")
+        )[0]
+
+    @property
+    def model(self) -> MultitaskBert:
+        return self.setup.model
+
+    def objective(
+        self,
+        task: str,
+        smart: SmartConfig = SMART,
+        proximal: ProximalConfig | None = None,
+        step: int = 0,
+        teacher: Params | None = None,
+        batch: Any = None,
+        steps: int = 10,
+        **changes: Any,
+    ) -> tuple[float, Terms]:
+        regularizers = Regularizers(smart, proximal or ProximalConfig(), 0, steps)
+        spec = dataclasses.replace(self.setup.tasks[task], **changes)
+        arguments = (self.params, teacher, self.batches[task] if batch is None else batch, KEY, jnp.asarray(step))
+        total, terms = jitted(self.model, spec, regularizers)(*arguments)
+        return float(total), terms
+
+
+def jitted(model: MultitaskBert, task: TaskConfig, regularizers: Regularizers) -> Callable[..., Any]:
+    return jax.jit(lambda *arguments: task_objective(model, task, regularizers, *arguments))
+
+
+@pytest.fixture
+def bench(config: Config) -> Bench:
+    return Bench(config)
+
+
+@pytest.mark.parametrize("task", ["sst", "para", "sts"])
+def test_the_objective_is_the_weighted_sum_of_its_terms(bench: Bench, task: str) -> None:
+    teacher = jax.tree.map(lambda leaf: leaf * 1.1, bench.params)
+    total, terms = bench.objective(task, proximal=ProximalConfig(weight=2.0), teacher=teacher, loss_weight=3.0)
+    smoothness, proximal = terms.penalties["smoothness"], terms.penalties["proximal"]
+    assert min(float(terms.loss), float(smoothness), float(proximal)) > 0
+    assert total == pytest.approx(3.0 * float(terms.loss + 0.5 * smoothness + 2.0 * proximal), rel=1e-5)
+
+
+def test_the_loss_is_that_without_regularizers_under_the_same_masks(bench: Bench) -> None:
+    plain, terms = bench.objective("sst", smart=SmartConfig())
+    assert terms.penalties == {}
+    logits = bench.model.logits(bench.params, "sst", bench.batches["sst"], KEY)
+    batch = bench.batches["sst"]
+    assert plain == pytest.approx(float(mean_loss(task_loss("classification", logits, batch.labels), batch.weights)))
+    assert float(bench.objective("sst")[1].loss) == pytest.approx(plain, rel=1e-6)
+
+
+def test_the_proximal_term_compares_with_the_teacher_under_the_same_masks(bench: Bench) -> None:
+    teacher = jax.tree.map(lambda leaf: leaf * 1.1, bench.params)
+    batch = bench.batches["sst"]
+    ours, theirs = (bench.model.logits(params, "sst", batch, KEY) for params in (bench.params, teacher))
+    expected = mean_loss(divergence("classification", ours, theirs), batch.weights)
+    on = ProximalConfig(weight=1.0)
+    terms = bench.objective("sst", SmartConfig(), on, teacher=teacher)[1]
+    np.testing.assert_allclose(terms.penalties["proximal"], expected, rtol=1e-4)
+    assert float(bench.objective("sst", SmartConfig(), on, teacher=bench.params)[1].penalties["proximal"]) == 0.0
+
+
+def test_a_factor_scales_smart_for_one_task_and_zero_turns_it_off(bench: Bench) -> None:
+    one, double = (bench.objective("sst", smart_factor=factor) for factor in (1.0, 2.0))
+    smoothness = float(one[1].penalties["smoothness"])
+    assert double[0] - one[0] == pytest.approx(0.5 * smoothness, rel=1e-3)
+    total, terms = bench.objective("sst", smart_factor=0.0)
+    assert terms.penalties == {}
+    assert total == pytest.approx(float(terms.loss))
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (1, 0.25), (2, 0.5), (4, 1.0), (9, 1.0)])
+def test_the_weight_rises_over_its_share_of_the_steps(step: int, share: float) -> None:
+    regularizers = Regularizers(SmartConfig(weight=0.8, ramp_fraction=0.4), start=30, num_steps=10)
+    assert float(regularizers.smart_weight(jnp.asarray(30 + step))) == pytest.approx(0.8 * share)
+    constant = Regularizers(SmartConfig(weight=0.8), start=30, num_steps=10)
+    assert float(constant.smart_weight(jnp.asarray(30 + step))) == pytest.approx(0.8)
+
+
+def test_the_ramp_reaches_the_objective(bench: Bench) -> None:
+    smart = dataclasses.replace(SMART, ramp_fraction=1.0)
+    (start, terms), (half, _) = (bench.objective("sst", smart, step=step) for step in (0, 5))
+    assert start == pytest.approx(float(terms.loss))
+    assert half == pytest.approx(float(terms.loss + 0.25 * terms.penalties["smoothness"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["paper", "smart_pytorch", "mtdnn"])
+def test_clean_and_perturbed_side_share_dropout_masks_unless_asked(bench: Bench, preset: Any) -> None:
+    """NUMERICS 2: with the same masks radius 0 gives R_s = 0; with others it cannot."""
+    still = SmartConfig(weight=1.0, preset=preset, radius=0.0)
+    assert float(bench.objective("sst", still)[1].penalties["smoothness"]) < 1e-10
+    resampled = dataclasses.replace(still, resample_dropout=True)
+    assert float(bench.objective("sst", resampled)[1].penalties["smoothness"]) > 1e-5
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("preset", ["paper", "smart_pytorch"])
+def test_bfloat16_products_do_not_lose_the_noise(config: Config, preset: Any, pooling: Any) -> None:
+    """JAX_FACTS: noise of 1e-5 vanishes in bfloat16, and zero noise has no gradient direction."""
+    head = dataclasses.replace(config.tasks[0].head or config.head, pooling=pooling)
+    tasks = tuple(dataclasses.replace(task, head=head) for task in config.tasks)
+    values = {}
+    for dtype in ("float32", "bfloat16"):
+        bench = Bench(dataclasses.replace(config, tasks=tasks, compute_dtype=dtype, encoder_dropout=0.0))
+        assert bench.model.embed(bench.params, bench.batches["sst"]).dtype == jnp.float32
+        climbed, random = (
+            float(bench.objective("sst", SmartConfig(weight=1.0, preset=preset, steps=n))[1].penalties["smoothness"])
+            for n in (1, 0)
+        )
+        assert min(climbed, random) > 0
+        values[dtype] = climbed
+        if preset == "paper":  # a zero gradient would leave the noise as it was drawn
+            assert climbed != random
+        else:  # noise of norm 1 is nothing that rounding could hide
+            assert values["float32"] == pytest.approx(climbed, rel=0.3)
+
+
+def test_fillers_have_no_part_in_either_term(bench: Bench) -> None:
+    batch = bench.batches["sst"]
+    weights = np.array([1, 1, 0, 0], np.float32)
+    teacher = jax.tree.map(lambda leaf: leaf * 1.1, bench.params)
+    others = batch.input_ids.copy()
+    others[2:] = others[2:, ::-1]
+    penalties = [
+        bench.objective("sst", proximal=ProximalConfig(weight=1.0), teacher=teacher, batch=changed)[1].penalties
+        for changed in (batch._replace(weights=weights), batch._replace(weights=weights, input_ids=others))
+    ]
+    for name in ("smoothness", "proximal"):
+        np.testing.assert_allclose(penalties[0][name], penalties[1][name], rtol=1e-5)
+
+
+def test_kept_features_give_the_loss_of_the_tokens(config: Config) -> None:
+    bench = Bench(dataclasses.replace(config, encoder_dropout=0.0))
+    batch: Batch = bench.batches["sst"]
+    kept = FeatureBatch(bench.model.features(bench.params, "sst", batch), batch.labels, batch.weights)
+    tokens, features = (bench.objective("sst", SmartConfig(), batch=one)[0] for one in (batch, kept))
+    assert features == pytest.approx(tokens, rel=1e-5)
