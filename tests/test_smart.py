@@ -297,6 +297,57 @@ def test_smart_pytorch_is_its_loop_written_out(steps: int) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found[1], expected[1])
 
 
+GOLDEN = [
+    # options; loss; its gradient by the outer weights; by the first row of the inner ones: of smart-pytorch 0.0.4
+    (
+        {},
+        0.0330116,
+        [
+            [0.0053186, 0.0052506, -0.0105692],
+            [0.0000460, -0.0108563, 0.0108104],
+            [-0.0053779, 0.0098102, -0.0044324],
+            [-0.0015896, -0.0083320, 0.0099215],
+            [-0.0030326, 0.0112194, -0.0081868],
+            [0.0083056, -0.0062606, -0.0020450],
+        ],
+        [-0.0075879, 0.0076324, 0.0103532, 0.0069607, 0.0054356, -0.0037657],
+    ),
+    (
+        {"step_size": 30.0, "noise_std": 0.1, "steps": 2},
+        0.0540456,
+        [
+            [0.0075707, 0.0033554, -0.0109261],
+            [0.0085743, -0.0222876, 0.0137134],
+            [-0.0106038, 0.0217851, -0.0111813],
+            [-0.0017148, -0.0100315, 0.0117463],
+            [-0.0122042, 0.0236764, -0.0114722],
+            [0.0128934, -0.0172880, 0.0043947],
+        ],
+        [-0.0107146, 0.0030542, 0.0143894, 0.0136103, 0.0056528, -0.0122152],
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "loss", "outer", "inner"), GOLDEN, ids=["its defaults", "a steep ascent"])
+def test_stored_values_of_smart_pytorch(
+    options: dict[str, Any], loss: float, outer: Any, inner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tests/parity holds the comparison itself, for where PyTorch is installed."""
+    noise = jnp.cos(jnp.arange(24.0)).reshape(2, 3, 4)
+    monkeypatch.setattr(jax.random, "normal", lambda *_: noise)
+    wave = lambda *shape: jnp.sin(jnp.arange(1.0, math.prod(shape) + 1)).reshape(shape)  # noqa: E731
+    x, mask = wave(2, 3, 4), jnp.ones((2, 3), jnp.int32)
+
+    def smoothness(params: dict[str, jax.Array]) -> jax.Array:
+        logits_fn = lambda x: jnp.tanh(jnp.tanh(x @ params["inner"]).mean(1)) @ params["outer"]  # noqa: E731
+        return smoothness_loss(logits_fn, x, mask, KEY, SmartConfig(**options))
+
+    value, grads = jax.value_and_grad(smoothness)({"inner": wave(4, 6)[::-1], "outer": wave(6, 3)})
+    np.testing.assert_allclose(value, loss, atol=1e-6)
+    np.testing.assert_allclose(grads["outer"], outer, atol=1e-6)
+    np.testing.assert_allclose(grads["inner"][0], inner, atol=1e-6)
+
+
 def test_presets_differ_in_step_size_and_reduction() -> None:
     """NUMERICS 2, row by row: smart-pytorch η 1e-3 and a sum; mt-dnn η 1e-5 and a mean."""
     smart_pytorch, mtdnn, paper = (resolve(SmartConfig(preset=name)) for name in ("smart_pytorch", "mtdnn", "paper"))
