@@ -343,9 +343,9 @@ def test_stored_values_of_smart_pytorch(
         return smoothness_loss(logits_fn, x, mask, KEY, SmartConfig(**options))
 
     value, grads = jax.value_and_grad(smoothness)({"inner": wave(4, 6)[::-1], "outer": wave(6, 3)})
-    np.testing.assert_allclose(value, loss, atol=1e-6)
-    np.testing.assert_allclose(grads["outer"], outer, atol=1e-6)
-    np.testing.assert_allclose(grads["inner"][0], inner, atol=1e-6)
+    np.testing.assert_allclose(value, loss, atol=3e-6)
+    np.testing.assert_allclose(grads["outer"], outer, atol=3e-6)
+    np.testing.assert_allclose(grads["inner"][0], inner, atol=3e-6)
 
 
 def test_presets_differ_in_step_size_and_reduction() -> None:

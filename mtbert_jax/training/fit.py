@@ -266,6 +266,4 @@ def _announce(
         if skipped:
             display.say(f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}")
     for plan in plans:
-        frozen = f", {', '.join(plan.frozen)} frozen" if plan.frozen else ""
-        steps = f"{plan.batches.num_steps} steps, {plan.stage.order}{frozen}"
-        display.say(f"stage {plan.stage.name}: {steps}: {' → '.join(plan.stage.optimizer or ())}")
+        display.say(f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer or ())}")

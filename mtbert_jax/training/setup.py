@@ -53,6 +53,18 @@ class Plan(NamedTuple):
         smart, proximal = self.stage.smart or SmartConfig(), self.stage.proximal or ProximalConfig()
         return Regularizers(smart, proximal, start, self.batches.num_steps)
 
+    def describe(self) -> list[str]:
+        """The stage in a few words."""
+        smart, proximal, *_ = self.regularizers(0)
+        return [
+            f"{self.batches.num_steps} steps",
+            str(self.stage.order),
+            *([f"{', '.join(self.frozen)} frozen"] if self.frozen else []),
+            *(["features kept"] if self.stage.cache_features else []),
+            *([f"SMART {smart.preset} × {smart.weight:g}"] if smart.weight else []),
+            *([f"proximal point to a {proximal.teacher} teacher × {proximal.weight:g}"] if proximal.weight else []),
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:
