@@ -44,6 +44,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-parity: $(VENV)/installed-dev
 	$(PIP) install -q torch==2.13.0   # first and alone, so that nothing else picks a build with CUDA
 	$(PIP) install -q -e '.[dev,parity]'
+	$(PIP) install -q --no-deps smart-pytorch==0.0.4   # it would bring type stubs that hide NumPy's own
 	touch $@
 
 clean:
