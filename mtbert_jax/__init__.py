@@ -1,15 +1,16 @@
-"""Multitask fine-tuning of BERT in JAX, with gradient surgery.
+"""Multitask fine-tuning of BERT in JAX, with gradient surgery and smoothness regularisation.
 
 >>> import mtbert_jax as mt
 >>> tx = mt.pcgrad(reduction="sum")
 """
 
-from mtbert_jax.config import Config, HeadConfig, StageConfig, TaskConfig, load_config
+from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig, load_config
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.nn.bert import BertConfig, BertEncoder
 from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, pcgrad_weights, sum_tasks
 from mtbert_jax.pretrained import load_pretrained, save_pretrained
+from mtbert_jax.smart import proximal_loss, smoothness_loss
 from mtbert_jax.types import Batch, Example, InputError
 
 __version__ = "0.1.0"
@@ -23,6 +24,8 @@ __all__ = [
     "HeadConfig",
     "InputError",
     "MultitaskModel",
+    "ProximalConfig",
+    "SmartConfig",
     "StageConfig",
     "TaskConfig",
     "aggregator",
@@ -31,7 +34,9 @@ __all__ = [
     "mean_tasks",
     "pcgrad",
     "pcgrad_weights",
+    "proximal_loss",
     "read_task",
     "save_pretrained",
+    "smoothness_loss",
     "sum_tasks",
 ]
