@@ -99,7 +99,7 @@ def test_the_mean_weight_of_an_epoch_is_1_and_balance_1_evens_out_the_classes(
 
 
 def test_the_weighted_mean_is_that_of_pytorchs_cross_entropy() -> None:
-    """F.cross_entropy(logits, labels, weight=w, reduction="mean"): Σ w_c ℓ / Σ w_c, also where the weights are small."""
+    """F.cross_entropy(logits, labels, weight=w, reduction="mean") is Σ w_c ℓ / Σ w_c, also where weights are small."""
     losses, labels = np.array([1.0, 2.0, 6.0], np.float32), np.array([0.0, 1.0, 1.0], np.float32)
     weights = loss_weights(TaskConfig(kind="binary", class_weights=(0.1, 0.02)), labels)
     expected = (0.1 * 1 + 0.02 * 2 + 0.02 * 6) / (0.1 + 0.02 + 0.02)
