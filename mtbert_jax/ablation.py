@@ -1,6 +1,7 @@
 """Several configs with several seeds: one run after the other, each in a process of its own, and one table."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -229,7 +230,12 @@ def _wait(command: list[str], log: BinaryIO, interruption: Interruption, show: C
 @contextlib.contextmanager
 def _process(command: list[str], log: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(  # noqa: S603 - this very program
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        command,
+        env={"JAX_TRACEBACK_FILTERING": "off", **os.environ},  # else a log ends with a remark, not with the error
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         yield process

@@ -1,7 +1,6 @@
 """Finished runs of one config with several seeds → one row: means, spreads, intervals, and what it took."""
 
 import json
-import math
 import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -85,12 +84,13 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
     metrics = {task.name: PRIMARY[task.kind] for task in tasks}
     columns = {name: [score[name][metric] for score in scores] for name, metric in metrics.items()}
     columns |= {name: [score[name] for score in scores] for name in AVERAGES if tasks}
-    intervals: dict[str, Interval] = {}
-    note = ""
     try:
-        intervals = dev_intervals(config, tasks, {seed: runs[seed] for seed in done}, scores) if tasks else {}
+        ends = dev_intervals(config, tasks, [runs[seed] for seed in done], scores) if tasks else {}
+        intervals = {name: interval for name, interval in ends.items() if np.isfinite(interval).all()}
+        undefined = ", ".join(name for name in ends if name not in intervals)
+        note = f"no interval of {undefined}: undefined in some resample" if undefined else ""
     except InputError as error:
-        note = f"no interval: {error}"
+        intervals, note = {}, f"no interval: {error}"
     return Row(
         name=name,
         planned=tuple(runs),
@@ -120,18 +120,18 @@ def spread(values: list[float]) -> tuple[float, float | None]:
 
 
 def dev_intervals(
-    config: Config, tasks: list[TaskConfig], runs: Mapping[int, RunFolder], scores: list[dict[str, Any]]
+    config: Config, tasks: list[TaskConfig], runs: list[RunFolder], scores: list[dict[str, Any]]
 ) -> dict[str, Interval]:
     """Bootstrap intervals from the runs' prediction files and the labels in the data files.
 
     Args:
         config: The runs' config.
         tasks: Those that have scores.
-        runs: Finished runs, by seed.
+        runs: Finished runs.
         scores: Their scores on dev, in the same order.
 
     Returns:
-        Intervals by task, and under the names of `AVERAGES`.
+        Intervals by task, and under the names of `AVERAGES`; NaN as `bootstrap` gives it.
 
     Raises:
         InputError: Labels or predictions are missing, or do not belong together.
@@ -143,19 +143,15 @@ def dev_intervals(
         if len(labels) < 2:
             raise InputError(f"task {task.name} has one dev example only")
         rows = []
-        for folder, score in zip(runs.values(), scores, strict=True):
+        for folder, score in zip(runs, scores, strict=True):
             path = folder.predictions / prediction_file(task, "dev")
             ids, predicted = read_predictions(path, task)
             if ids != [example.id for example in examples]:
                 raise InputError(f"{path} has other ids than {task.dev}")
             metric = PRIMARY[task.kind]
             again = task_metrics(task.kind, predicted, labels)[metric]
-            if not math.isclose(again, score[task.name][metric], abs_tol=1e-6):
+            if not np.isclose(again, score[task.name][metric], rtol=0, atol=1e-6, equal_nan=True):
                 raise InputError(f"{path} does not give the {metric} in results.json; have the labels changed since?")
             rows.append(predicted)
         judged[task.name] = Judged(task.kind, np.stack(rows), labels)
-    intervals = bootstrap(judged)
-    for name, ends in intervals.items():
-        if not np.isfinite(ends).all():
-            raise InputError(f"{name} is undefined in a resample")
-    return intervals
+    return bootstrap(judged)
