@@ -26,6 +26,8 @@ from mtbert_jax.training.records import clock_text
 from mtbert_jax.types import InputError
 
 FILES = ("encoder", "revision", "data_dir")  # may change from run to resumed run, yet could be others altogether
+# Makes a log end with the error: lines in their order, and no remark of JAX's below it.
+LAST_WORDS = {"PYTHONUNBUFFERED": "1", "JAX_TRACEBACK_FILTERING": "off"}
 POLL = 0.2  # seconds between two looks at a running cell
 TAIL = 4096  # bytes at the end of a log in which its last line is looked for
 
@@ -231,7 +233,7 @@ def _wait(command: list[str], log: BinaryIO, interruption: Interruption, show: C
 def _process(command: list[str], log: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(  # noqa: S603 - this very program
         command,
-        env={"JAX_TRACEBACK_FILTERING": "off", **os.environ},  # else a log ends with a remark, not with the error
+        env={**os.environ, **LAST_WORDS},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
