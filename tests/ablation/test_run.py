@@ -51,7 +51,8 @@ def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
     assert (tmp_path / "table.md").is_file()
 
 
-def test_failed_cells_are_named_and_the_others_go_on(tmp_path: Path) -> None:
+def test_failed_cells_are_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     cells = [
         scripted(tmp_path, "a", "print('one'); print('mtbert: no such thing', file=sys.stderr); print(); sys.exit(2)"),
         scripted(tmp_path, "b", "os.kill(os.getpid(), signal.SIGKILL)"),
@@ -133,9 +134,9 @@ def test_a_terminal_shows_the_last_line_of_the_log(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("mtbert_jax.ablation.POLL", 0.01)
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     run(
-        [scripted(tmp_path, "a", "print('step [7/9]', flush=True); time.sleep(1)" + textwrap.dedent(FINISH))],
+        [scripted(tmp_path, "a", "print('step [red] 7', flush=True); time.sleep(1)" + textwrap.dedent(FINISH))],
         tmp_path,
         console,
     )
     assert isinstance(console.file, io.StringIO)
-    assert "step [7/9]" in console.file.getvalue()
+    assert "step [red] 7" in console.file.getvalue()
