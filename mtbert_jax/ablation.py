@@ -62,6 +62,15 @@ class Cell:
         own = ["--seed", str(self.config.seed), "--out", self.config.out, "--resume"]
         return [sys.executable, "-m", "mtbert_jax", "train", str(self.source), *own, *self.overrides]
 
+    @property
+    def finished(self) -> bool:
+        """Whether the results of this very run are there."""
+        return read_results(self.folder, self.config) is not None
+
+    def changes(self) -> list[str]:
+        """What makes the run in the folder another one than this, one line per field; empty where none is there."""
+        return config_changes(self.folder.load_config(), self.config) if self.folder.config.is_file() else []
+
     def __str__(self) -> str:
         return f"{self.source.stem} seed {self.config.seed}"
 
@@ -99,13 +108,11 @@ def plan(
             check_config(cell.config)
         except InputError as error:
             raise InputError(f"{cell.source}: {error}") from None
-        if cell.folder.config.is_file():
-            changes = config_changes(cell.folder.load_config(), cell.config)
-            if changes:
-                raise InputError(
-                    f"{cell.folder.path} holds a run with another config ({'; '.join(changes)}); "
-                    "give another --out, or delete that folder to have it run anew"
-                )
+        if changes := cell.changes():
+            raise InputError(
+                f"{cell.folder.path} holds a run with another config ({'; '.join(changes)}); "
+                "give another --out, or delete that folder to have it run anew"
+            )
     return tuple(cells)
 
 
@@ -146,7 +153,7 @@ def run(cells: Sequence[Cell], out: Path, console: Console | None = None) -> Out
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    todo = [cell for cell in cells if read_results(cell.folder) is None]
+    todo = [cell for cell in cells if not cell.finished]
     if len(todo) < len(cells):
         say(f"{len(cells) - len(todo)} of {len(cells)} runs are finished already")
     for cell in cells:
@@ -205,8 +212,10 @@ def run_cell(cell: Cell, interruption: Interruption, console: Console) -> str:
                 code = _wait(cell.command, log, interruption, show)
     except OSError as error:
         return str(error)
-    if code == 0 and read_results(cell.folder) is not None:
+    if code == 0 and cell.finished:
         return ""
+    if code == 0 and (changes := cell.changes()):
+        return f"it was run with another config ({'; '.join(changes)}); has {cell.source} been edited meanwhile?"
     what = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
     return f"{what}: {_last_line(cell.log, start)}"
 

@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from mtbert_jax.data.readers import read_split
 from mtbert_jax.data.writers import prediction_file, read_predictions
 from mtbert_jax.intervals import Interval, Judged, bootstrap
 from mtbert_jax.metrics import PRIMARY, task_metrics
+from mtbert_jax.training.fit import config_changes
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.types import InputError
 
@@ -58,9 +60,9 @@ class Row(NamedTuple):
     results: tuple[dict[str, Any], ...]
 
 
-def read_results(folder: RunFolder) -> dict[str, Any] | None:
-    """The results of a run, or None where it is not finished."""
-    if not folder.config.is_file():  # results of who knows what
+def read_results(folder: RunFolder, config: Config) -> dict[str, Any] | None:
+    """The results of a run, or None where it is not finished, or is another one."""
+    if not folder.config.is_file() or config_changes(folder.load_config(), config):
         return None
     try:
         results = json.loads(folder.results.read_text(encoding="utf-8"))
@@ -77,7 +79,7 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
         config: The config of all runs, but for seed and folder.
         runs: Run folders by seed, finished or not.
     """
-    read = {seed: read_results(folder) for seed, folder in runs.items()}
+    read = {seed: read_results(folder, replace(config, seed=seed)) for seed, folder in runs.items()}
     done = {seed: results for seed, results in read.items() if results is not None}
     scores = [results.get("dev", {}) for results in done.values()]
     tasks = [task for task in config.tasks if scores and all(task.name in score for score in scores)]

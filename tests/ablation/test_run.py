@@ -79,6 +79,13 @@ def test_a_failure_inside_jax_is_named_by_its_message(tmp_path: Path) -> None:
     assert "exit status 1: TypeError: dot_general requires" in outcome.failed[0]
 
 
+def test_a_config_that_was_edited_meanwhile_does_not_enter_the_table(tmp_path: Path) -> None:
+    edited = scripted(tmp_path, "a", textwrap.dedent(FINISH).replace("text('')", "text('lr = 0.5')"))
+    outcome, _ = quietly([edited], tmp_path)
+    assert "a seed 0 failed: it was run with another config (lr: 0.5 → 1e-05); has a.toml been" in outcome.failed[0]
+    assert "| a | 0 of 1 |" in (tmp_path / "table.md").read_text()
+
+
 def test_without_any_finished_cell_there_is_still_a_table(tmp_path: Path) -> None:
     assert quietly([scripted(tmp_path, "a", "sys.exit(1)")], tmp_path)[0].failed
     assert "| a | 0 of 1 |" in (tmp_path / "table.md").read_text()

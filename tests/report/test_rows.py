@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,12 @@ def test_runs_that_are_not_finished_are_left_out(config: Config, tmp_path: Path)
     folders = runs(config, tmp_path)
     folders[0].results.write_text('{"dev": ')  # cut off
     folders[3].config.unlink()  # whose results are these?
-    row = make_row("tiny", config, {**folders, 8: RunFolder(tmp_path / "nowhere")})
-    assert (row.planned, row.seeds, len(row.results)) == ((0, 3, 1, 8), (1,), 1)
+    other = finish(dataclasses.replace(config, seed=9, lr=0.5), tmp_path / "seed9")
+    row = make_row("tiny", config, {**folders, 8: RunFolder(tmp_path / "nowhere"), 9: other})
+    assert (row.planned, row.seeds, len(row.results)) == ((0, 3, 1, 8, 9), (1,), 1)
     assert all(value.sd is None for value in row.values.values())
     assert row.seconds == 62.0
-    assert read_results(folders[0]) is None
+    assert read_results(folders[0], config) is None
 
 
 def test_without_any_finished_run_a_row_is_empty(config: Config, tmp_path: Path) -> None:
@@ -106,12 +108,13 @@ def other_ids(folder: RunFolder, config: Config) -> Config:
 
 
 def other_labels(folder: RunFolder, config: Config) -> Config:
-    task = config.tasks[0]
-    path = Path(config.data_dir) / task.dev
+    moved = folder.path.with_name("data")
+    shutil.copytree(config.data_dir, moved)
+    path = moved / config.tasks[0].dev
     lines = path.read_text().splitlines()
     lines[1] = lines[1][:-1] + str((int(lines[1][-1]) + 1) % 5)
-    folder.path.with_name("changed.csv").write_text("\n".join(lines) + "\n")
-    return replace_task(config, "sst", dev=str(folder.path.with_name("changed.csv")))
+    path.write_text("\n".join(lines) + "\n")
+    return dataclasses.replace(config, data_dir=str(moved))
 
 
 def no_data(folder: RunFolder, config: Config) -> Config:
