@@ -4,13 +4,12 @@ The dataclasses are the schema. `from_dict` is the one strict reader, for TOML f
 """
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mtbert_jax.includes import lay_over, read_all
 from mtbert_jax.schema import from_dict, to_toml
-from mtbert_jax.types import InputError
 
 Kind = Literal["classification", "binary", "regression"]
 Order = Literal["sequential", "round_robin", "proportional", "annealed"]
@@ -185,7 +184,7 @@ class Config:
     max_length: int = 256
     """Tokens after which an example is cut off."""
     lengths: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 256, 512)
-    """Batches are padded to one of these lengths: each is compiled once per task."""
+    """Batches are padded to one of these lengths, or to `max_length`: each is compiled once per task."""
     bad_rows: Literal["error", "skip"] = "error"
     """A row that cannot be read stops the run, or is counted and left out."""
     cache_dir: str = ""
@@ -236,6 +235,10 @@ class Config:
     out: str = ""
     """Run folder; `runs/<config name>` if left out."""
 
+    def token_limit(self, task: TaskConfig) -> int:
+        """Tokens after which an example of `task` is cut off: the task's own `max_length`, or else the run's."""
+        return task.max_length or self.max_length
+
     def resolved_tasks(self) -> tuple[TaskConfig, ...]:
         """The tasks, each with a head: its own, or else the run's."""
         return tuple(dataclasses.replace(task, head=task.head or self.head) for task in self.tasks)
@@ -256,33 +259,18 @@ class Config:
 def load_config(path: str | Path) -> Config:
     """Reads a TOML file.
 
-    A key ``include = "other.toml"`` takes all that this file leaves out from another file in the same folder.
+    ``include = "other.toml"``, or a list of such paths relative to this file, lays this file over others: its own keys
+    win, then those of the later includes. Tables such as ``[head]`` merge key by key and ``[[tasks]]`` by name; every
+    other list is replaced as a whole.
 
     Raises:
-        InputError: The file is missing or no TOML, or a key is unknown or ill-typed.
+        InputError: A file is missing or no TOML, files include each other, or a key is unknown or ill-typed.
     """
-    path = Path(path)
-    values = _read_toml(path)
-    if "include" in values:
-        name = values.pop("include")
-        if not isinstance(name, str) or not name or "\0" in name or Path(name).name != name:
-            raise InputError(f"{path}: include = {name!r}: give the name of a file in the same folder")
-        other = path.with_name(name)
-        included = _read_toml(other)
-        if "include" in included:
-            raise InputError(f"{other}: a file that is included cannot include another")
-        from_dict(Config, included, str(other))  # what is wrong there is named there
-        values = {**included, **values}
+    values: dict[str, Any] = {}
+    for file, own in read_all(Path(path)):
+        from_dict(Config, own, str(file))  # what is wrong in a file is named there
+        values = lay_over(values, own, by_name=("tasks",))
     return from_dict(Config, values, str(path))
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the config {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a TOML file: {error}") from None
 
 
 def save_config(config: Config, path: Path) -> None:

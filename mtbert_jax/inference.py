@@ -109,7 +109,8 @@ class MultitaskModel:
                 raise InputError(f"text {number}: task {task} takes {wanted}, got {len(part)}")
         if not parts:
             return []
-        tokens = encode(self.setup.tokenizer, [tuple(map(clean, part)) for part in parts], self.setup.config.max_length)
+        limit = self.setup.config.token_limit(spec)
+        tokens = encode(self.setup.tokenizer, [tuple(map(clean, part)) for part in parts], limit)
         labels = np.zeros(len(parts), np.float32)
         logits = self.logits(task, Dataset([], parts, tokens, labels, False, []))
         return self.describe(task, logits)
@@ -118,7 +119,7 @@ class MultitaskModel:
         """Logits of a dataset, in its order."""
         step = self._eval_step  # type: ignore[attr-defined]
         size = self.setup.config.eval_batch_size
-        return over_split(step, self.params, task, dataset, size, self.setup.lengths)
+        return over_split(step, self.params, task, dataset, size, self.setup.lengths(task))
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""

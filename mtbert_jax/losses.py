@@ -28,8 +28,12 @@ def task_loss(
 
 
 def mean_loss(losses: Float[Array, " batch"], weights: Float[Array, " batch"]) -> Float[Array, ""]:
-    """Mean over the examples of a batch; rows of weight 0 only fill it up."""
-    return jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+    """Weighted mean over the examples of a batch; rows of weight 0 only fill it up.
+
+    With a weight per class this is what PyTorch's ``cross_entropy(weight=..., reduction="mean")`` computes.
+    """
+    total = jnp.sum(weights)
+    return jnp.sum(losses * weights) / jnp.where(total > 0, total, 1.0)
 
 
 def probabilities(kind: Kind, logits: Float[Array, "batch output"]) -> Float[Array, "batch output"]:

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
         attention_mask: 1 for a token, 0 for padding, ``[batch seq]``.
         token_type_ids: 0 in the first text, 1 in the second, ``[batch seq]``.
         labels: Class indices (as float32 too: one shape and type for every kind of task), ``[batch]``.
-        weights: 1 for an example, 0 for a row that only fills the batch up, ``[batch]``.
+        weights: Weight of an example in the mean loss, 0 for a row that only fills the batch up, ``[batch]``.
     """
 
     input_ids: Int[Array, "batch seq"]

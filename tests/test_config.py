@@ -46,23 +46,6 @@ def test_every_config_that_is_shipped_is_sound(path: Path) -> None:
     check_config(load_config(path))
 
 
-def test_an_include_gives_what_the_file_leaves_out(tmp_path: Path) -> None:
-    write(tmp_path / "base.toml", 'lr = 1.0\nseed = 7\n[[tasks]]\nname = "sst"\n')
-    config = load_config(write(tmp_path / "run.toml", 'include = "base.toml"\nlr = 2.0\n'))
-    assert (config.lr, config.seed, [task.name for task in config.tasks]) == (2.0, 7, ["sst"])
-
-
-@pytest.mark.parametrize("include", ['"../base.toml"', "3", '"/etc/passwd"', '""'])
-def test_an_include_names_a_file_in_the_same_folder(include: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="include"):
-        load_config(write(tmp_path / "run.toml", f"include = {include}\n"))
-
-
-def test_an_included_file_includes_no_other(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="run.toml: .*cannot include another"):
-        load_config(write(tmp_path / "run.toml", 'include = "run.toml"\n'))
-
-
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the config .*nowhere.toml: No such file"):
         load_config(tmp_path / "nowhere.toml")
@@ -221,10 +204,3 @@ def test_a_field_of_a_task_that_cannot_work_is_named(task: TaskConfig, changes: 
 
 def test_the_runs_head_is_checked_too() -> None:
     assert "head.dropout" in refusal(dataclasses.replace(GOOD, head=HeadConfig(dropout=2.0)))
-
-
-def test_a_wrong_key_in_an_included_file_is_named_there(tmp_path: Path) -> None:
-    (tmp_path / "tasks.toml").write_text("sead = 1\n")
-    (tmp_path / "run.toml").write_text('include = "tasks.toml"\n')
-    with pytest.raises(InputError, match=r"tasks\.toml: unknown key 'sead'; did you mean 'seed'"):
-        load_config(tmp_path / "run.toml")

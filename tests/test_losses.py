@@ -65,6 +65,12 @@ def test_mean_loss_is_the_mean_of_the_examples_alone() -> None:
     assert float(mean_loss(losses, weights)) == 3.0
 
 
+@pytest.mark.parametrize("scale", [1e-6, 0.01, 1.0, 300.0])
+def test_mean_loss_divides_by_the_sum_of_the_weights_whatever_their_size(scale: float) -> None:
+    losses, weights = jnp.array([1.0, 4.0, 100.0]), scale * jnp.array([2.0, 1.0, 0.0])
+    assert float(mean_loss(losses, weights)) == pytest.approx(2.0, rel=1e-6)
+
+
 def test_mean_loss_without_examples_is_0() -> None:
     assert float(mean_loss(jnp.array([5.0, 5.0]), jnp.zeros(2))) == 0.0
 

@@ -1,7 +1,7 @@
 """The batch at step k, as a pure function of (seed, k): there is no iterator, so a resumed run sees the same batches.
 
 An epoch of a task is a permutation of its rows, sorted into a few lengths and cut into batches whose order is shuffled
-again: every row comes once, and little padding is computed.
+again: every row comes once (those of rare classes more often, if asked for), and little padding is computed.
 """
 
 import functools
@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mtbert_jax.config import Order
+from mtbert_jax.data.balance import epoch_counts, epoch_rows
 from mtbert_jax.data.tokenize import Tokens
 from mtbert_jax.types import Batch, FeatureBatch
 
 Rows = Int[np.ndarray, " example"]
+Weights = Float[np.ndarray, " example"]
 ANNEALING = 0.8
 """How far `annealed` sampling moves towards equal shares by the last epoch (Stickland and Murray 2019, section 4.1)."""
 
@@ -32,9 +34,17 @@ def ladder(lengths: tuple[int, ...], max_length: int) -> np.ndarray:
 
 
 def make_batch(
-    tokens: Tokens, labels: Float[np.ndarray, " example"], rows: Rows, length: int, batch_size: int
+    tokens: Tokens,
+    labels: Float[np.ndarray, " example"],
+    rows: Rows,
+    length: int,
+    batch_size: int,
+    weights: Weights | None = None,
 ) -> Batch:
-    """Gathers `rows` into arrays of shape ``[batch_size length]``; what is left over is padding of weight 0."""
+    """Gathers `rows` into arrays of shape ``[batch_size length]``; what is left over is padding of weight 0.
+
+    Examples weigh 1 each where `weights` does not say otherwise.
+    """
     input_ids = np.zeros((batch_size, length), np.int32)
     attention_mask = np.zeros((batch_size, length), np.int32)
     token_type_ids = np.zeros((batch_size, length), np.int32)
@@ -46,20 +56,29 @@ def make_batch(
     attention_mask[len(rows) :, 0] = 1  # a filler attends to itself, so that it stays finite
     padded = np.zeros(batch_size, np.float32)
     padded[: len(rows)] = labels[rows]
-    weights = (np.arange(batch_size) < len(rows)).astype(np.float32)
-    return Batch(input_ids, attention_mask, token_type_ids, padded, weights)  # type: ignore[arg-type]
+    padded_weights = _row_weights(weights, rows, batch_size)
+    return Batch(input_ids, attention_mask, token_type_ids, padded, padded_weights)  # type: ignore[arg-type]
 
 
 def make_feature_batch(
-    features: Float[np.ndarray, "example hidden"], labels: Float[np.ndarray, " example"], rows: Rows, batch_size: int
+    features: Float[np.ndarray, "example hidden"],
+    labels: Float[np.ndarray, " example"],
+    rows: Rows,
+    batch_size: int,
+    weights: Weights | None = None,
 ) -> FeatureBatch:
     """Gathers `rows` into arrays of `batch_size` rows; what is left over is zeros of weight 0."""
     missing = batch_size - len(rows)
     return FeatureBatch(
         np.pad(features[rows], [(0, missing), (0, 0)]),  # type: ignore[arg-type]
         np.pad(labels[rows], (0, missing)),  # type: ignore[arg-type]
-        (np.arange(batch_size) < len(rows)).astype(np.float32),  # type: ignore[arg-type]
+        _row_weights(weights, rows, batch_size),  # type: ignore[arg-type]
     )
+
+
+def _row_weights(weights: Weights | None, rows: Rows, batch_size: int) -> Float[np.ndarray, " batch"]:
+    own = np.ones(len(rows), np.float32) if weights is None else weights[rows]
+    return np.pad(own, (0, batch_size - len(rows)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +92,8 @@ class TaskBatches:
         batch_size: Examples in a batch.
         lengths: The lengths that batches are padded to, ascending.
         seed: Seeds of the stream, one or more numbers.
+        weights: Weights of the examples in the loss, above 0; all 1 if left out.
+        sampling_balance: How far rare classes are repeated (see `TaskConfig.sampling_balance`).
         features: What a frozen encoder says of every example: then batches hold that in place of tokens.
     """
 
@@ -82,23 +103,30 @@ class TaskBatches:
     batch_size: int
     lengths: np.ndarray
     seed: tuple[int, ...]
+    weights: Weights | None = None
+    sampling_balance: float = 0.0
     features: Float[np.ndarray, "example hidden"] | None = None
 
     def __post_init__(self) -> None:
         # One epoch's plan at a time; a cache per object, since arrays are not hashable.
         object.__setattr__(self, "_plan", functools.lru_cache(maxsize=2)(self._plan_epoch))
 
+    @functools.cached_property
+    def num_examples(self) -> int:
+        """Examples in an epoch; one that is repeated counts every time."""
+        return int(epoch_counts(self.labels, self.sampling_balance).sum())
+
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch."""
-        return math.ceil(len(self.labels) / self.batch_size)
+        return math.ceil(self.num_examples / self.batch_size)
 
     def __getitem__(self, index: int) -> Batch | FeatureBatch:
         """Batch number `index`, counted from the first step of the first epoch."""
         rows, length = self.rows(index)
         if self.features is not None:
-            return make_feature_batch(self.features, self.labels, rows, self.batch_size)
-        return make_batch(self.tokens, self.labels, rows, length, self.batch_size)
+            return make_feature_batch(self.features, self.labels, rows, self.batch_size, self.weights)
+        return make_batch(self.tokens, self.labels, rows, length, self.batch_size, self.weights)
 
     def rows(self, index: int) -> tuple[Rows, int]:
         """The rows of batch `index` and the length that they are padded to."""
@@ -112,11 +140,11 @@ class TaskBatches:
 
     def _plan_epoch(self, epoch: int) -> list[Rows]:
         rng = np.random.default_rng([*self.seed, zlib.crc32(self.name.encode()), epoch])
-        shuffled = rng.permutation(len(self.labels))
+        shuffled = rng.permutation(epoch_rows(self.labels, self.sampling_balance, rng))
         by_length = shuffled[np.argsort(self._buckets[shuffled], kind="stable")]
         # The one batch that is not full stands anywhere, so that no row is in it more often than others.
         sizes = np.full(self.per_epoch, self.batch_size)
-        sizes[rng.integers(self.per_epoch)] -= self.per_epoch * self.batch_size - len(self.labels)
+        sizes[rng.integers(self.per_epoch)] -= self.per_epoch * self.batch_size - self.num_examples
         batches = np.split(by_length, np.cumsum(sizes)[:-1])
         return [batches[place] for place in rng.permutation(self.per_epoch)]
 
@@ -143,7 +171,7 @@ class TrainBatches:
     def steps_per_epoch(self) -> int:
         """Steps that see as many examples as all tasks hold together."""
         if self.order == "round_robin":
-            examples = sum(len(task.labels) for task in self.tasks.values())
+            examples = sum(task.num_examples for task in self.tasks.values())
             return math.ceil(examples / sum(task.batch_size for task in self.tasks.values()))
         return sum(task.per_epoch for task in self.tasks.values())
 
@@ -189,7 +217,7 @@ class TrainBatches:
         if self.order == "sequential":
             return np.repeat(np.arange(len(counts)), counts)
         power = 1.0 if self.order == "proportional" else 1.0 - ANNEALING * epoch / max(epochs - 1, 1)
-        shares = np.array([len(task.labels) for task in self.tasks.values()], float) ** power
+        shares = np.array([task.num_examples for task in self.tasks.values()], float) ** power
         rng = np.random.default_rng([*self.seed, epoch])
         return rng.choice(len(counts), size=self.steps_per_epoch, p=shares / shares.sum())
 

@@ -41,7 +41,7 @@ def load_dataset(config: Config, task: TaskConfig, split: Split, tokenizer: Toke
     """
     examples, skipped = read_split(task, split, config.data_dir, config.bad_rows)
     texts = [example.texts for example in examples]
-    tokens = encode_cached(tokenizer, texts, config.max_length, config.cache_dir)
+    tokens = encode_cached(tokenizer, texts, config.token_limit(task), config.cache_dir)
     labelled = all(example.label is not None for example in examples)
     labels = np.array([example.label or 0.0 for example in examples], np.float32)
     return Dataset([example.id for example in examples], texts, tokens, labels, labelled, skipped)

@@ -42,7 +42,7 @@ def with_features(setup: Setup, params: Params, datasets: dict[str, Dataset]) ->
     step = make_feature_step(setup.model)
     size = setup.config.eval_batch_size
     return {
-        name: data._replace(features=over_split(step, params, name, data, size, setup.lengths))
+        name: data._replace(features=over_split(step, params, name, data, size, setup.lengths(name)))
         for name, data in datasets.items()
     }
 
@@ -52,7 +52,9 @@ def evaluate_all(
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "example output"]]]:
     """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits."""
     size = setup.config.eval_batch_size
-    logits = {name: over_split(eval_step, params, name, data, size, setup.lengths) for name, data in datasets.items()}
+    logits = {
+        name: over_split(eval_step, params, name, data, size, setup.lengths(name)) for name, data in datasets.items()
+    }
     labelled = {name: values for name, values in logits.items() if datasets[name].labelled}
     return score(setup.tasks, labelled, datasets) if labelled else {}, logits
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 import jax
+import numpy as np
 
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
@@ -136,7 +137,7 @@ class Loop:
             ended = done == total
             ahead = batch if ended else batches[done]  # gathered while the device computes
             self.pending.append(step_metrics)
-            self.clock.examples += sum(float(b.weights.sum()) for b in batch.values())
+            self.clock.examples += sum(int(np.count_nonzero(b.weights)) for b in batch.values())
             self.display.step(done)
 
             if ended or done % config.log_every_steps == 0:
@@ -262,6 +263,9 @@ def _announce(
         lengths = data.tokens.lengths
         counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
         display.say(f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most")
+        epoch = plans[0].batches.tasks[name].num_examples
+        if epoch > len(data.ids):
+            display.say(f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat")
         skipped = [*data.skipped, *(dev[name].skipped if name in dev else [])]
         if skipped:
             display.say(f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}")

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from mtbert_jax import trees
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig
+from mtbert_jax.data.balance import loss_weights
 from mtbert_jax.data.batches import TaskBatches, TrainBatches, ladder
 from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.readers import Split
@@ -91,10 +92,12 @@ class Setup:
         """
         bert = load_bert_config(encoder)
         tokenizer = load_tokenizer(encoder)
-        if config.max_length > bert.max_position_embeddings:
-            raise InputError(
-                f"max_length = {config.max_length}, but the encoder has {bert.max_position_embeddings} positions"
-            )
+        for task in config.tasks:
+            limit, whose = config.token_limit(task), f"task {task.name}: " if task.max_length else ""
+            if limit > bert.max_position_embeddings:
+                raise InputError(
+                    f"{whose}max_length = {limit}, but the encoder has {bert.max_position_embeddings} positions"
+                )
         if tokenizer.get_vocab_size() > bert.vocab_size:
             raise InputError(
                 f"{encoder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, config.json only {bert.vocab_size}"
@@ -111,10 +114,13 @@ class Setup:
         """The tasks by name."""
         return {task.name: task for task in self.config.resolved_tasks()}
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """The lengths that batches are padded to."""
-        return ladder(self.config.lengths, self.config.max_length)
+    def lengths(self, task: str) -> np.ndarray:
+        """The lengths that a task's batches are padded to.
+
+        The last is the task's own limit. Programs are compiled per task, so that costs none: it stands in place of the
+        next longer length of the config, and nothing is padded beyond what the task can have.
+        """
+        return ladder(self.config.lengths, self.config.token_limit(self.tasks[task]))
 
     def datasets(self, split: Split) -> dict[str, Dataset]:
         """One split of every task that has a file for it."""
@@ -154,12 +160,19 @@ class Setup:
         """The batches of stage `number`."""
         seed = (self.config.seed, number)
         default = stage.batch_size or self.config.batch_size
-        streams = {
-            name: TaskBatches(
-                name, data.tokens, data.labels, self.tasks[name].batch_size or default, self.lengths, seed
+        streams = {}
+        for name, data in train.items():
+            task = self.tasks[name]
+            streams[name] = TaskBatches(
+                name,
+                data.tokens,
+                data.labels,
+                task.batch_size or default,
+                self.lengths(name),
+                seed,
+                weights=loss_weights(task, data.labels),
+                sampling_balance=task.sampling_balance,
             )
-            for name, data in train.items()
-        }
         return TrainBatches(streams, stage.order or "round_robin", stage.epochs, stage.steps, seed)
 
     def chain(self, stage: StageConfig, batches: TrainBatches) -> tuple[optax.GradientTransformation, optax.Schedule]:

@@ -32,6 +32,13 @@ def test_tokens_are_cut_off_at_the_configs_max_length(config: Config) -> None:
     assert set(dataset.tokens.lengths) == {7}
 
 
+def test_a_tasks_own_max_length_comes_before_the_configs(config: Config) -> None:
+    tokenizer = load_tokenizer(config.encoder)
+    for task, limit in ((dataclasses.replace(config.tasks[1], max_length=7), 7), (config.tasks[1], 9)):
+        dataset = load_dataset(dataclasses.replace(config, max_length=9), task, "dev", tokenizer)
+        assert set(dataset.tokens.lengths) == {limit}
+
+
 def test_tokens_are_kept_in_the_configs_cache_folder(config: Config) -> None:
     load_dataset(config, config.tasks[0], "dev", load_tokenizer(config.encoder))
     assert [path.suffix for path in Path(config.cache_dir).iterdir()] == [".npz"]

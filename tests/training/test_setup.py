@@ -1,0 +1,133 @@
+"""What single tasks ask for themselves: their own limit of tokens, and balance between their classes."""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtbert_jax.config import Config, StageConfig
+from mtbert_jax.data.balance import epoch_counts, loss_weights
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.losses import mean_loss, probabilities, task_loss
+from mtbert_jax.pretrained import load_pretrained
+from mtbert_jax.training import fit as fit_module
+from mtbert_jax.training.records import read_metrics
+from mtbert_jax.training.setup import Setup
+from mtbert_jax.types import Batch, InputError
+from tests.conftest import replace_task
+from tests.training.test_fit import Quiet, run
+from tests.training.test_regularized_runs import without_dropout
+
+WEIGHTS = (0.02, 0.3, 0.1, 0.05, 0.4)
+
+
+@pytest.fixture
+def limited(config: Config) -> Config:
+    """Sentences are cut off at 10 tokens, similarities at 60, paraphrases at the run's 30."""
+    config = replace_task(replace_task(config, "sst", max_length=10), "sts", max_length=60)
+    return dataclasses.replace(config, max_length=30, lengths=(8, 24, 40, 64))
+
+
+def test_each_task_has_the_lengths_below_its_own_limit_and_the_limit(limited: Config) -> None:
+    setup = Setup.load(limited, Path(limited.encoder))
+    assert setup.lengths("sst").tolist() == [8, 10]
+    assert setup.lengths("para").tolist() == [8, 24, 30]
+    assert setup.lengths("sts").tolist() == [8, 24, 40, 60]
+
+
+def test_batches_of_a_short_task_are_padded_no_further_than_its_limit(limited: Config) -> None:
+    setup = Setup.load(limited, Path(limited.encoder))
+    train = setup.datasets("train")
+    batches = setup.batches(0, limited.resolved_stages()[0], train)
+    widths = {
+        name: {task[index].input_ids.shape[1] for index in range(task.per_epoch)}
+        for name, task in batches.tasks.items()
+    }
+    assert widths["sst"] == {8, 10}
+    assert widths["para"] == {24, 30}
+    assert {name: data.tokens.lengths.max() for name, data in train.items()} == {"sst": 10, "para": 30, "sts": 33}
+    assert widths["sts"] == {24, 40}
+
+
+def test_a_tasks_limit_beyond_the_encoders_positions_is_refused(config: Config) -> None:
+    long = replace_task(config, "para", max_length=65)
+    with pytest.raises(InputError, match=r"^task para: max_length = 65, but the encoder has 64 positions$"):
+        Setup.load(long, Path(config.encoder))
+    with pytest.raises(InputError, match=r"^max_length = 65, but the encoder has 64 positions$"):
+        Setup.load(dataclasses.replace(config, max_length=65), Path(config.encoder))
+
+
+def test_the_runs_limit_may_be_beyond_the_encoders_where_no_task_goes_by_it(config: Config) -> None:
+    for task in config.tasks:
+        config = replace_task(config, task.name, max_length=20)
+    assert Setup.load(dataclasses.replace(config, max_length=512), Path(config.encoder)).lengths("sst")[-1] == 20
+
+
+def test_own_text_is_cut_off_where_the_tasks_examples_are(limited: Config, tmp_path: Path) -> None:
+    limited = dataclasses.replace(limited, steps=1)
+    model = MultitaskModel.from_checkpoint(run(limited, tmp_path / "run").path)
+    _, datasets, logits = model.evaluate("dev")
+    sst = datasets["sst"]
+    assert set(sst.tokens.lengths) >= {10} and max(len(text[0].split()) for text in sst.texts) > 12
+    expected = np.asarray(probabilities("classification", jnp.asarray(logits["sst"])))
+    got = [prediction.probabilities for prediction in model.predict("sst", [text[0] for text in sst.texts])]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"class_weights": WEIGHTS}, {"loss_balance": 0.7}])
+def test_a_tasks_batches_carry_its_class_weights(config: Config, changes: dict) -> None:
+    setup = Setup.load(replace_task(config, "sst", **changes), Path(config.encoder))
+    train = setup.datasets("train")
+    tasks = setup.batches(0, StageConfig(batch_size=4), train).tasks
+    expected = loss_weights(setup.tasks["sst"], train["sst"].labels)
+    assert len(set(expected.tolist())) > 1
+    for index in range(tasks["sst"].per_epoch):
+        rows = tasks["sst"].rows(index)[0]
+        assert tasks["sst"][index].weights[: len(rows)].tolist() == expected[rows].tolist()
+        assert set(tasks["para"][index].weights.tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_loss_of_a_step_is_the_weighted_mean(config: Config, tmp_path: Path, cached: bool) -> None:
+    config = replace_task(without_dropout(config), "sst", class_weights=WEIGHTS)
+    config = dataclasses.replace(config, steps=1, log_every_steps=1, freeze=("encoder",), cache_features=cached)
+    setup = Setup.load(config, Path(config.encoder))
+    batch = setup.plans(setup.datasets("train"))[0].batches[0]["sst"]
+    assert isinstance(batch, Batch)
+    logits = setup.model.logits(setup.initial_params(load_pretrained(config.encoder)[1]), "sst", batch)
+    losses = task_loss("classification", logits, jnp.asarray(batch.labels))
+    weighted, plain = mean_loss(losses, jnp.asarray(batch.weights)), mean_loss(losses, jnp.ones(4))
+    assert float(batch.weights.sum()) < 1
+    assert abs(float(weighted - plain)) > 1e-3
+    (record, *_) = read_metrics(run(config, tmp_path / "run").metrics)
+    assert record["loss"]["sst"] == pytest.approx(float(weighted), rel=1e-5)
+
+
+def test_examples_are_counted_whatever_they_weigh(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace_task(config, "sst", class_weights=WEIGHTS)
+    config = dataclasses.replace(config, steps=None, epochs=1.0, eval_every_steps=0, log_every_steps=100)
+    counted: list[float] = []
+    record = fit_module.step_record
+    monkeypatch.setattr(
+        fit_module, "step_record", lambda steps, clock, lr: counted.append(clock.examples) or record(steps, clock, lr)
+    )
+    run(config, tmp_path / "run")
+    assert counted == [3 * 37]
+
+
+def test_an_up_sampled_task_has_longer_epochs_and_says_so(config: Config, tmp_path: Path) -> None:
+    config = replace_task(config, "sst", sampling_balance=1.0)
+    config = dataclasses.replace(config, steps=None, epochs=1.0, order="sequential", eval_every_steps=0)
+    setup = Setup.load(config, Path(config.encoder))
+    labels = setup.datasets("train")["sst"].labels
+    examples = int(epoch_counts(labels, 1.0).sum())
+    assert examples > 37
+    display = Quiet()
+    records = read_metrics(run(config, tmp_path / "run", display=display).metrics)
+    assert records[-1]["step"] == -(-examples // 4) + 10 + 10
+    said = [line for line in display.lines if "examples in an epoch" in line]
+    assert said == [f"task sst: {examples} examples in an epoch, since those of rare classes repeat"]
