@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.nn.multitask import MultitaskBert, One
 from mtbert_jax.optim.aggregation import cosines, gramian
 from mtbert_jax.smart import update_teacher
 from mtbert_jax.training.objective import NO_REGULARIZERS, Regularizers, Terms, groups, task_objective
@@ -224,11 +224,20 @@ def _keep_absent_heads(new: Tree, old: Tree, present: dict[str, Bool[Array, ""] 
 
 def make_eval_step(
     model: MultitaskBert,
-) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch output"]]:
-    """``(params, task, batch) → logits``, jitted, dropout off."""
-    return jax.jit(lambda params, task, batch: model.logits(params, task, batch), static_argnums=1)
+) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch width"]]:
+    """``(params, task, batch) → logits``, jitted once for all tasks of a group, dropout off.
+
+    The logits have the width of the group's widest head; what a narrower one lacks is zeros.
+    """
+    program = jax.jit(
+        lambda names, place, params, batch: model.logits(params, One(names, place), batch), static_argnums=0
+    )
+    places = {name: (names, np.int32(place)) for names in model.groups() for place, name in enumerate(names)}
+    return lambda params, task, batch: program(*places[task], params, batch)
 
 
 def make_feature_step(model: MultitaskBert) -> Callable[[Params, str, Any], Float[Array, "batch hidden"]]:
-    """``(params, task, batch) → what the task's head reads``, jitted, dropout off."""
-    return jax.jit(lambda params, task, batch: model.features(params, task, batch), static_argnums=1)
+    """``(params, task, batch) → what the task's head reads``, jitted once for all tasks of a group, dropout off."""
+    program = jax.jit(lambda task, params, batch: model.features(params, task, batch), static_argnums=0)
+    first = {name: names[0] for names in model.groups() for name in names}
+    return lambda params, task, batch: program(first[task], params, batch)
