@@ -4,6 +4,8 @@
 >>> tx = mt.pcgrad(reduction="sum")
 """
 
+__version__ = "0.1.0"
+
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig, load_config
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.inference import MultitaskModel
@@ -12,8 +14,6 @@ from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, pcgrad_weights, sum
 from mtbert_jax.pretrained import load_pretrained, save_pretrained
 from mtbert_jax.smart import proximal_loss, smoothness_loss
 from mtbert_jax.types import Batch, Example, InputError
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Batch",

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict.
+"""The command line: train, ablate, evaluate, predict.
 
 Exit status: 0 done, 1 failed, 2 what the user gave is wrong (one message on standard error, no traceback).
 """
@@ -6,88 +6,39 @@ Exit status: 0 done, 1 failed, 2 what the user gave is wrong (one message on sta
 import dataclasses
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.ablation import plan, run
+from mtbert_jax.commands import Evaluate, Predict, Train, parse, parse_ablate, parse_train
+from mtbert_jax.config import Config
 from mtbert_jax.host import keep_freed_memory
 from mtbert_jax.inference import MultitaskModel, write_results
+from mtbert_jax.report.tables import terminal
 from mtbert_jax.schema import nearest
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.types import InputError
 
-RunPath = Annotated[Path, tyro.conf.Positional]
 USAGE = """usage: mtbert COMMAND ...
 
   train CONFIG.toml [--field value ...]   train a run; any field of the config can be given
+  ablate CONFIG.toml ... [--seeds 0 1 2]  train several configs with several seeds; one table of all
   evaluate RUN [--split dev]              score a run's best checkpoint on a split with labels
   predict RUN --task NAME [--input FILE]  label one's own texts, one a line, as JSON Lines
   predict RUN                             write the prediction files of all tasks, dev and test
 
 `mtbert COMMAND --help` explains a command; with a config, `mtbert train CONFIG.toml --help` shows its values.
 """
-
-
-@dataclass(frozen=True)
-class Train:
-    """Trains a run: heads and encoder on every task of the config, with checkpoints, records and prediction files.
-
-    Give a config first: `mtbert train CONFIG.toml`. Any field below replaces the config's.
-    """
-
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    resume: bool = False
-    """Go on with the run in the run folder, from its newest checkpoint."""
-    overwrite: bool = False
-    """Delete the run in the run folder first."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Scores a run on one split of every task that has labels there, and prints a table, or JSON."""
-
-    run: RunPath
-    """The run folder."""
-    split: Literal["train", "dev", "test"] = "dev"
-    """The split."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by dev average, or the latest."""
-    data_dir: str | None = None
-    """Folder of the data files, in place of the run's."""
-    json: bool = False
-    """Print the scores as JSON."""
-
-
-@dataclass(frozen=True)
-class Predict:
-    """Predicts one's own texts with `--task`, or else writes the prediction files of all tasks.
-
-    With `--task`, texts come from `--input` or standard input, one example a line, the two texts of a pair separated
-    by a tab; out come JSON Lines with label and probabilities. Without it, `predictions/` in the run folder (or
-    `--output`) gets `<task>-dev-output.csv` and `<task>-test-output.csv` in the course's format.
-    """
-
-    run: RunPath
-    """The run folder."""
-    task: str | None = None
-    """Name of a task."""
-    input: Path | None = None
-    """File of texts; standard input if left out."""
-    output: Path | None = None
-    """File of the labels, or folder of the prediction files; standard output or the run folder if left out."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by dev average, or the latest."""
-    data_dir: str | None = None
-    """Folder of the data files, in place of the run's."""
+TRAIN = "mtbert train CONFIG.toml"
+WIDE = 1000  # columns where no terminal limits them
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if command is None:
             raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} (see mtbert --help)")
-        command(argv[1:])
+        return command(argv[1:]) or 0
     except InputError as error:
         print(f"mtbert: {error}", file=sys.stderr)
         return 2
@@ -114,17 +65,15 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    return 0
 
 
 def train(args: list[str]) -> None:
     """The command `train`."""
     path = Path(args.pop(0)) if args and not args[0].startswith("-") else None
-    loaded = load_config(path) if path else Config()
-    given = _parse(Train, args, "mtbert train CONFIG.toml", default=Train(loaded))
     if path is None:
+        parse(Train, args, TRAIN, default=Train(Config()))  # --help, perhaps
         raise InputError("give a config: mtbert train CONFIG.toml (configs/ holds some)")
-    _check_overrides(loaded, given.config)
+    given = parse_train(path, args, TRAIN)
     config = given.config if given.config.out else dataclasses.replace(given.config, out=f"runs/{path.stem}")
     folder = RunFolder(Path(config.out))
     if given.resume and given.overwrite:
@@ -141,25 +90,28 @@ def train(args: list[str]) -> None:
     print(f"run folder: {folder.path}")
 
 
-def _check_overrides(loaded: Config, given: Config) -> None:
-    """A field that every stage sets for itself would do nothing on the command line."""
-    for field in dataclasses.fields(StageConfig):
-        if field.name == "name" or getattr(loaded, field.name) == getattr(given, field.name):
-            continue
-        own = [
-            stage.steps is not None or stage.epochs is not None
-            if field.name in ("steps", "epochs")
-            else getattr(stage, field.name) is not None
-            for stage in given.stages
-        ]
-        if own and all(own):
-            flag = field.name.replace("_", "-")
-            raise InputError(f"--{flag} has no effect, every stage sets its own; use --stages.0.{flag} and so on")
+def ablate(args: list[str]) -> int:
+    """The command `ablate`; returns 1 if a run failed."""
+    given, configs, overrides = parse_ablate(args)
+    cells = plan(configs, given.seeds, given.out, overrides)
+    try:
+        rows, failed = run(cells, given.out)
+    except Interrupted:
+        print(f"interrupted; go on with the same command: {shlex.join(['mtbert', 'ablate', *args])}", file=sys.stderr)
+        raise
+    console = Console(markup=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(terminal(rows))
+    print(f"tables: {given.out / 'table'}.md, .csv, .json")
+    for line in failed:
+        print(line, file=sys.stderr)
+    return 1 if failed else 0
 
 
 def evaluate(args: list[str]) -> None:
     """The command `evaluate`."""
-    given = _parse(Evaluate, args, "mtbert evaluate")
+    given = parse(Evaluate, args, "mtbert evaluate")
     model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
     scores = model.evaluate(given.split)[0]
     if not scores:
@@ -172,7 +124,7 @@ def evaluate(args: list[str]) -> None:
 
 def predict(args: list[str]) -> None:
     """The command `predict`."""
-    given = _parse(Predict, args, "mtbert predict")
+    given = parse(Predict, args, "mtbert predict")
     model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
     if given.task is None:
         if given.input is not None:
@@ -205,12 +157,6 @@ def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:
         yield parts if len(parts) > 1 else parts[0]
 
 
-def _parse(kind: type[Any], args: list[str], prog: str, default: Any = None) -> Any:
-    extra = {} if default is None else {"default": default}
-    # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
-    return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
-
-
 def _print_scores(scores: dict[str, Any], title: str) -> None:
     table = Table(title=title, title_justify="left")
     for column, justify in (("task", "left"), ("metric", "left"), ("value", "right")):
@@ -222,4 +168,9 @@ def _print_scores(scores: dict[str, Any], title: str) -> None:
     Console().print(table)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "evaluate": evaluate, "predict": predict}
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
+    "train": train,
+    "ablate": ablate,
+    "evaluate": evaluate,
+    "predict": predict,
+}

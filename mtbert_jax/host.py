@@ -1,7 +1,11 @@
-"""Settings of this process on its host."""
+"""This process on its host: memory, devices, files."""
 
 import ctypes
+import os
 import sys
+from pathlib import Path
+
+import jax
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
@@ -20,3 +24,38 @@ def keep_freed_memory() -> None:
         return
     for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
         mallopt(option, value)
+
+
+def peak_memory() -> int:
+    """The most memory in use at once so far, in bytes: the device's, where it counts, or else this process's.
+
+    0 where neither can be told.
+    """
+    counted = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return _peak_resident() if counted is None else int(counted)
+
+
+def _peak_resident() -> int:
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):  # not getrusage, which on Linux begins with what the parent process had
+            return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine() -> str:
+    """Devices and cores in words: ``1 × NVIDIA H200, 16 CPU cores``."""
+    return f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file that is there whole or as it was before, even if the process dies meanwhile."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8", errors="replace")
+    part.replace(path)

@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mtbert_jax import trees
+from mtbert_jax import __version__, trees
 from mtbert_jax.config import Config
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import Split, clean
 from mtbert_jax.data.tokenize import encode
 from mtbert_jax.data.writers import prediction_file, write_predictions
+from mtbert_jax.host import machine, peak_memory, write_whole
 from mtbert_jax.losses import probabilities
 from mtbert_jax.metrics import predictions
 from mtbert_jax.schema import nearest, to_dict
@@ -157,7 +159,8 @@ def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:
     """Scores the best checkpoint on dev, and on test where it has labels; writes results and prediction files.
 
     Returns:
-        What ``results.json`` holds.
+        What ``results.json`` holds: config, seed, step of the checkpoint, scores by split; wall time of training in
+        seconds and peak memory in bytes, over all resumptions; the machine, and the versions of the libraries.
     """
     model = MultitaskModel.from_checkpoint(folder.path, config=config)
     results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
@@ -166,5 +169,18 @@ def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:
         model.write_predictions(folder.predictions, split, datasets, logits)
         if scores:
             results[split] = scores
-    folder.results.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    results.update(_cost(folder, config))
+    write_whole(folder.results, json.dumps(results, indent=2) + "\n")
     return results
+
+
+def _cost(folder: RunFolder, config: Config) -> dict[str, Any]:
+    """What the run took, and on what."""
+    with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints:
+        progress = checkpoints.sound_steps()[0][1]
+    return {
+        "seconds": progress.seconds,
+        "peak_memory_bytes": max(progress.peak_memory, peak_memory()),
+        "device": machine(),
+        "versions": {"jax": jax.__version__, "mtbert_jax": __version__},
+    }

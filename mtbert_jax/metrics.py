@@ -2,6 +2,8 @@
 
 import math
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -61,6 +63,15 @@ def averages(scores: dict[str, dict[str, float]], kinds: dict[str, Kind]) -> dic
 
     `average` maps Pearson's r to (r + 1) / 2 first; it reproduces the paper's .780. `plain_average` does not map it.
     """
-    plain = [scores[task][PRIMARY[kind]] for task, kind in kinds.items()]
-    mapped = [(x + 1) / 2 if kinds[task] == "regression" else x for task, x in zip(kinds, plain, strict=True)]
-    return {"average": float(np.mean(mapped)), "plain_average": float(np.mean(plain))}
+    average, plain = means([scores[task][PRIMARY[kind]] for task, kind in kinds.items()], list(kinds.values()))
+    return {"average": float(average), "plain_average": float(plain)}
+
+
+def means(values: Sequence[Any], kinds: Sequence[Kind]) -> tuple[np.ndarray, np.ndarray]:
+    """Both averages of one primary metric per task, numbers or arrays of numbers: the paper's and the plain one.
+
+    >>> [float(mean) for mean in means([0.5, 0.5], ["binary", "regression"])]
+    [0.625, 0.5]
+    """
+    mapped = [(x + 1) / 2 if kind == "regression" else x for x, kind in zip(values, kinds, strict=True)]
+    return np.mean(mapped, axis=0), np.mean(values, axis=0)

@@ -91,6 +91,15 @@ def to_dict(value: Any) -> Any:
     return [to_dict(item) for item in value] if isinstance(value, tuple) else value
 
 
+def finite(value: Any) -> Any:
+    """A value that JSON can hold: NaN and infinities, which it has no word for, become None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def to_toml(value: Any) -> str:
     """A dataclass as a TOML document."""
     return "\n".join(_toml_table(to_dict(value), "")).strip() + "\n"

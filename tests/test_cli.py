@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 import mtbert_jax as mt
@@ -52,10 +53,15 @@ def test_train_leaves_the_run_folder_of_the_contract(trained: Path) -> None:
         "config.toml", "metrics.jsonl", "checkpoints", "predictions", "results.json", "encoder"
     }  # fmt: skip
     results = json.loads((trained / "results.json").read_text())
-    assert set(results) == {"config", "seed", "step", "dev"}  # test files have no labels
+    costs = {"seconds", "peak_memory_bytes", "device", "versions"}
+    assert set(results) == {"config", "seed", "step", "dev", *costs}  # test files have no labels
     assert set(results["dev"]) == {"sst", "para", "sts", "average", "plain_average"}
     assert results["step"] == 2
     assert results["config"]["steps"] == 2
+    assert 0 < results["seconds"] < 600
+    assert 50 * 2**20 < results["peak_memory_bytes"] < 64 * 2**30
+    assert results["device"].endswith(" CPU cores")
+    assert results["versions"] == {"jax": jax.__version__, "mtbert_jax": mt.__version__}
 
 
 def test_prediction_files_have_the_courses_format_and_every_id_once(trained: Path, data_dir: Path) -> None:

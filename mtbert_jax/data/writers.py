@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.types import InputError
 
 
 def prediction_file(task: TaskConfig, split: str) -> str:
@@ -22,6 +23,27 @@ def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: F
     rows = (f"{name} , {_text(task, value)} \n" for name, value in zip(ids, predicted, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"id \t {column} \n" + "".join(rows), encoding="utf-8")
+
+
+def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.ndarray, " example"]]:
+    """What `write_predictions` wrote: identifiers, and class indices, 0.0 or 1.0, or similarities.
+
+    Raises:
+        InputError: The file is missing, or is no prediction file of this task.
+    """
+    try:
+        rows = path.read_text(encoding="utf-8").split(" \n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the prediction file {path}: {error}") from None
+    ids, values = [], []
+    for number, row in enumerate(rows[1:-1], start=2):
+        name, _, text = row.rpartition(" , ")
+        try:
+            values.append(float(task.classes.index(text) if task.classes else text))
+        except ValueError:
+            raise InputError(f"{path}:{number}: {text!r} is no prediction of task {task.name}") from None
+        ids.append(name)
+    return ids, np.array(values, np.float64)
 
 
 def _text(task: TaskConfig, value: float) -> str:

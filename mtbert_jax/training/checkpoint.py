@@ -31,6 +31,8 @@ class Progress:
         best: Best dev average so far, or None.
         stale: Evaluations since then.
         pending: Steps since the last record, packed: a resumed run writes the same record.
+        seconds: Wall time of the loop so far, evaluations and compilation included, over all resumptions.
+        peak_memory: Most memory in use at once so far, in bytes, over all resumptions.
     """
 
     stage: int = 0
@@ -39,6 +41,8 @@ class Progress:
     best: float | None = None
     stale: int = 0
     pending: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0
+    peak_memory: int = 0
 
 
 class Checkpoints:

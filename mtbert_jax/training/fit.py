@@ -13,6 +13,7 @@ from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.host import peak_memory
 from mtbert_jax.pretrained import load_pretrained, locate, save_description
 from mtbert_jax.schema import difference, to_dict
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
@@ -111,6 +112,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.eval_step = make_eval_step(self.setup.model)
         self.clock = Clock()
+        self.earlier, self.since = self.progress, time.monotonic()
 
     def begin(self, plan: Plan, params: Params, step: int) -> TrainState:
         """The state at a stage's first step, with a fresh optimizer."""
@@ -198,7 +200,11 @@ class Loop:
 
     def save(self, state: TrainState, average: float | None = None) -> None:
         """Saves a checkpoint, with the dev average where there is one."""
-        self.checkpoints.save(state, replace(self.progress, pending=pack(self.pending)), average)
+        pending = pack(self.pending)
+        seconds = self.earlier.seconds + time.monotonic() - self.since
+        peak = max(self.earlier.peak_memory, peak_memory())
+        progress = replace(self.progress, pending=pending, seconds=seconds, peak_memory=peak)
+        self.checkpoints.save(state, progress, average)
 
 
 def open_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool = False) -> None:
@@ -215,10 +221,7 @@ def open_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool
                 f"{folder.path} holds a run already; --resume goes on with it, --overwrite deletes it, "
                 "--out names another folder"
             )
-        old, new = to_dict(folder.load_config()), to_dict(config)
-        for name in MAY_CHANGE:
-            old.pop(name, None), new.pop(name, None)
-        changes = difference(old, new)
+        changes = config_changes(folder.load_config(), config)
         if changes:
             raise InputError(
                 f"{folder.path} holds a run with another config ({'; '.join(changes)}); --resume cannot go on"
@@ -228,6 +231,14 @@ def open_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool
         save_config(config, folder.config)
     except OSError as error:
         raise InputError(f"cannot write the run folder {folder.path}: {error.strerror or error}") from None
+
+
+def config_changes(old: Config, new: Config) -> list[str]:
+    """What makes two configs different runs, one line per field; empty where one may go on as the other."""
+    before, after = (
+        {name: value for name, value in to_dict(config).items() if name not in MAY_CHANGE} for config in (old, new)
+    )
+    return difference(before, after)
 
 
 def delete_run(folder: RunFolder) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import statistics
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mtbert_jax.schema import finite
 from mtbert_jax.training.step import StepMetrics
 
 Record = dict[str, Any]
@@ -33,7 +33,7 @@ class MetricsFile:
 
     def write(self, record: Record) -> None:
         """Writes one record and flushes it; NaN and infinities become null, which JSON has a word for."""
-        self._file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(finite(record), ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -50,12 +50,6 @@ def _lines(path: Path) -> list[str]:
     # A line without its end was being written when the process died.
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [line for line in lines if line.endswith("\n")]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Clock:
@@ -166,7 +160,7 @@ class Display:
         losses = "  ".join(f"{task} {value:.3f}" for task, value in record["loss"].items())
         losses += "".join(f"  {task} left out {n}×" for task, n in record.get("left_out", {}).items())
         rate = f"{record['examples_per_second']:.0f} ex/s"
-        text = f"step {step}/{self._total}  {rate}  {_clock(left)} left  loss {losses}"
+        text = f"step {step}/{self._total}  {rate}  {clock_text(left)} left  loss {losses}"
         if self._progress:
             self._progress.update(self._bar, completed=step, text=text)
         else:
@@ -183,7 +177,12 @@ class Display:
             self._progress = None
 
 
-def _clock(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are any.
+
+    >>> clock_text(67.4), clock_text(7384)
+    ('1:07', '2:03:04')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import HeadConfig, TaskConfig
-from mtbert_jax.data.writers import prediction_file, write_predictions
+from mtbert_jax.data.writers import prediction_file, read_predictions, write_predictions
+from mtbert_jax.types import InputError
 from tests.conftest import course_tasks
 
 SST, PARA, STS = course_tasks(HeadConfig())
@@ -59,3 +60,40 @@ def test_a_similarity_keeps_all_its_digits(tmp_path: Path) -> None:
 def test_ids_and_predictions_must_be_equally_many(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
         written(tmp_path, SST, ["a"], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("task", "predicted"),
+    [
+        (SST, [3.0, 0.0, 4.0]),
+        (PARA, [1.0, 0.0, 1.0]),
+        (STS, [4.25, -1e-17, float(np.float32(1 / 3))]),
+        (TaskConfig("nli", classes=("no", "may be", "yes")), [2.0, 0.0, 1.0]),
+    ],
+)
+def test_what_was_written_is_read_back(task: TaskConfig, predicted: list[float], tmp_path: Path) -> None:
+    ids = ["a , b", "two\nlines", "é"]
+    path = tmp_path / "file.csv"
+    write_predictions(path, task, ids, np.array(predicted))
+    back, values = read_predictions(path, task)
+    assert back == ids
+    assert values.tolist() == predicted
+    assert values.dtype == np.float64
+
+
+def test_no_predictions_are_read_back_as_none(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "file.csv", SST, [], np.array([]))
+    ids, values = read_predictions(tmp_path / "file.csv", SST)
+    assert (ids, values.tolist()) == ([], [])
+
+
+def test_what_is_no_prediction_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    with pytest.raises(InputError, match=r"cannot read the prediction file .*file\.csv"):
+        read_predictions(path, SST)
+    path.write_bytes(b"\xff \n")
+    with pytest.raises(InputError, match="cannot read the prediction file"):
+        read_predictions(path, SST)
+    path.write_text("id \t Predicted_Sst \na , 3 \nb , x \n")
+    with pytest.raises(InputError, match=r"file\.csv:3: 'x' is no prediction of task sst"):
+        read_predictions(path, SST)

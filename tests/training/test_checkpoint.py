@@ -1,5 +1,6 @@
 """Latest and best, whole or not at all."""
 
+import json
 import logging
 import math
 from pathlib import Path
@@ -109,3 +110,14 @@ def test_parameters_of_another_shape_are_refused(tmp_path: Path) -> None:
     other = {"encoder": {"w": jnp.zeros((5, 3))}, "heads": state(0).params["heads"]}
     with Checkpoints(tmp_path, CONFIG) as checkpoints, pytest.raises(InputError, match="step 1 cannot be restored"):
         checkpoints.restore_params(1, other)
+
+
+def test_a_checkpoint_from_before_time_and_memory_were_kept(tmp_path: Path) -> None:
+    save(tmp_path, {1: 0.1})
+    (path,) = (tmp_path / "1" / "about").glob("metadata")
+    about = json.loads(path.read_text())
+    for name in ("seconds", "peak_memory"):
+        del about["progress"][name]
+    path.write_text(json.dumps(about))
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        assert checkpoints.about(1) == (CONFIG, Progress(stage=1, best=0.5, seconds=0.0, peak_memory=0))

@@ -1,9 +1,12 @@
 """The loop: whole runs of a tiny model."""
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -99,6 +102,25 @@ def test_three_steps_and_three_resumed_equal_six_bit_for_bit(config: Config, tmp
     assert interrupted.value.status == 0
     parts = run(config, tmp_path / "parts", resume=True)
     assert_same_run(config, whole, parts, 6)
+
+
+def test_time_and_memory_add_up_over_stages_and_resumptions(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = (StageConfig(name="heads", steps=1, freeze=("encoder",)), StageConfig(name="full", steps=3))
+    config = dataclasses.replace(config, stages=stages, eval_every_steps=0)
+    spent = []
+    # A clock that stands at `since` when a run's loop begins, and 7 seconds later ever after.
+    for since, peak, at in ((100.0, 500, 2), (20.0, 300, None)):
+        clock = itertools.chain([since], itertools.repeat(since + 7))
+        monkeypatch.setattr("mtbert_jax.training.fit.time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
+        monkeypatch.setattr("mtbert_jax.training.fit.peak_memory", lambda peak=peak: peak)
+        with pytest.raises(Interrupted) if at else contextlib.nullcontext():
+            run(config, tmp_path / "run", resume=True, display=Quiet(at=at))
+        with Checkpoints(tmp_path / "run" / "checkpoints", {}) as checkpoints:
+            progress = checkpoints.sound_steps()[0][1]
+        spent.append((progress.stage, progress.seconds, progress.peak_memory))
+    assert spent == [(1, 7.0, 500), (1, 14.0, 500)]
 
 
 def test_resume_between_evaluations_and_across_a_stage_boundary(config: Config, tmp_path: Path) -> None:

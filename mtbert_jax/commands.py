@@ -1,0 +1,151 @@
+"""What each command takes, and how it is read from the command line."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.types import InputError
+
+RunPath = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains a run: heads and encoder on every task of the config, with checkpoints, records and prediction files.
+
+    Give a config first: `mtbert train CONFIG.toml`. Any field below replaces the config's.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    resume: bool = False
+    """Go on with the run in the run folder, from its newest checkpoint."""
+    overwrite: bool = False
+    """Delete the run in the run folder first."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Scores a run on one split of every task that has labels there, and prints a table, or JSON."""
+
+    run: RunPath
+    """The run folder."""
+    split: Literal["train", "dev", "test"] = "dev"
+    """The split."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the run's."""
+    json: bool = False
+    """Print the scores as JSON."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predicts one's own texts with `--task`, or else writes the prediction files of all tasks.
+
+    With `--task`, texts come from `--input` or standard input, one example a line, the two texts of a pair separated
+    by a tab; out come JSON Lines with label and probabilities. Without it, `predictions/` in the run folder (or
+    `--output`) gets `<task>-dev-output.csv` and `<task>-test-output.csv` in the course's format.
+    """
+
+    run: RunPath
+    """The run folder."""
+    task: str | None = None
+    """Name of a task."""
+    input: Path | None = None
+    """File of texts; standard input if left out."""
+    output: Path | None = None
+    """File of the labels, or folder of the prediction files; standard output or the run folder if left out."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the run's."""
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Trains several configs with several seeds, one run after the other, and sets their dev scores side by side.
+
+    What follows `--` goes to every run, as `mtbert train` takes it: `mtbert ablate a.toml b.toml -- --steps 500`. Runs
+    lie in `<out>/<config name>/seed<N>`, tables (Markdown, CSV, JSON) in `<out>`. The same command goes on where it was
+    stopped; once all runs are finished it only writes the tables.
+    """
+
+    configs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """The configs; each is a row of the table."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """The seeds."""
+    out: Path = Path("runs/ablation")
+    """Folder of the run folders and the tables."""
+
+
+OWN = ("out", "seed", "resume", "overwrite")
+"""Flags of `train` that `ablate` gives every run itself."""
+
+
+def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) -> Any:
+    """Reads a command's arguments; what cannot be read, and --help, end the program."""
+    extra = {} if default is None else {"default": default}
+    # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
+    return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
+
+
+def parse_train(path: Path, args: Sequence[str], prog: str) -> Train:
+    """Reads the arguments that follow a config.
+
+    Raises:
+        InputError: The config cannot be read, or a flag would do nothing.
+    """
+    loaded = load_config(path)
+    given: Train = parse(Train, args, prog, default=Train(loaded))
+    _check_overrides(path, loaded, given.config)
+    return given
+
+
+def parse_ablate(args: Sequence[str]) -> tuple[Ablate, list[tuple[Path, Config]], list[str]]:
+    """Reads the arguments of `ablate`.
+
+    Returns:
+        They; the configs with their files, and with all that follows `--` in them; and this itself.
+
+    Raises:
+        InputError: A config or a flag is wrong.
+    """
+    at = args.index("--") if "--" in args else len(args)
+    overrides = list(args[at + 1 :])
+    given, unknown = tyro.cli(Ablate, args=args[:at], prog="mtbert ablate", return_unknown_args=True)
+    if unknown:
+        raise InputError(
+            f"ablate has no {unknown[0]}; what is for the runs follows --: mtbert ablate CONFIG.toml -- ..."
+        )
+    if not given.configs:
+        raise InputError("give one or more configs: mtbert ablate CONFIG.toml ...")
+    for flag in overrides:
+        name = flag.partition("=")[0].removeprefix("--").removeprefix("no-")
+        if flag.startswith("--") and name in OWN:
+            raise InputError(f"--{name} cannot follow --: ablate gives every run its own")
+    configs = [(path, parse_train(path, overrides, f"mtbert train {path}").config) for path in given.configs]
+    return given, configs, overrides
+
+
+def _check_overrides(path: Path, loaded: Config, given: Config) -> None:
+    """A field that every stage sets for itself would do nothing on the command line."""
+    for field in dataclasses.fields(StageConfig):
+        if field.name == "name" or getattr(loaded, field.name) == getattr(given, field.name):
+            continue
+        own = [
+            stage.steps is not None or stage.epochs is not None
+            if field.name in ("steps", "epochs")
+            else getattr(stage, field.name) is not None
+            for stage in given.stages
+        ]
+        if own and all(own):
+            flag = field.name.replace("_", "-")
+            raise InputError(
+                f"{path}: --{flag} has no effect, every stage sets its own; use --stages.0.{flag} and so on"
+            )

@@ -1,0 +1,152 @@
+"""Rows as a table: Markdown and a terminal's for people, CSV and JSON for programs."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from mtbert_jax.host import write_whole
+from mtbert_jax.intervals import CONFIDENCE, RESAMPLES
+from mtbert_jax.report.rows import AVERAGES, Row, Value
+from mtbert_jax.schema import finite
+from mtbert_jax.training.records import clock_text
+from mtbert_jax.types import InputError
+
+GIB = 2**30
+
+
+def write_tables(rows: Sequence[Row], folder: Path) -> None:
+    """Writes ``table.md``, ``table.csv`` and ``table.json``, each whole or not at all.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in (("md", markdown(rows)), ("csv", comma_separated(rows)), ("json", as_json(rows))):
+            write_whole(folder / f"table.{name}", text)
+    except OSError as error:
+        raise InputError(f"cannot write the tables in {folder}: {error.strerror or error}") from None
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the numbers are."""
+    counts = sorted({len(row.seeds) for row in rows})
+    seeds = " to ".join(str(count) for count in (counts[:1] if len(counts) == 1 else (counts[0], counts[-1])))
+    return (
+        f"Scores on dev, mean ± sample standard deviation over seeds ({seeds} {'seed' if counts == [1] else 'seeds'}). "
+        f"The interval of the average: {CONFIDENCE:.0%}, percentile bootstrap over dev examples, {RESAMPLES} "
+        "resamples, the same ones for every seed. Wall time: median over seeds; peak memory: the largest."
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A Markdown table under its caption, and notes below it."""
+    header, *lines = texts(rows)
+    cells = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
+    table = "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in cells)
+    return f"{caption(rows)}\n\n{table}" + "".join(f"\n{line}\n" for line in notes(rows))
+
+
+def terminal(rows: Sequence[Row]) -> Table:
+    """The same for a terminal."""
+    header, *lines = texts(rows)
+    table = Table(caption=Text("\n".join([caption(rows), *notes(rows)])), caption_justify="left")
+    for number, column in enumerate(header):
+        table.add_column(Text(column), justify="right" if number else "left")
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the runs were on, and what is missing in single rows."""
+    results = [result for row in rows for result in row.results]
+    machines = dict.fromkeys(result["device"] for result in results if "device" in result)
+    ran = [f"Machine{'s' if len(machines) > 1 else ''}: {'; '.join(machines)}."] if machines else []
+    return [*ran, *(f"{row.name}: {row.note}." for row in rows if row.note)]
+
+
+def texts(rows: Sequence[Row]) -> list[list[str]]:
+    """Header and lines; a cell is blank where the row has no such number."""
+    tasks = task_columns(rows)
+    header = ["config", "seeds", *(f"{task} {metric}" for task, metric in tasks)]
+    header += ["average", f"{CONFIDENCE:.0%} interval", "plain average", "wall time", "peak memory"]
+    lines = []
+    for row in rows:
+        average = row.values.get("average")
+        short = "" if len(row.seeds) == len(row.planned) else f" of {len(row.planned)}"
+        lines.append(
+            [
+                row.name,
+                f"{len(row.seeds)}{short}",
+                *(_score(row.values[task] if row.metrics.get(task) == metric else None) for task, metric in tasks),
+                _score(average),
+                f"{average.interval[0]:.3f} to {average.interval[1]:.3f}" if average and average.interval else "",
+                _score(row.values.get("plain_average")),
+                "" if row.seconds is None else clock_text(row.seconds),
+                "" if row.peak_memory is None else f"{row.peak_memory / GIB:.2f} GiB",
+            ]
+        )
+    return [header, *lines]
+
+
+def task_columns(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Tasks with their metrics: the first row's in its order, then what the next ones add."""
+    return list(dict.fromkeys(pair for row in rows for pair in row.metrics.items()))
+
+
+def _score(value: Value | None) -> str:
+    if value is None:
+        return ""
+    return f"{value.mean:.3f}" + ("" if value.sd is None else f" ± {value.sd:.3f}")
+
+
+def comma_separated(rows: Sequence[Row]) -> str:
+    """One line per row, numbers with all their digits; empty where the row has no such number."""
+    tasks = task_columns(rows)
+    lines = []
+    for row in rows:
+        line: dict[str, Any] = {"config": row.name, "seeds": len(row.seeds)}
+        for task, metric in tasks:
+            value = row.values[task] if row.metrics.get(task) == metric else None
+            line |= {f"{task}_{metric}_mean": value and value.mean, f"{task}_{metric}_sd": value and value.sd}
+        for name in AVERAGES:
+            value = row.values.get(name)
+            low, high = value.interval if value and value.interval else (None, None)
+            line |= {f"{name}_mean": value and value.mean, f"{name}_sd": value and value.sd}
+            line |= {f"{name}_low": low, f"{name}_high": high}
+        lines.append({**line, "seconds_median": row.seconds, "peak_memory_bytes_max": row.peak_memory})
+    file = io.StringIO()
+    writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """Everything: the rows, per-task intervals too, and the results of every run."""
+    described = []
+    for row in rows:
+        described.append(
+            {
+                "config": row.name,
+                "seeds": row.seeds,
+                "planned_seeds": row.planned,
+                "tasks": {
+                    task: {"metric": metric, **row.values[task]._asdict()} for task, metric in row.metrics.items()
+                },
+                **{name: row.values[name]._asdict() for name in AVERAGES if name in row.values},
+                "seconds_median": row.seconds,
+                "peak_memory_bytes_max": row.peak_memory,
+                "note": row.note,
+                "runs": row.results,
+            }
+        )
+    document = {"caption": caption(rows), "split": "dev", "confidence": CONFIDENCE, "resamples": RESAMPLES}
+    return json.dumps(finite({**document, "rows": described}), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,66 @@
+"""Memory and files of this process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from mtbert_jax.host import machine, peak_memory, write_whole
+
+MIB = 2**20
+
+
+def test_the_peak_stays_after_the_memory_has_gone() -> None:
+    before = peak_memory()
+    block = np.ones(before // 8 + 50 * MIB // 8)
+    size = block.nbytes
+    del block
+    assert size <= peak_memory() < before + size + 200 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel counts otherwise")
+def test_the_peak_is_not_the_parents() -> None:
+    """Linux hands a parent's ru_maxrss on to its children."""
+    block = np.ones(700 * MIB // 8)
+    source = Path(__file__).parents[1] / "mtbert_jax" / "host.py"
+    code = "import runpy, sys; sys.modules['jax'] = sys; peak = runpy.run_path(sys.argv[1])['_peak_resident']\n"
+    code += "bytearray(500 * 2**20).count(1); print(peak())"
+    command = [sys.executable, "-c", code, str(source)]  # JAX itself would take memory, and seconds
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert 500 * MIB < int(printed) < 550 * MIB < block.nbytes
+
+
+def test_a_device_that_counts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 7}, device_kind="abacus")
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert peak_memory() == 7
+    assert machine() == f"{jax.device_count()} × abacus, {os.cpu_count()} CPU cores"
+
+
+def test_a_device_that_does_not_count_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stats in (None, {}, {"bytes_in_use": 7}):
+        device = SimpleNamespace(memory_stats=lambda stats=stats: stats)
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        assert peak_memory() > 50 * MIB
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.txt"
+    write_whole(path, "old ±")
+    assert path.read_text(encoding="utf-8") == "old ±"
+
+    def die(self: Path, text: str, **_: object) -> None:
+        self.write_bytes(text.encode()[:1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "write_text", die)
+        write_whole(path, "new")
+    assert path.read_text(encoding="utf-8") == "old ±"
+    write_whole(path, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
