@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from mtbert_jax.config import SmartConfig, StageConfig, load_config
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.pretrained import load_pretrained
-from mtbert_jax.smart import adversarial_noise, divergence
+from mtbert_jax.smart import Comparison, adversarial_noise, divergence
 from mtbert_jax.training.setup import Setup
 
 ROWS = {
@@ -65,7 +65,7 @@ def main() -> None:
                     mask,
                     jax.random.key(0),
                     dataclasses.replace(smart, steps=steps),
-                    kind,
+                    Comparison.of(kind),
                     jnp.ones(len(clean)),
                 )
                 for steps in STEPS

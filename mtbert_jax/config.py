@@ -184,7 +184,7 @@ class Config:
     max_length: int = 256
     """Tokens after which an example is cut off."""
     lengths: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 256, 512)
-    """Batches are padded to one of these lengths, or to `max_length`: each is compiled once per task."""
+    """Batches are padded to one of these lengths, or to `max_length`: each is compiled once."""
     bad_rows: Literal["error", "skip"] = "error"
     """A row that cannot be read stops the run, or is counted and left out."""
     cache_dir: str = ""

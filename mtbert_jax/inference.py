@@ -121,7 +121,8 @@ class MultitaskModel:
         """Logits of a dataset, in its order."""
         step = self._eval_step  # type: ignore[attr-defined]
         size = self.setup.config.eval_batch_size
-        return over_split(step, self.params, task, dataset, size, self.setup.lengths(task))
+        width = self.setup.tasks[task].num_outputs
+        return over_split(step, self.params, task, dataset, size, self.setup.lengths(task), width)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""

@@ -7,6 +7,7 @@ that makes them differ most; D_Breg compares those of the parameters θ and of a
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -55,6 +56,23 @@ PRESETS = {
 }
 
 
+class Comparison(NamedTuple):
+    """How the outputs of one kind of task are compared; both give a value per example.
+
+    Attributes:
+        symmetric: ℓ_s: ``(one, other, detach) → [batch]``.
+        one_sided: KL(clean ‖ perturbed), or the squared difference: ``(perturbed, clean) → [batch]``.
+    """
+
+    symmetric: Callable[[Logits, Logits, bool], Float[Array, " batch"]]
+    one_sided: Callable[[Logits, Logits], Float[Array, " batch"]]
+
+    @classmethod
+    def of(cls, kind: Kind) -> "Comparison":
+        """The comparison of tasks of `kind`."""
+        return cls(partial(divergence, kind), partial(one_sided_divergence, kind))
+
+
 def resolve(config: SmartConfig) -> Preset:
     """The config's preset, with the numbers that the config gives in place of its own."""
     given = {name: getattr(config, name) for name in ("radius", "noise_std", "step_size")}
@@ -68,7 +86,7 @@ def smoothness_loss(
     key: PRNGKeyArray,
     config: SmartConfig,
     *,
-    kind: Kind = "classification",
+    kind: Kind | Comparison = "classification",
     clean_logits: Logits | None = None,
     weights: Float[Array, " batch"] | None = None,
 ) -> Float[Array, ""]:
@@ -82,7 +100,7 @@ def smoothness_loss(
         mask: 1 for a token, 0 for padding, which gets no noise.
         key: Key of the noise at the start.
         config: Preset, norm, radius, steps.
-        kind: How logits are read.
+        kind: How logits are compared.
         clean_logits: ``logits_fn(embeddings)``, where the caller has them; they may be of other dropout masks.
         weights: 0 for a row that only fills the batch up.
 
@@ -95,9 +113,10 @@ def smoothness_loss(
     preset = resolve(config)
     clean = logits_fn(embeddings) if clean_logits is None else clean_logits
     weights = jnp.ones(clean.shape[0]) if weights is None else weights
-    noise = adversarial_noise(logits_fn, clean, embeddings, mask, key, config, kind, weights)
+    compare = Comparison.of(kind) if isinstance(kind, str) else kind
+    noise = adversarial_noise(logits_fn, clean, embeddings, mask, key, config, compare, weights)
     perturbed = logits_fn(embeddings.astype(jnp.float32) + noise)
-    losses = divergence(kind, perturbed, clean, detach=preset.detach)
+    losses = compare.symmetric(perturbed, clean, preset.detach)
     return mean_loss(losses, weights) if preset.outer == "mean" else jnp.sum(losses * weights)
 
 
@@ -108,7 +127,7 @@ def adversarial_noise(
     mask: Int[Array, "batch seq"],
     key: PRNGKeyArray,
     config: SmartConfig,
-    kind: Kind,
+    compare: Comparison,
     weights: Float[Array, " batch"],
 ) -> Float[Array, "batch seq hidden"]:
     """x̃ - x in float32, a constant to differentiation; `smoothness_loss` explains the arguments.
@@ -125,8 +144,8 @@ def adversarial_noise(
     def disagreement(noise: Float[Array, "batch seq hidden"]) -> Float[Array, ""]:
         perturbed = frozen_fn(x + noise, *closed_over)
         if preset.inner == "symmetric":
-            return jnp.sum(divergence(kind, perturbed, clean) * weights)
-        losses = one_sided_divergence(kind, perturbed, clean)
+            return jnp.sum(compare.symmetric(perturbed, clean, False) * weights)
+        losses = compare.one_sided(perturbed, clean)
         return mean_loss(losses, weights) if preset.inner == "mean_kl" else jnp.sum(losses * weights)
 
     def ascend(_: int, noise: Float[Array, "batch seq hidden"]) -> Float[Array, "batch seq hidden"]:
@@ -205,10 +224,11 @@ def _log_probabilities(kind: Kind, logits: Logits) -> Float[Array, "batch class"
 
 
 def proximal_loss(
-    kind: Kind, logits: Logits, teacher_logits: Logits, weights: Float[Array, " batch"]
+    kind: Kind | Comparison, logits: Logits, teacher_logits: Logits, weights: Float[Array, " batch"]
 ) -> Float[Array, ""]:
     """D_Breg of a batch (equation 3): mean ℓ_s between the outputs of θ and of the teacher, which is a constant."""
-    return mean_loss(divergence(kind, logits, jax.lax.stop_gradient(teacher_logits)), weights)
+    compare = Comparison.of(kind) if isinstance(kind, str) else kind
+    return mean_loss(compare.symmetric(logits, jax.lax.stop_gradient(teacher_logits), False), weights)
 
 
 def update_teacher(

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import Kind, ProximalConfig, SmartConfig
-from mtbert_jax.smart import adversarial_noise, divergence, proximal_loss, resolve, smoothness_loss, update_teacher
+from mtbert_jax.smart import (
+    Comparison,
+    adversarial_noise,
+    divergence,
+    proximal_loss,
+    resolve,
+    smoothness_loss,
+    update_teacher,
+)
 
 PRESETS = ("paper", "smart_pytorch", "mtdnn")
 KINDS: tuple[Kind, ...] = ("classification", "binary", "regression")
@@ -45,7 +53,9 @@ class Network:
     def noise(self, config: SmartConfig, kind: Kind = "classification", x: jax.Array | None = None) -> np.ndarray:
         x = self.x if x is None else x
         logits_fn = functools.partial(self.logits, self.params)
-        noise = adversarial_noise(logits_fn, logits_fn(x), x, self.mask, KEY, config, kind, jnp.ones(BATCH))
+        noise = adversarial_noise(
+            logits_fn, logits_fn(x), x, self.mask, KEY, config, Comparison.of(kind), jnp.ones(BATCH)
+        )
         return np.asarray(noise)
 
 
@@ -160,7 +170,8 @@ def test_rows_of_weight_zero_have_no_part(preset: Any) -> None:
     weights = jnp.array([1.0, 1.0, 0.0])
     value = net.loss(config, "classification", weights=weights)(net.params)
     logits_fn = functools.partial(net.logits, net.params)
-    noise = adversarial_noise(logits_fn, logits_fn(net.x), net.x, net.mask, KEY, config, "classification", weights)
+    compare = Comparison.of("classification")
+    noise = adversarial_noise(logits_fn, logits_fn(net.x), net.x, net.mask, KEY, config, compare, weights)
     losses = divergence("classification", logits_fn(net.x + noise), logits_fn(net.x))[:2]
     np.testing.assert_allclose(value, losses.sum() if preset == "smart_pytorch" else losses.mean(), rtol=1e-5)
 
@@ -253,7 +264,8 @@ def test_paper_is_projected_ascent_on_a_quadratic(norm: Any, steps: int) -> None
     shown = jnp.asarray(mask, jnp.float32)[:, :, None]
     logits_fn = lambda x: jnp.einsum("bsh,sh->b", x * shown, jnp.asarray(slope, jnp.float32))[:, None]  # noqa: E731
     x32, mask32 = jnp.asarray(x, jnp.float32), jnp.asarray(mask)
-    found = adversarial_noise(logits_fn, logits_fn(x32), x32, mask32, KEY, config, "regression", jnp.ones(BATCH))
+    compare = Comparison.of("regression")
+    found = adversarial_noise(logits_fn, logits_fn(x32), x32, mask32, KEY, config, compare, jnp.ones(BATCH))
     np.testing.assert_allclose(found, noise, atol=2e-6)
     value = smoothness_loss(logits_fn, x32, mask32, KEY, config, kind="regression")
     np.testing.assert_allclose(value, expected.mean(), rtol=2e-4)

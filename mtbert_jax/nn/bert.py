@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mtbert_jax.nn.dropout import Dropout
 from mtbert_jax.types import EncoderOutput
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -57,7 +58,7 @@ class _Parts(nn.Module):
         return norm(x)
 
     def dropout(self, x: Array, deterministic: bool) -> Array:
-        return nn.Dropout(self.config.hidden_dropout_prob)(x, deterministic=deterministic)
+        return Dropout(self.config.hidden_dropout_prob)(x, deterministic)
 
 
 class Embeddings(_Parts):
@@ -100,7 +101,7 @@ class SelfAttention(_Parts):
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / math.sqrt(heads[1])
         scores = jnp.where(mask[:, None, None, :] > 0, scores, jnp.finfo(jnp.float32).min)
         probabilities = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        probabilities = nn.Dropout(cfg.attention_probs_dropout_prob)(probabilities, deterministic=deterministic)
+        probabilities = Dropout(cfg.attention_probs_dropout_prob)(probabilities, deterministic)
         context = jnp.einsum("bhqk,bkhd->bqhd", probabilities, value).reshape(queries.shape)
         return self.dense(cfg.hidden_size, "output")(context)
 

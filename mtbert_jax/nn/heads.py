@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mtbert_jax.nn.dropout import Dropout
 from mtbert_jax.types import EncoderOutput
 
 
@@ -36,7 +37,7 @@ class Head(nn.Module):
         width = self.hidden_size or x.shape[-1]
         for number in range(self.hidden_layers):
             x = nn.relu(nn.Dense(width, name=f"hidden_{number}")(x))
-            x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
+            x = Dropout(self.dropout)(x, deterministic)
         return nn.Dense(self.num_outputs, name="output")(x)
 
 

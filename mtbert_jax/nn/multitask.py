@@ -2,7 +2,8 @@
 
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,18 @@ from mtbert_jax.config import HeadConfig, TaskConfig
 from mtbert_jax.nn.bert import BertConfig, BertEncoder
 from mtbert_jax.nn.heads import Head, pool
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
+
+
+class One(NamedTuple):
+    """One task of a group, known on the device only.
+
+    Attributes:
+        names: The group.
+        place: Which of it.
+    """
+
+    names: tuple[str, ...]
+    place: Int[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -42,14 +55,20 @@ class MultitaskBert:
             for name, head in self.heads.items()
         }
 
+    def groups(self) -> list[tuple[str, ...]]:
+        """Names of the tasks whose heads read the same of the encoder: one program serves all of a group."""
+        poolings = {head.pooling for head in self.heads.values()}
+        return [tuple(n for n, head in self.heads.items() if head.pooling == pooling) for pooling in sorted(poolings)]
+
     def logits(
-        self, params: Params, task: str, batch: Batch | FeatureBatch, key: PRNGKeyArray | None = None
+        self, params: Params, task: str | One, batch: Batch | FeatureBatch, key: PRNGKeyArray | None = None
     ) -> Float[Array, "batch output"]:
         """Logits of `task`, float32.
 
         Args:
             params: The whole tree; only the encoder and the task's head are read.
-            task: Name of the task.
+            task: Name of the task; or one of a group, chosen on the device: logits then have the width of the group's
+                widest head, and zeros where the chosen one has none.
             batch: Token arrays, or a frozen encoder's features.
             key: Dropout is on, and drawn from it; without a key it is off.
         """
@@ -71,27 +90,27 @@ class MultitaskBert:
     def logits_of_embeddings(
         self,
         params: Params,
-        task: str,
+        task: str | One,
         embeddings: Float[Array, "batch seq hidden"],
         attention_mask: Int[Array, "batch seq"],
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch output"]:
         """From embeddings, perhaps perturbed ones, to logits; the same key gives the same dropout masks."""
-        return self._head(params, task, self._encode(params, task, embeddings, attention_mask, key), key)
+        pooling = self.heads[task if isinstance(task, str) else task.names[0]].pooling
+        return self._head(params, task, self._encode(params, pooling, embeddings, attention_mask, key), key)
 
     def features(self, params: Params, task: str, batch: Batch) -> Float[Array, "batch hidden"]:
         """What the head of `task` reads, dropout off."""
-        return self._encode(params, task, self.embed(params, batch), batch.attention_mask, None)
+        return self._encode(params, self.heads[task].pooling, self.embed(params, batch), batch.attention_mask, None)
 
     def _encode(
         self,
         params: Params,
-        task: str,
+        pooling: Literal["cls", "mean"],
         embeddings: Float[Array, "batch seq hidden"],
         attention_mask: Int[Array, "batch seq"],
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch hidden"]:
-        pooling = self.heads[task].pooling
         output: EncoderOutput = self.encoder.apply(  # type: ignore[assignment]
             {"params": params["encoder"]},
             embeddings,
@@ -104,11 +123,21 @@ class MultitaskBert:
         return pool(output, attention_mask, pooling)
 
     def _head(
-        self, params: Params, task: str, features: Float[Array, "batch hidden"], key: PRNGKeyArray | None
+        self, params: Params, task: str | One, features: Float[Array, "batch hidden"], key: PRNGKeyArray | None
     ) -> Float[Array, "batch output"]:
+        if not isinstance(task, str):
+            width = max(self.heads[name].num_outputs for name in task.names)
+            heads = [partial(self._padded_head, name, width, key) for name in task.names]
+            return jax.lax.switch(task.place, heads, params, features)
         return self.heads[task].apply(  # type: ignore[return-value]
             {"params": params["heads"][task]}, features, deterministic=key is None, rngs=_dropout_rngs(key)[1]
         )
+
+    def _padded_head(
+        self, name: str, width: int, key: PRNGKeyArray | None, params: Params, features: Float[Array, "batch hidden"]
+    ) -> Float[Array, "batch width"]:
+        logits = self._head(params, name, features, key)
+        return jnp.pad(logits, [(0, 0), (0, width - logits.shape[1])])
 
 
 def _dropout_rngs(key: PRNGKeyArray | None) -> tuple[dict[str, PRNGKeyArray], dict[str, PRNGKeyArray]]:

@@ -18,9 +18,9 @@ EvalStep = Callable[[Params, str, Batch | FeatureBatch], Any]
 
 
 def over_split(
-    step: EvalStep, params: Params, task: str, dataset: Dataset, batch_size: int, lengths: np.ndarray
-) -> Float[np.ndarray, "example output"]:
-    """What `step` says of every example of one task, in the dataset's order.
+    step: EvalStep, params: Params, task: str, dataset: Dataset, batch_size: int, lengths: np.ndarray, width: int
+) -> Float[np.ndarray, "example width"]:
+    """The first `width` numbers of what `step` says of every example of one task, in the dataset's order.
 
     The device is not waited for between batches: the next one is gathered while the last one computes.
     """
@@ -30,19 +30,18 @@ def over_split(
         else evaluation_feature_batches(dataset.features, dataset.labels, batch_size)
     )
     pending = [(rows, step(params, task, batch)) for rows, batch in batches]
-    width = pending[0][1].shape[-1] if pending else 0
     outputs = np.zeros((len(dataset.labels), width), np.float32)
     for rows, values in pending:
-        outputs[rows] = np.asarray(values)[: len(rows)]
+        outputs[rows] = np.asarray(values)[: len(rows), :width]
     return outputs
 
 
 def with_features(setup: Setup, params: Params, datasets: dict[str, Dataset]) -> dict[str, Dataset]:
     """The datasets with what the encoder says of every example, dropout off: one forward pass over each."""
     step = make_feature_step(setup.model)
-    size = setup.config.eval_batch_size
+    size, width = setup.config.eval_batch_size, setup.bert.hidden_size
     return {
-        name: data._replace(features=over_split(step, params, name, data, size, setup.lengths(name)))
+        name: data._replace(features=over_split(step, params, name, data, size, setup.lengths(name), width))
         for name, data in datasets.items()
     }
 
@@ -53,7 +52,8 @@ def evaluate_all(
     """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits."""
     size = setup.config.eval_batch_size
     logits = {
-        name: over_split(eval_step, params, name, data, size, setup.lengths(name)) for name, data in datasets.items()
+        name: over_split(eval_step, params, name, data, size, setup.lengths(name), setup.tasks[name].num_outputs)
+        for name, data in datasets.items()
     }
     labelled = {name: values for name, values in logits.items() if datasets[name].labelled}
     return score(setup.tasks, labelled, datasets) if labelled else {}, logits

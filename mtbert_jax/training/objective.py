@@ -1,5 +1,7 @@
 """What one task's gradient is of: its loss, and SMART's two terms where they are on."""
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,8 +11,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import ProximalConfig, SmartConfig, TaskConfig
 from mtbert_jax.losses import mean_loss, task_loss
-from mtbert_jax.nn.multitask import MultitaskBert
-from mtbert_jax.smart import proximal_loss, smoothness_loss
+from mtbert_jax.nn.multitask import MultitaskBert, One
+from mtbert_jax.smart import Comparison, Logits, proximal_loss, smoothness_loss
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 NOISE = 1
@@ -59,11 +61,12 @@ class Terms(NamedTuple):
 
 def task_objective(
     model: MultitaskBert,
-    task: TaskConfig,
+    tasks: Sequence[TaskConfig],
     regularizers: Regularizers,
     params: Params,
     teacher: Params | None,
     batch: Batch | FeatureBatch,
+    index: Int[Array, ""],
     key: PRNGKeyArray,
     step: Int[Array, ""],
 ) -> tuple[Float[Array, ""], Terms]:
@@ -74,38 +77,78 @@ def task_objective(
 
     Args:
         model: Encoder and heads.
-        task: The batch's task.
+        tasks: A group whose tasks differ after the encoder only, so that one program serves all of them.
         regularizers: Those of the stage.
-        params: Parameters θ of the encoder and the task's head.
+        params: Parameters θ of the encoder and the group's heads.
         teacher: Parameters θ̃ of the same, for the proximal term.
         batch: Of tokens, or of a frozen encoder's features; the latter have no embeddings to perturb.
+        index: Which of `tasks` the batch is of.
         key: The dropout key of this task and step.
         step: Step of the run.
     """
     smart, proximal = regularizers.smart, regularizers.proximal
     real = (batch.weights > 0).astype(jnp.float32)
+    one = One(tuple(task.name for task in tasks), index)
+    compare = _comparison(tasks, index)
     penalties = {}
     total = jnp.zeros(())
-    if isinstance(batch, FeatureBatch) or not smart.weight * task.smart_factor:
-        logits = model.logits(params, task.name, batch, key)
+    if isinstance(batch, FeatureBatch) or not has_smart(tasks[0], smart):
+        logits = model.logits(params, one, batch, key)
     else:
         embeddings = model.embed(params, batch, key)
-        logits = model.logits_of_embeddings(params, task.name, embeddings, batch.attention_mask, key)
+        logits = model.logits_of_embeddings(params, one, embeddings, batch.attention_mask, key)
         masks = jax.random.fold_in(key, OTHER_MASKS) if smart.resample_dropout else key
         penalties["smoothness"] = smoothness_loss(
-            lambda x: model.logits_of_embeddings(params, task.name, x, batch.attention_mask, masks),
+            lambda x: model.logits_of_embeddings(params, one, x, batch.attention_mask, masks),
             embeddings,
             batch.attention_mask,
             jax.random.fold_in(key, NOISE),
             smart,
-            kind=task.kind,
+            kind=compare,
             clean_logits=logits,
             weights=real,
         )
-        total += task.smart_factor * regularizers.smart_weight(step) * penalties["smoothness"]
+        factor = jnp.array([task.smart_factor for task in tasks])[index]
+        total += factor * regularizers.smart_weight(step) * penalties["smoothness"]
     if proximal.weight and teacher is not None:
-        teacher_logits = model.logits(teacher, task.name, batch, key)
-        penalties["proximal"] = proximal_loss(task.kind, logits, teacher_logits, real)
+        teacher_logits = model.logits(teacher, one, batch, key)
+        penalties["proximal"] = proximal_loss(compare, logits, teacher_logits, real)
         total += proximal.weight * penalties["proximal"]
-    loss = mean_loss(task_loss(task.kind, logits, batch.labels), batch.weights)
-    return task.loss_weight * (loss + total), Terms(loss, penalties)
+    losses = jax.lax.switch(index, [partial(_loss, task) for task in tasks], logits, batch.labels)
+    loss = mean_loss(losses, batch.weights)
+    weight = jnp.array([task.loss_weight for task in tasks])[index]
+    return weight * (loss + total), Terms(loss, penalties)
+
+
+def groups(model: MultitaskBert, tasks: Mapping[str, TaskConfig], smart: SmartConfig) -> list[tuple[TaskConfig, ...]]:
+    """The tasks whose objectives are one program: the same pooling, and SMART on or off."""
+    return [
+        tuple(tasks[name] for name in names if has_smart(tasks[name], smart) == on)
+        for names in model.groups()
+        for on in sorted({has_smart(tasks[name], smart) for name in names})
+    ]
+
+
+def has_smart(task: TaskConfig, smart: SmartConfig) -> bool:
+    """Whether R_s is computed for a task."""
+    return bool(smart.weight * task.smart_factor)
+
+
+def _comparison(tasks: Sequence[TaskConfig], index: Int[Array, ""]) -> Comparison:
+    """That of the chosen task, on logits of the group's width."""
+
+    def chosen(name: str) -> Callable[..., Float[Array, " batch"]]:
+        def compare(one: Logits, other: Logits, *options: bool) -> Float[Array, " batch"]:
+            def of(task: TaskConfig) -> Callable[[Logits, Logits], Float[Array, " batch"]]:
+                fn, width = getattr(Comparison.of(task.kind), name), task.num_outputs
+                return lambda one, other: fn(one[:, :width], other[:, :width], *options)
+
+            return jax.lax.switch(index, [of(task) for task in tasks], one, other)
+
+        return compare
+
+    return Comparison(chosen("symmetric"), chosen("one_sided"))
+
+
+def _loss(task: TaskConfig, logits: Logits, labels: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    return task_loss(task.kind, logits[:, : task.num_outputs], labels)

@@ -117,8 +117,8 @@ class Setup:
     def lengths(self, task: str) -> np.ndarray:
         """The lengths that a task's batches are padded to.
 
-        The last is the task's own limit. Programs are compiled per task, so that costs none: it stands in place of the
-        next longer length of the config, and nothing is padded beyond what the task can have.
+        The last is the task's own limit: it stands in place of the next longer length of the config, and nothing is
+        padded beyond what the task can have.
         """
         return ladder(self.config.lengths, self.config.token_limit(self.tasks[task]))
 

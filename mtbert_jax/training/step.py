@@ -5,22 +5,23 @@ times a task, where a single jitted step would compile every combination of the 
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.nn.multitask import MultitaskBert, One
 from mtbert_jax.optim.aggregation import cosines, gramian
 from mtbert_jax.smart import update_teacher
-from mtbert_jax.training.objective import NO_REGULARIZERS, Regularizers, Terms, task_objective
+from mtbert_jax.training.objective import NO_REGULARIZERS, Regularizers, Terms, groups, task_objective
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -49,11 +50,14 @@ class TrainStep:
     """``state, metrics = train_step(state, batches)``; `state` is donated and must not be used again.
 
     Attributes:
-        gradients: For each task, ``(params, teacher, batch, key, step) → (gradients, terms)``, jitted.
+        gradients: For each task, ``(params, teacher, batch, key, step) → (gradients, terms)``, jitted once for all
+            tasks of a group.
+        programs: Everything that is jitted.
         update: ``(state, gradients, terms) → (state, metrics)``, jitted, with the state donated.
     """
 
     gradients: Mapping[str, Callable[..., tuple[Params, Terms]]]
+    programs: Sequence[Callable[..., Any]]
     update: Callable[..., tuple[TrainState, StepMetrics]]
 
     def __call__(
@@ -70,7 +74,7 @@ class TrainStep:
     @property
     def compiled_shapes(self) -> int:
         """How many programs have been compiled so far."""
-        return sum(fn._cache_size() for fn in (*self.gradients.values(), self.update))  # type: ignore[attr-defined]
+        return sum(fn._cache_size() for fn in self.programs)  # type: ignore[attr-defined]
 
 
 def make_train_step(
@@ -89,33 +93,47 @@ def make_train_step(
         frozen: Paths of parameters that do not train; no gradient of theirs is computed.
         regularizers: What the stage adds to the losses.
     """
-    gradients = {
-        name: jax.jit(partial(task_gradient, model, task, frozen, regularizers)) for name, task in tasks.items()
-    }
+    gradients: dict[str, Callable[..., tuple[Params, Terms]]] = {}
+    programs: list[Callable[..., Any]] = []
+    for group in groups(model, tasks, regularizers.smart):
+        program = jax.jit(partial(task_gradient, model, group, frozen, regularizers))
+        programs.append(program)
+        gradients |= {task.name: partial(_own_gradient, program, task.name, n) for n, task in enumerate(group)}
     update = jax.jit(partial(apply_gradients, tx, frozen, regularizers), donate_argnums=0)
-    return TrainStep(gradients, update)
+    return TrainStep(gradients, (*programs, update), update)
+
+
+def _own_gradient(
+    program: Callable[..., tuple[Params, Terms]], task: str, index: int, *arguments: Any
+) -> tuple[Params, Terms]:
+    """The gradient of one task of a group; the other heads' are zeros, and dropped."""
+    grads, terms = program(np.int32(index), *arguments)
+    own = {name: head for name, head in grads.get("heads", {}).items() if name == task}
+    return {**grads, "heads": own}, terms
 
 
 def task_gradient(
     model: MultitaskBert,
-    task: TaskConfig,
+    tasks: Sequence[TaskConfig],
     frozen: tuple[str, ...],
     regularizers: Regularizers,
+    index: Int[Array, ""],
     params: Params,
     teacher: Params | None,
     batch: Batch | FeatureBatch,
     key: PRNGKeyArray,
     step: Int[Array, ""],
 ) -> tuple[Params, Terms]:
-    """Gradient of a task's objective by the encoder and the task's own head, less what is frozen; and its terms."""
-    concerned = {"encoder": params["encoder"], "heads": {task.name: params["heads"][task.name]}}
+    """Gradient of a task's objective by the encoder and its group's heads, less what is frozen; and its terms."""
+    concerned = {"encoder": params["encoder"], "heads": {task.name: params["heads"][task.name] for task in tasks}}
     fixed, trainable = trees.split(concerned, frozen)
-    key = jax.random.fold_in(jax.random.fold_in(key, step), zlib.crc32(task.name.encode()))
+    names = jnp.array([zlib.crc32(task.name.encode()) for task in tasks], jnp.uint32)
+    key = jax.random.fold_in(jax.random.fold_in(key, step), names[index])
     whole_teacher = None if teacher is None else trees.merge(params, teacher)
 
     def objective(trainable: Params) -> tuple[Float[Array, ""], Terms]:
         merged = trees.merge(fixed, trainable)
-        return task_objective(model, task, regularizers, merged, whole_teacher, batch, key, step)
+        return task_objective(model, tasks, regularizers, merged, whole_teacher, batch, index, key, step)
 
     return jax.grad(objective, has_aux=True)(trainable)
 
@@ -206,11 +224,20 @@ def _keep_absent_heads(new: Tree, old: Tree, present: dict[str, Bool[Array, ""] 
 
 def make_eval_step(
     model: MultitaskBert,
-) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch output"]]:
-    """``(params, task, batch) → logits``, jitted, dropout off."""
-    return jax.jit(lambda params, task, batch: model.logits(params, task, batch), static_argnums=1)
+) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch width"]]:
+    """``(params, task, batch) → logits``, jitted once for all tasks of a group, dropout off.
+
+    The logits have the width of the group's widest head; what a narrower one lacks is zeros.
+    """
+    program = jax.jit(
+        lambda names, place, params, batch: model.logits(params, One(names, place), batch), static_argnums=0
+    )
+    places = {name: (names, np.int32(place)) for names in model.groups() for place, name in enumerate(names)}
+    return lambda params, task, batch: program(*places[task], params, batch)
 
 
 def make_feature_step(model: MultitaskBert) -> Callable[[Params, str, Any], Float[Array, "batch hidden"]]:
-    """``(params, task, batch) → what the task's head reads``, jitted, dropout off."""
-    return jax.jit(lambda params, task, batch: model.features(params, task, batch), static_argnums=1)
+    """``(params, task, batch) → what the task's head reads``, jitted once for all tasks of a group, dropout off."""
+    program = jax.jit(lambda task, params, batch: model.features(params, task, batch), static_argnums=0)
+    first = {name: names[0] for names in model.groups() for name in names}
+    return lambda params, task, batch: program(first[task], params, batch)

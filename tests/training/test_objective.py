@@ -53,13 +53,14 @@ class Bench:
     ) -> tuple[float, Terms]:
         regularizers = Regularizers(smart, proximal or ProximalConfig(), 0, steps)
         spec = dataclasses.replace(self.setup.tasks[task], **changes)
-        arguments = (self.params, teacher, self.batches[task] if batch is None else batch, KEY, jnp.asarray(step))
+        batch = self.batches[task] if batch is None else batch
+        arguments = (self.params, teacher, batch, np.int32(0), KEY, jnp.asarray(step))
         total, terms = jitted(self.model, spec, regularizers)(*arguments)
         return float(total), terms
 
 
 def jitted(model: MultitaskBert, task: TaskConfig, regularizers: Regularizers) -> Callable[..., Any]:
-    return jax.jit(lambda *arguments: task_objective(model, task, regularizers, *arguments))
+    return jax.jit(lambda *arguments: task_objective(model, [task], regularizers, *arguments))
 
 
 @pytest.fixture
