@@ -1,5 +1,6 @@
 # make demo      install, fetch a small real encoder, train three tasks on the bundled corpus
 # make test      install with development tools, run the tests
+# make test-all  the same and the tests that take minutes
 # make check     lint, types, import floors
 # make parity    the tests against PyTorch's implementations and the real encoder
 PYTHON ?= python3
@@ -8,13 +9,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := weights/minilm/model.safetensors
 
-.PHONY: demo test check parity weights clean
+.PHONY: demo test test-all check parity weights clean
 
 demo: $(VENV)/installed $(MODEL)
 	$(BIN)/mtbert train configs/demo.toml --overwrite
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,7 +1,11 @@
-"""The configs that are shipped: all are sound, the study's rows change what they say, and each trains."""
+"""The configs that are shipped: all are sound, the study's rows change what they say, and each trains.
+
+Training the rows for bert-base takes minutes and compiles little that their MiniLM twins do not: `make test-all` does.
+"""
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -16,6 +20,7 @@ from mtbert_jax.schema import difference, to_dict
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics
+from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task
 from tests.training.test_fit import Quiet
 
@@ -37,8 +42,15 @@ ROWS = {
 LENGTH = 12
 
 
-def named(paths: list[Path]) -> list:
-    return [pytest.param(path, id=path.relative_to(CONFIGS).as_posix()) for path in paths]
+def named(paths: list[Path], slow: Callable[[Path], bool] = lambda path: False) -> list:
+    return [
+        pytest.param(path, id=path.relative_to(CONFIGS).as_posix(), marks=[pytest.mark.slow] if slow(path) else [])
+        for path in paths
+    ]
+
+
+def on_bert_base(path: Path) -> bool:
+    return "bert-base" in load_config(path).encoder
 
 
 def small(path: Path, encoder: Path, folder: Path, cache: Path) -> Config:
@@ -120,7 +132,16 @@ def test_heads_start_on_kept_features_and_without_smart_on_any_row(path: Path) -
     assert (full.freeze, full.cache_features, full.lr, full.smart.weight) == ((), False, config.lr, 0.02)
 
 
-@pytest.mark.parametrize("path", named(STUDY))
+@pytest.mark.parametrize("path", named([path for path in STUDY if on_bert_base(path)]))
+def test_the_chains_of_every_row_for_bert_base_fit_the_model(
+    path: Path, small_encoder_dir: Path, tmp_path: Path, cache: Path
+) -> None:
+    setup = Setup.load(small(path, small_encoder_dir, tmp_path, cache), small_encoder_dir)
+    heads, full = setup.plans(setup.datasets("dev"))
+    assert [len(plan.batches.names(0)) for plan in (heads, full)] == [3 if "pcgrad" in path.stem else 1] * 2
+
+
+@pytest.mark.parametrize("path", named(STUDY, slow=on_bert_base))
 def test_every_row_of_the_study_trains(path: Path, small_encoder_dir: Path, tmp_path: Path, cache: Path) -> None:
     config = small(path, small_encoder_dir, tmp_path / "run", cache)
     records = read_metrics(check_run(config).metrics)
