@@ -118,7 +118,7 @@ class Setup:
         """The lengths that a task's batches are padded to.
 
         The last is the task's own limit: it stands in place of the next longer length of the config, and nothing is
-        padded beyond what the task can have.
+        padded beyond what the task can have. A limit that no other task has costs one more program at most.
         """
         return ladder(self.config.lengths, self.config.token_limit(self.tasks[task]))
 
