@@ -78,6 +78,17 @@ def test_a_file_that_is_reached_twice_counts_where_it_is_reached_first(folder: P
     ]  # fmt: skip
 
 
+def test_a_file_that_is_reached_often_is_followed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(9):
+        write(folder / f"{number}.toml", f'include = ["{number + 1}.toml", "{number + 1}.toml"]\n')
+    write(folder / "9.toml", "lr = 1.0\n")
+    reads: list[Path] = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read(path))
+    assert load_config(folder / "0.toml").lr == 1.0
+    assert len(reads) < 20  # and not the 2**10 ways that lead there
+
+
 def test_tables_merge_key_by_key(folder: Path) -> None:
     write(folder / "base.toml", "[head]\nhidden_layers = 2\ndropout = 0.3\n[smart]\nweight = 1.0\nsteps = 3\n")
     text = 'include = "base.toml"\n[head]\ndropout = 0.1\n[smart]\npreset = "paper"\n[proximal]\nweight = 0.5\n'

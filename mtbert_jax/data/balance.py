@@ -48,6 +48,6 @@ def loss_weights(task: TaskConfig, labels: Labels) -> Labels:
     if not task.loss_balance:
         return np.ones(len(labels), np.float32)
     counts = epoch_counts(labels, task.sampling_balance)
-    weights = (counts.sum() / (len(counts) * counts)) ** task.loss_balance
-    weights /= np.average(weights, weights=counts)
+    weights = counts.astype(np.float64) ** -task.loss_balance
+    weights /= np.average(weights, weights=counts)  # n and k would cancel here
     return weights[np.unique(labels, return_inverse=True)[1]].astype(np.float32)
