@@ -81,7 +81,7 @@ def _restore(setup: Setup, plans: list[Plan], checkpoints: Checkpoints) -> tuple
     for step, progress in checkpoints.sound_steps():
         restored = checkpoints.try_restore(step, abstract_state(setup, plans[progress.stage]))
         if restored is not None:
-            return restored, progress
+            return restored.placed(), progress
     return None, Progress()
 
 
@@ -118,7 +118,7 @@ class Loop:
         """The state at a stage's first step, with a fresh optimizer."""
         self.progress = Progress(stage=plan.number, stage_start=step, best=self.progress.best)
         key, with_teacher = jax.random.key(self.setup.config.seed), self.setup.has_teacher(plan.stage)
-        return TrainState.create(params, plan.tx, key, plan.frozen, step, with_teacher)
+        return TrainState.create(params, plan.tx, key, plan.frozen, step, with_teacher).placed()
 
     def run(self, plan: Plan, state: TrainState) -> TrainState:
         """Runs one stage from where `state` stands to its end."""

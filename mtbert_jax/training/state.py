@@ -43,6 +43,13 @@ class TrainState(NamedTuple):
         teacher = jax.tree.map(jnp.copy, trainable) if with_teacher else None  # a copy: states are donated
         return cls(jnp.asarray(step, jnp.int32), params, jax.jit(tx.init)(trainable), teacher, key)
 
+    def placed(self) -> "TrainState":
+        """The same state, its arrays assigned to the device they lie on.
+
+        Fresh arrays are assigned to none and restored ones are: JAX would compile every program for either.
+        """
+        return jax.device_put(self, jax.devices()[0])
+
     def teacher_params(self) -> Params:
         """The whole tree as the teacher has it; the parameters themselves where there is no teacher."""
         return self.params if self.teacher is None else trees.merge(self.params, self.teacher)
