@@ -49,7 +49,9 @@ def largest_difference(a: Any, b: Any) -> float:
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(np.asarray(x) - np.asarray(y)).max()), a, b)))
 
 
-@pytest.mark.parametrize("proximal", [MOMENTUM, VANILLA], ids=["momentum", "vanilla"])
+@pytest.mark.parametrize(
+    "proximal", [pytest.param(MOMENTUM, id="momentum"), pytest.param(VANILLA, id="vanilla", marks=pytest.mark.slow)]
+)
 def test_resume_with_smart_and_a_teacher_is_exact_to_the_bit(
     config: Config, tmp_path: Path, proximal: ProximalConfig
 ) -> None:
@@ -85,6 +87,7 @@ def test_smart_and_the_proximal_term_change_what_is_learnt(config: Config, tmp_p
         assert largest_difference(state.params, plain.params) > 1e-6, name
 
 
+@pytest.mark.slow
 def test_the_teacher_follows_the_students_checkpoints(config: Config, tmp_path: Path) -> None:
     """Its recursion, from the parameters that a run saved after every step."""
     config = dataclasses.replace(config, steps=4, proximal=MOMENTUM)
@@ -125,8 +128,7 @@ def test_the_teacher_lacks_what_is_frozen_and_takes_it_from_the_student(config: 
     jax.tree.map(np.testing.assert_array_equal, model.params["encoder"]["embeddings"], embeddings)
 
 
-@pytest.mark.parametrize("order", ["round_robin", "sequential"])
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize(("order", "pooling"), [("round_robin", "mean"), ("sequential", "cls")])
 def test_kept_features_train_the_heads_as_the_encoder_itself_would(
     config: Config, tmp_path: Path, order: Any, pooling: Any
 ) -> None:
