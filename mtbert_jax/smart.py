@@ -68,8 +68,10 @@ class Comparison(NamedTuple):
     one_sided: Callable[[Logits, Logits], Float[Array, " batch"]]
 
     @classmethod
-    def of(cls, kind: Kind) -> "Comparison":
-        """The comparison of tasks of `kind`."""
+    def of(cls, kind: "Kind | Comparison") -> "Comparison":
+        """The comparison of tasks of `kind`; one that is given as such stays as it is."""
+        if isinstance(kind, Comparison):
+            return kind
         return cls(partial(divergence, kind), partial(one_sided_divergence, kind))
 
 
@@ -113,7 +115,7 @@ def smoothness_loss(
     preset = resolve(config)
     clean = logits_fn(embeddings) if clean_logits is None else clean_logits
     weights = jnp.ones(clean.shape[0]) if weights is None else weights
-    compare = Comparison.of(kind) if isinstance(kind, str) else kind
+    compare = Comparison.of(kind)
     noise = adversarial_noise(logits_fn, clean, embeddings, mask, key, config, compare, weights)
     perturbed = logits_fn(embeddings.astype(jnp.float32) + noise)
     losses = compare.symmetric(perturbed, clean, preset.detach)
@@ -227,8 +229,7 @@ def proximal_loss(
     kind: Kind | Comparison, logits: Logits, teacher_logits: Logits, weights: Float[Array, " batch"]
 ) -> Float[Array, ""]:
     """D_Breg of a batch (equation 3): mean ℓ_s between the outputs of θ and of the teacher, which is a constant."""
-    compare = Comparison.of(kind) if isinstance(kind, str) else kind
-    return mean_loss(compare.symmetric(logits, jax.lax.stop_gradient(teacher_logits), False), weights)
+    return mean_loss(Comparison.of(kind).symmetric(logits, jax.lax.stop_gradient(teacher_logits), False), weights)
 
 
 def update_teacher(
