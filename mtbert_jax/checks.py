@@ -25,11 +25,12 @@ def check_config(config: Config) -> None:
         raise InputError(f"task names must differ, got {', '.join(names)}")
     if config.max_length < 3:
         raise InputError(f"max_length = {config.max_length}: an example needs at least 3 tokens")
-    if not config.lengths or min(config.lengths) < 1:
-        raise InputError("lengths: give one or more positive numbers, such as [32, 64, 128]")
+    if min(config.lengths, default=1) < 1:
+        raise InputError("lengths: give positive numbers, such as [32, 64, 128], or none to fit them to the data")
     if config.encoder_dropout is not None and not 0 <= config.encoder_dropout < 1:
         raise InputError(f"encoder_dropout = {config.encoder_dropout}: must be at least 0 and below 1")
     for name, least in (
+        ("max_shapes", 1),
         ("eval_batch_size", 1),
         ("log_every_steps", 1),
         ("eval_every_steps", 0),

@@ -18,7 +18,7 @@ from rich.table import Table
 from mtbert_jax.ablation import plan, run
 from mtbert_jax.commands import Evaluate, Predict, Train, parse, parse_ablate, parse_train
 from mtbert_jax.config import Config
-from mtbert_jax.host import keep_freed_memory
+from mtbert_jax.host import keep_compiled_programs, keep_freed_memory
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.report.tables import terminal
 from mtbert_jax.schema import nearest
@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE, end="")
         return 0 if argv else 2
     keep_freed_memory()
+    keep_compiled_programs()
     command = COMMANDS.get(argv[0])
     try:
         if command is None:

@@ -183,8 +183,10 @@ class Config:
     """Folder that the tasks' files are relative to."""
     max_length: int = 256
     """Tokens after which an example is cut off."""
-    lengths: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 256, 512)
-    """Batches are padded to one of these lengths, or to `max_length`: each is compiled once."""
+    max_shapes: int = 8
+    """Batches are padded to one of so many lengths, chosen to fit the data; each is compiled once."""
+    lengths: tuple[int, ...] = ()
+    """The lengths themselves, in place of those that `max_shapes` finds; `max_length` is always one of them."""
     bad_rows: Literal["error", "skip"] = "error"
     """A row that cannot be read stops the run, or is counted and left out."""
     cache_dir: str = ""

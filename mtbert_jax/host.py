@@ -26,6 +26,29 @@ def keep_freed_memory() -> None:
         mallopt(option, value)
 
 
+def user_cache(kind: str) -> Path:
+    """``mtbert_jax/<kind>`` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtbert_jax" / kind
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, so that the next run does not compile them again.
+
+    A folder that JAX was given, as by ``JAX_COMPILATION_CACHE_DIR``, stays; ``JAX_ENABLE_COMPILATION_CACHE=0`` turns
+    caching off. Where nothing can be written nothing is kept.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    folder = user_cache("programs")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up, too
+
+
 def peak_memory() -> int:
     """The most memory in use at once so far, in bytes: the device's, where it counts, or else this process's.
 

@@ -118,11 +118,11 @@ class MultitaskModel:
         return self.describe(task, logits)
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
-        """Logits of a dataset, in its order."""
+        """Logits of texts of one's own, in their order."""
         step = self._eval_step  # type: ignore[attr-defined]
         size = self.setup.config.eval_batch_size
         width = self.setup.tasks[task].num_outputs
-        return over_split(step, self.params, task, dataset, size, self.setup.lengths(task), width)
+        return over_split(step, self.params, task, dataset, size, self.setup.fixed_lengths(task), width)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from mtbert_jax.config import Kind
 from mtbert_jax.metrics import means
@@ -44,6 +43,8 @@ def bootstrap(tasks: Mapping[str, Judged]) -> dict[str, Interval]:
     Returns:
         Intervals by task, and under `average` and `plain_average`; NaN where a metric is undefined in some resample.
     """
+    from scipy import stats  # here, since it takes longer to import than the rest of this package
+
     kinds = [task.kind for task in tasks.values()]
 
     def statistic(*chosen: np.ndarray, axis: int) -> np.ndarray:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from mtbert_jax.config import Kind
 
@@ -35,6 +34,8 @@ def task_metrics(
     0.6666666666666666
     """
     if kind == "regression":
+        from scipy import stats  # here, since it takes longer to import than the rest of this package
+
         return {"pearson": pearson(predicted, labels), "spearman": pearson(*map(stats.rankdata, (predicted, labels)))}
     classes = np.array([1.0]) if kind == "binary" else np.union1d(predicted, labels)
     scores = [f1(predicted == c, labels == c) for c in classes]

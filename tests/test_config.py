@@ -123,7 +123,7 @@ def test_a_sound_config_is_not_refused(config: Config) -> None:
         ({"tasks": ()}, "the config has no [[tasks]]"),
         ({"tasks": (SST, SST)}, "task names must differ, got sst, sst"),
         ({"max_length": 2}, "max_length = 2: "),
-        ({"lengths": ()}, "lengths: "),
+        ({"max_shapes": 0}, "max_shapes = 0: "),
         ({"lengths": (16, 0)}, "lengths: "),
         ({"encoder_dropout": 1.0}, "encoder_dropout = 1.0: "),
         ({"encoder_dropout": -0.1}, "encoder_dropout = -0.1: "),

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtbert_jax.host import machine, peak_memory, write_whole
+from mtbert_jax.host import machine, peak_memory, user_cache, write_whole
 
 MIB = 2**20
 
@@ -64,3 +64,42 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypat
     assert path.read_text(encoding="utf-8") == "old ±"
     write_whole(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_caches_lie_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache("programs") == tmp_path / "mtbert_jax" / "programs"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert user_cache("programs") == tmp_path / "home" / ".cache" / "mtbert_jax" / "programs"
+
+
+KEEP = """
+import jax
+from mtbert_jax.host import keep_compiled_programs
+
+keep_compiled_programs()
+print(jax.config.jax_compilation_cache_dir)
+jax.jit(lambda x: x + 1)(1.0).block_until_ready()
+"""
+
+
+def kept(**env: str) -> str:
+    names = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", KEEP], env=inherited | env, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    return done.stdout.strip()
+
+
+def test_compiled_programs_are_kept_where_the_user_or_jax_says(tmp_path: Path) -> None:
+    assert kept(XDG_CACHE_HOME=str(tmp_path)) == str(tmp_path / "mtbert_jax" / "programs")
+    assert list((tmp_path / "mtbert_jax" / "programs").glob("jit__lambda*-cache"))
+    own = str(tmp_path / "own")
+    assert kept(XDG_CACHE_HOME=str(tmp_path / "other"), JAX_COMPILATION_CACHE_DIR=own) == own
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert kept(XDG_CACHE_HOME=str(tmp_path / "file")) == "None"

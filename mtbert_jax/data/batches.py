@@ -24,15 +24,6 @@ ANNEALING = 0.8
 """How far `annealed` sampling moves towards equal shares by the last epoch (Stickland and Murray 2019, section 4.1)."""
 
 
-def ladder(lengths: tuple[int, ...], max_length: int) -> np.ndarray:
-    """The lengths that batches are padded to: those of `lengths` below `max_length`, and `max_length`.
-
-    >>> ladder((64, 16, 32, 512), 100).tolist()
-    [16, 32, 64, 100]
-    """
-    return np.array([*sorted({length for length in lengths if length < max_length}), max_length])
-
-
 def make_batch(
     tokens: Tokens,
     labels: Float[np.ndarray, " example"],

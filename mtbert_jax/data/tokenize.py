@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from mtbert_jax.host import user_cache
 from mtbert_jax.types import InputError
 
 
@@ -92,11 +92,6 @@ def _lower_case(directory: Path) -> bool:
         raise InputError(f"{path} is not a JSON object: {error}") from None
 
 
-def default_cache_dir() -> Path:
-    """``mtbert_jax/tokens`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtbert_jax" / "tokens"
-
-
 def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
     """Encodes ``[CLS] a [SEP]`` or ``[CLS] a [SEP] b [SEP]``; the longer text is cut first.
 
@@ -127,7 +122,7 @@ def encode_cached(
         for part in text:
             data = part.encode()
             digest.update(b"%d %d:" % (len(text), len(data)) + data)
-    path = Path(cache_dir or default_cache_dir()) / f"{digest.hexdigest()}.npz"
+    path = Path(cache_dir or user_cache("tokens")) / f"{digest.hexdigest()}.npz"
     cached = _load(path, len(texts))
     if cached is not None:
         return cached

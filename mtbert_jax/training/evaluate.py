@@ -36,23 +36,26 @@ def over_split(
     return outputs
 
 
-def with_features(setup: Setup, params: Params, datasets: dict[str, Dataset]) -> dict[str, Dataset]:
-    """The datasets with what the encoder says of every example, dropout off: one forward pass over each."""
+def with_features(setup: Setup, params: Params, *splits: dict[str, Dataset]) -> list[dict[str, Dataset]]:
+    """The splits with what the encoder says of every example, dropout off: one forward pass over each."""
     step = make_feature_step(setup.model)
-    size, width = setup.config.eval_batch_size, setup.bert.hidden_size
-    return {
-        name: data._replace(features=over_split(step, params, name, data, size, setup.lengths(name), width))
-        for name, data in datasets.items()
-    }
+    size, width, lengths = setup.config.eval_batch_size, setup.bert.hidden_size, setup.lengths(*splits)
+    return [
+        {
+            name: data._replace(features=over_split(step, params, name, data, size, lengths[name], width))
+            for name, data in split.items()
+        }
+        for split in splits
+    ]
 
 
 def evaluate_all(
     setup: Setup, eval_step: EvalStep, params: Params, datasets: dict[str, Dataset]
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "example output"]]]:
     """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits."""
-    size = setup.config.eval_batch_size
+    size, lengths = setup.config.eval_batch_size, setup.lengths(datasets)
     logits = {
-        name: over_split(eval_step, params, name, data, size, setup.lengths(name), setup.tasks[name].num_outputs)
+        name: over_split(eval_step, params, name, data, size, lengths[name], setup.tasks[name].num_outputs)
         for name, data in datasets.items()
     }
     labelled = {name: values for name, values in logits.items() if datasets[name].labelled}

@@ -171,8 +171,7 @@ class Loop:
     def cache_features(self, batches: TrainBatches, params: Params) -> tuple[TrainBatches, dict[str, Dataset]]:
         """Batches and dev splits of what the encoder says of every example, since it will not change."""
         since = time.monotonic()
-        train = with_features(self.setup, params, self.train)
-        dev = with_features(self.setup, params, self.dev)
+        train, dev = with_features(self.setup, params, self.train, self.dev)
         examples = sum(len(data.ids) for data in (*train.values(), *dev.values()))
         self.display.say(f"features of {examples} examples kept ({time.monotonic() - since:.0f} s)")
         return batches.with_features({name: data.features for name, data in train.items()}), dev  # type: ignore[misc]

@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from mtbert_jax import trees
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig
 from mtbert_jax.data.balance import loss_weights
-from mtbert_jax.data.batches import TaskBatches, TrainBatches, ladder
+from mtbert_jax.data.batches import TaskBatches, TrainBatches
 from mtbert_jax.data.dataset import Dataset, load_dataset
+from mtbert_jax.data.ladder import STANDARD, Ladder, fit_ladder, ladder
 from mtbert_jax.data.readers import Split
 from mtbert_jax.data.tokenize import load_tokenizer
 from mtbert_jax.nn.bert import BertConfig
@@ -114,13 +115,28 @@ class Setup:
         """The tasks by name."""
         return {task.name: task for task in self.config.resolved_tasks()}
 
-    def lengths(self, task: str) -> np.ndarray:
-        """The lengths that a task's batches are padded to.
+    def lengths(self, *splits: dict[str, Dataset], alike: bool = False) -> dict[str, Ladder]:
+        """The lengths that each task's batches are padded to: the config's, or those that fit these datasets.
 
-        The last is the task's own limit: it stands in place of the next longer length of the config, and nothing is
-        padded beyond what the task can have. A limit that no other task has costs one more program at most.
+        Args:
+            splits: One or more splits, by task; all share fitted lengths, since they share programs.
+            alike: Every task counts the same, however many examples it has, as when each is in every step.
         """
-        return ladder(self.config.lengths, self.config.token_limit(self.tasks[task]))
+        if self.config.lengths:
+            return {name: self.fixed_lengths(name) for split in splits for name in split}
+        counts = np.zeros(1 + max(self.config.token_limit(task) for task in self.config.tasks))
+        for data in (data for split in splits for data in split.values()):
+            counts += np.bincount(data.tokens.lengths, minlength=len(counts)) / (len(data.ids) if alike else 1)
+        fitted = fit_ladder(counts, self.config.max_shapes, len(counts) - 1)
+        return {name: fitted for split in splits for name in split}
+
+    def fixed_lengths(self, task: str) -> Ladder:
+        """Lengths for texts of a task that are not known beforehand: the config's, or else usual ones.
+
+        The last is the task's own limit: it stands in place of the next longer length, and nothing is padded beyond
+        what the task can have. A limit that no other task has costs one more program at most.
+        """
+        return ladder(self.config.lengths or STANDARD, self.config.token_limit(self.tasks[task]))
 
     def datasets(self, split: Split) -> dict[str, Dataset]:
         """One split of every task that has a file for it."""
@@ -160,6 +176,7 @@ class Setup:
         """The batches of stage `number`."""
         seed = (self.config.seed, number)
         default = stage.batch_size or self.config.batch_size
+        lengths = self.lengths(train, alike=stage.order == "round_robin")
         streams = {}
         for name, data in train.items():
             task = self.tasks[name]
@@ -168,7 +185,7 @@ class Setup:
                 data.tokens,
                 data.labels,
                 task.batch_size or default,
-                self.lengths(name),
+                lengths[name],
                 seed,
                 weights=loss_weights(task, data.labels),
                 sampling_balance=task.sampling_balance,

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtbert_jax.config import Order
-from mtbert_jax.data.batches import TaskBatches, TrainBatches, evaluation_batches, ladder, make_batch
+from mtbert_jax.data.batches import TaskBatches, TrainBatches, evaluation_batches, make_batch
+from mtbert_jax.data.ladder import ladder
 from mtbert_jax.data.tokenize import Tokens
 
 ORDERS: list[Order] = ["sequential", "round_robin", "proportional", "annealed"]
@@ -51,14 +52,6 @@ def shares(batches: TrainBatches, first: int, last: int) -> list[float]:
 
 def epoch_rows(task: TaskBatches, epoch: int) -> list[list[int]]:
     return [task.rows(index)[0].tolist() for index in range(epoch * task.per_epoch, (epoch + 1) * task.per_epoch)]
-
-
-@pytest.mark.parametrize(
-    ("lengths", "max_length", "expected"),
-    [((64, 16, 32, 512), 100, [16, 32, 64, 100]), ((16, 16), 16, [16]), ((512,), 3, [3]), ((8, 16), 20, [8, 16, 20])],
-)
-def test_the_ladder_ends_at_max_length(lengths: tuple[int, ...], max_length: int, expected: list[int]) -> None:
-    assert ladder(lengths, max_length).tolist() == expected
 
 
 def test_a_batch_holds_ids_mask_types_labels_and_weights() -> None:

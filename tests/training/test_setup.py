@@ -9,6 +9,7 @@ import pytest
 
 from mtbert_jax.config import Config, StageConfig
 from mtbert_jax.data.balance import epoch_counts, loss_weights
+from mtbert_jax.data.ladder import fit_ladder
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.losses import mean_loss, probabilities, task_loss
 from mtbert_jax.pretrained import load_pretrained
@@ -32,9 +33,24 @@ def limited(config: Config) -> Config:
 
 def test_each_task_has_the_lengths_below_its_own_limit_and_the_limit(limited: Config) -> None:
     setup = Setup.load(limited, Path(limited.encoder))
-    assert setup.lengths("sst").tolist() == [8, 10]
-    assert setup.lengths("para").tolist() == [8, 24, 30]
-    assert setup.lengths("sts").tolist() == [8, 24, 40, 60]
+    lengths = {name: ladder.tolist() for name, ladder in setup.lengths(setup.datasets("train")).items()}
+    assert lengths == {"sst": [8, 10], "para": [8, 24, 30], "sts": [8, 24, 40, 60]}
+
+
+def test_without_lengths_all_tasks_share_those_that_fit_their_examples(limited: Config) -> None:
+    setup = Setup.load(dataclasses.replace(limited, lengths=(), max_shapes=3), Path(limited.encoder))
+    train = setup.datasets("train")
+    plain, alike = setup.lengths(train), setup.lengths(train, alike=True)
+    assert len(set(map(tuple, plain.values()))) == len(set(map(tuple, alike.values()))) == 1
+    counts = np.bincount(np.concatenate([data.tokens.lengths for data in train.values()]))
+    assert plain["sst"].tolist() == fit_ladder(counts, 3, 60).tolist()
+    assert plain["sst"][-1] == alike["sst"][-1] == 40  # the longest has 33
+    shares = sum(np.bincount(data.tokens.lengths, minlength=61) / len(data.ids) for data in train.values())
+    assert alike["sst"].tolist() == fit_ladder(shares, 3, 60).tolist()
+    round_robin = setup.batches(0, limited.resolved_stages()[0], train).tasks["sst"].lengths
+    assert round_robin.tolist() == alike["sst"].tolist()
+    assert setup.lengths(train, setup.datasets("dev"))["sts"][-1] >= plain["sts"][-1]
+    assert setup.fixed_lengths("sts").tolist() == [16, 24, 32, 48, 60]
 
 
 def test_batches_of_a_short_task_are_padded_no_further_than_its_limit(limited: Config) -> None:
@@ -62,7 +78,7 @@ def test_a_tasks_limit_beyond_the_encoders_positions_is_refused(config: Config) 
 def test_the_runs_limit_may_be_beyond_the_encoders_where_no_task_goes_by_it(config: Config) -> None:
     for task in config.tasks:
         config = replace_task(config, task.name, max_length=20)
-    assert Setup.load(dataclasses.replace(config, max_length=512), Path(config.encoder)).lengths("sst")[-1] == 20
+    assert Setup.load(dataclasses.replace(config, max_length=512), Path(config.encoder)).fixed_lengths("sst")[-1] == 20
 
 
 def test_own_text_is_cut_off_where_the_tasks_examples_are(limited: Config, tmp_path: Path) -> None:
