@@ -3,13 +3,14 @@
 # make test-all  the same and the tests that take minutes
 # make check     lint, types, import floors
 # make parity    the tests against PyTorch's implementations and the real encoder
+# make bench     our step and epoch beside PyTorch's: DATA=path/to/cs224n for the real files, PCGRAD=path/to/Pytorch-PCGrad
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := weights/minilm/model.safetensors
 
-.PHONY: demo test test-all check parity weights clean
+.PHONY: demo test test-all check parity bench weights clean
 
 demo: $(VENV)/installed $(MODEL)
 	$(BIN)/mtbert train configs/demo.toml --overwrite
@@ -28,6 +29,12 @@ check: $(VENV)/installed-dev
 
 parity: $(VENV)/installed-parity $(MODEL)
 	$(BIN)/python -m pytest -rs tests/parity
+
+DATA ?= examples/data
+PCGRAD ?= .
+bench: $(VENV)/installed-parity $(MODEL)
+	PYTHONPATH=$(PCGRAD) $(BIN)/python benchmarks/step.py --out benchmarks/results/step.json
+	PYTHONPATH=$(PCGRAD) $(BIN)/python benchmarks/epoch.py --data-dir $(DATA) --out benchmarks/results/epoch.json
 
 weights: $(MODEL)
 

@@ -47,7 +47,11 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=NEEDS, default=list(NEEDS))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--render", type=Path, help="print the table of a result instead")
     given = parser.parse_args()
+    if given.render:
+        print(render(json.loads(given.render.read_text(encoding="utf-8"))))
+        return
     sides = [side for side in given.sides if all(map(importlib.util.find_spec, NEEDS[side]))]
     for side in given.sides:
         if side not in sides:
@@ -56,7 +60,7 @@ def main() -> None:
     spec = {"sizes": SIZES[given.model], "length": given.length, "batch": given.batch, "pooling": given.pooling}
     spec["compute_dtype"] = given.compute_dtype
     rows = [row for method in given.methods for row in measure(method, sides, spec, given.rounds)]
-    settings = {name: value for name, value in vars(given).items() if name != "out"}
+    settings = {name: value for name, value in vars(given).items() if name not in ("out", "render")}
     document = {"machine": machine(), "settings": settings, "rows": rows}
     print(render(document))
     if given.out:
@@ -98,7 +102,7 @@ def render(document: dict[str, Any]) -> str:
     for row in document["rows"]:
         cells = [row["method"], row["side"], f"{row['median_seconds']:.3f}"]
         cells += [_range(row.get("over_jax")), _range(row.get("over_plain"))]
-        cells += [f"{row['first_step_seconds']:.1f}", f"{row['peak_memory_bytes'] / 1e9:.2f}"]
+        cells += [f"{row['first_steps_seconds']:.1f}", f"{row['peak_memory_bytes'] / 1e9:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,9 +1,10 @@
-"""Our step, as a worker of step.py: synthetic tokens, random weights, dropout on."""
+"""Our step, as a worker of step.py and epoch.py: random weights, dropout on, synthetic tokens or given batches."""
 
+import itertools
 import json
-import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim import pcgrad, sum_tasks
 from mtbert_jax.training.objective import Regularizers
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import make_train_step
+from mtbert_jax.training.step import make_eval_step, make_train_step
 from mtbert_jax.types import Batch
 
 
@@ -33,38 +34,72 @@ def main(spec: dict[str, Any]) -> None:
         TaskConfig("sts", "regression", head=head),
     )
     model = MultitaskBert.build(bert, tasks, spec["compute_dtype"])
-    batches = {task.name: synthetic(number, spec["batch"], spec["length"]) for number, task in enumerate(tasks)}
+    if "batches" in spec:
+        steps = load_steps(Path(spec["batches"]))
+    else:
+        steps = [{task.name: synthetic(number, spec["batch"], spec["length"]) for number, task in enumerate(tasks)}]
     params = jax.jit(
         lambda key: {
-            "encoder": model.encoder.init(key, batches["sst"].input_ids)["params"],
+            "encoder": model.encoder.init(key, np.ones((1, 1), np.int32))["params"],
             "heads": model.init_heads(key),
         }
     )(jax.random.key(0))
+    if spec["method"] == "evaluate":
+        evaluate(model, params, [batch for step in steps for batch in step.items()])
+        return
     surgery = pcgrad() if "pcgrad" in spec["method"] else sum_tasks()
     tx = optax.chain(surgery, optax.adamw(1e-5))
     smart = SmartConfig(weight=0.02 if "smart" in spec["method"] else 0.0)
     train_step = make_train_step(model, {task.name: task for task in tasks}, tx, (), Regularizers(smart))
-    state = TrainState.create(params, tx, jax.random.key(0))
-
-    arguments = (np.int32(0), state.params, None, batches["sst"], state.key, state.step)
-    lowered = train_step.programs[0].lower(*arguments)  # type: ignore[attr-defined]
-    flops = lowered.compile().cost_analysis()["flops"]
-    box = [state]
-    since = time.perf_counter()
-    box[0], metrics = train_step(box[0], batches)
-    jax.block_until_ready(box[0])
-    compiled = time.perf_counter() - since
+    box = [TrainState.create(params, tx, jax.random.key(0)).placed()]
+    del params
+    turn = itertools.cycle(steps)
 
     def step() -> None:
         nonlocal metrics
-        box[0], metrics = train_step(box[0], batches)
+        box[0], metrics = train_step(box[0], next(turn))
         jax.block_until_ready(box[0])
 
     def last() -> dict[str, Any]:
-        return {"losses": {name: float(value) for name, value in metrics.losses.items()}}
+        losses = {name: float(value) for name, value in metrics.losses.items()}
+        return {"losses": losses, "compiled_shapes": train_step.compiled_shapes, "flops_of_a_task": flops()}
 
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    serve({"first_step_seconds": compiled, "flops_of_a_task": flops, "memory_bytes": start}, step, last)
+    def flops() -> float:
+        task, batch = next(iter(steps[0].items()))
+        del task
+        arguments = (np.int32(0), box[0].params, None, batch, box[0].key, box[0].step)
+        return float(train_step.programs[0].lower(*arguments).compile().cost_analysis()["flops"])  # type: ignore[attr-defined]
+
+    metrics: Any = None
+    since = time.perf_counter()
+    for _ in steps:
+        step()
+    serve({"first_steps_seconds": time.perf_counter() - since}, step, last)
+
+
+def evaluate(model: MultitaskBert, params: Any, batches: list[tuple[str, Batch]]) -> None:
+    """Scores a batch when told to."""
+    eval_step = make_eval_step(model)
+    turn = itertools.cycle(batches)
+
+    def step() -> None:
+        task, batch = next(turn)
+        np.asarray(eval_step(params, task, batch))
+
+    since = time.perf_counter()
+    for _ in batches:
+        step()
+    serve({"first_steps_seconds": time.perf_counter() - since}, step, dict)
+
+
+def load_steps(path: Path) -> list[dict[str, Batch]]:
+    """What epoch.py has stored."""
+    steps: dict[int, dict[str, dict[str, np.ndarray]]] = {}
+    with np.load(path) as arrays:
+        for name in arrays:
+            number, task, field = name.split("/")
+            steps.setdefault(int(number), {}).setdefault(task, {})[field] = arrays[name]
+    return [{task: Batch(**fields) for task, fields in steps[number].items()} for number in sorted(steps)]  # type: ignore[arg-type]
 
 
 def synthetic(seed: int, batch: int, length: int) -> Batch:

@@ -1,4 +1,4 @@
-"""What a user of PyTorch would run, as a worker of step.py.
+"""What a user of PyTorch would run, as a worker of step.py and epoch.py.
 
 Needs torch and transformers, and for `peer` also smart-pytorch and WeiChengTseng/Pytorch-PCGrad (its folder on
 PYTHONPATH).
@@ -8,19 +8,24 @@ PYTHONPATH).
 step of SMART that differentiates the noise alone, and the clean forward shared.
 """
 
+import itertools
 import json
 import random
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 from workers import serve
 
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Ids, mask, token types, labels."""
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sst": lambda logits, labels: F.cross_entropy(logits, labels.long()),
     "para": lambda logits, labels: F.binary_cross_entropy_with_logits(logits[:, 0], labels),
@@ -60,7 +65,7 @@ class Model(nn.Module):
         return self.heads[task]((states * shown).sum(1) / shown.sum(1))
 
 
-def peer_step(model: Model, method: str) -> Callable[[dict[str, tuple[Tensor, Tensor, Tensor]]], dict[str, float]]:
+def peer_step(model: Model, method: str) -> Callable[[dict[str, Inputs]], dict[str, float]]:
     """As the packages' READMEs say."""
     from pcgrad import PCGrad
     from smart_pytorch import SMARTLoss, kl_loss, sym_kl_loss
@@ -68,17 +73,17 @@ def peer_step(model: Model, method: str) -> Callable[[dict[str, tuple[Tensor, Te
     plain = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=1e-4)
     optimizer = PCGrad(plain)
 
-    def objective(task: str, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    def objective(task: str, ids: Tensor, mask: Tensor, types: Tensor, labels: Tensor) -> Tensor:
         if "smart" not in method:
-            return LOSSES[task](model(task, mask, input_ids=ids), labels)
-        embeddings = model.bert.embeddings(ids)
+            return LOSSES[task](model(task, mask, input_ids=ids, token_type_ids=types), labels)
+        embeddings = model.bert.embeddings(ids, types)
         evaluate = lambda x: model(task, mask, inputs_embeds=x)  # noqa: E731 - adds positions and types twice
         state = evaluate(embeddings)
         inner, outer = (kl_loss, sym_kl_loss) if task == "sst" else (F.mse_loss, F.mse_loss)
         smart = SMARTLoss(eval_fn=evaluate, loss_fn=inner, loss_last_fn=outer)
         return LOSSES[task](state, labels) + 0.02 * smart(embeddings, state)
 
-    def step(batches: dict[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
+    def step(batches: dict[str, Inputs]) -> dict[str, float]:
         losses = {task: objective(task, *batch) for task, batch in batches.items()}
         if "pcgrad" in method:
             optimizer.zero_grad()
@@ -88,23 +93,23 @@ def peer_step(model: Model, method: str) -> Callable[[dict[str, tuple[Tensor, Te
             plain.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
             plain.step()
-        return {task: float(loss) for task, loss in losses.items()}
+        return {task: float(loss.detach()) for task, loss in losses.items()}
 
     return step
 
 
-def tuned_step(model: Model, method: str) -> Callable[[dict[str, tuple[Tensor, Tensor, Tensor]]], dict[str, float]]:
+def tuned_step(model: Model, method: str) -> Callable[[dict[str, Inputs]], dict[str, float]]:
     """The stronger loop."""
     shared = [p for name, p in model.named_parameters() if name.startswith("bert.")]
     own = {task: list(model.heads[task].parameters()) for task in LOSSES}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=1e-4, fused=True)
 
-    def objective(task: str, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def objective(task: str, ids: Tensor, mask: Tensor, types: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if "smart" not in method:
-            loss = LOSSES[task](model(task, mask, input_ids=ids), labels)
+            loss = LOSSES[task](model(task, mask, input_ids=ids, token_type_ids=types), labels)
             return loss, loss
-        embeddings = model.bert.embeddings(ids)
-        extended = model.bert.get_extended_attention_mask(mask, ids.shape) if bool((mask == 0).any()) else None
+        embeddings = model.bert.embeddings(ids, types)
+        extended = mask[:, None, None, :].bool() if bool((mask == 0).any()) else None
         clean = model.encode(task, embeddings, extended, mask)
         target = clean.detach()
         noise = (1e-5 * torch.randn_like(embeddings)).requires_grad_()
@@ -116,15 +121,16 @@ def tuned_step(model: Model, method: str) -> Callable[[dict[str, tuple[Tensor, T
         loss = LOSSES[task](clean, labels)
         return loss, loss + 0.02 * symmetric(task, perturbed, clean).sum()
 
-    def step(batches: dict[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
+    def step(batches: dict[str, Inputs]) -> dict[str, float]:
         losses, grads = {}, []
+        optimizer.zero_grad(set_to_none=True)
         for task, batch in batches.items():
             loss, total = objective(task, *batch)
             found = torch.autograd.grad(total, shared + own[task], allow_unused=True)
             grads.append([g if g is not None else torch.zeros_like(p) for g, p in zip(found, shared, strict=False)])
             for parameter, gradient in zip(own[task], found[len(shared) :], strict=True):
                 parameter.grad = gradient
-            losses[task] = float(loss)
+            losses[task] = float(loss.detach())
         weights = pcgrad_weights(grads) if "pcgrad" in method else [1.0] * len(grads)
         for number, parameter in enumerate(shared):
             parameter.grad = sum(w * g[number] for w, g in zip(weights, grads, strict=True))
@@ -177,23 +183,56 @@ def two_classes(task: str, logits: Tensor) -> Tensor:
 def main(spec: dict[str, Any]) -> None:
     """Builds the model, then steps when told to."""
     torch.manual_seed(0)
-    model = Model(spec["sizes"], spec["pooling"]).train()
-    generator = torch.Generator().manual_seed(0)
-    shape = (spec["batch"], spec["length"])
-    labels = torch.arange(spec["batch"]).float() % 2
-    batches = {
-        task: (torch.randint(1000, 30000, shape, generator=generator), torch.ones(shape, dtype=torch.long), labels)
-        for task in LOSSES
-    }
-    take = {"peer": peer_step, "tuned": tuned_step}[spec["side"]](model, spec["method"])
+    model = Model(spec["sizes"], spec["pooling"])
+    steps = load_steps(spec["batches"]) if "batches" in spec else [synthetic(spec["batch"], spec["length"])]
+    turn = itertools.cycle(steps)
     losses: dict[str, float] = {}
+    if spec["method"] == "evaluate":
+        model.eval()
+        take = partial(evaluate, model)
+    else:
+        model.train()
+        take = {"peer": peer_step, "tuned": tuned_step}[spec["side"]](model, spec["method"])
 
     def step() -> None:
-        losses.update(take(batches))
+        losses.update(take(next(turn)))
 
     since = time.perf_counter()
-    step()
-    serve({"first_step_seconds": time.perf_counter() - since}, step, lambda: {"losses": losses})
+    for _ in steps:
+        step()
+    serve({"first_steps_seconds": time.perf_counter() - since}, step, lambda: {"losses": losses})
+
+
+@torch.no_grad()
+def evaluate(model: Model, batches: dict[str, Inputs]) -> dict[str, float]:
+    """Scores a batch."""
+    for task, (ids, mask, types, _) in batches.items():
+        model(task, mask, input_ids=ids, token_type_ids=types).numpy()
+    return {}
+
+
+def synthetic(batch: int, length: int) -> dict[str, Inputs]:
+    """Full batches of random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    ones, labels = torch.ones((batch, length), dtype=torch.long), torch.arange(batch).float() % 2
+    return {
+        task: (torch.randint(1000, 30000, (batch, length), generator=generator), ones, 0 * ones, labels)
+        for task in LOSSES
+    }
+
+
+def load_steps(path: str) -> list[dict[str, Inputs]]:
+    """What epoch.py has stored, without the rows that only fill a batch up."""
+    steps: dict[int, dict[str, Inputs]] = {}
+    with np.load(path) as arrays:
+        for number, task in sorted({tuple(name.split("/")[:2]) for name in arrays}, key=lambda at: int(at[0])):
+            real = arrays[f"{number}/{task}/weights"] > 0
+            ids, mask, types, labels = (
+                torch.from_numpy(arrays[f"{number}/{task}/{field}"][real])
+                for field in ("input_ids", "attention_mask", "token_type_ids", "labels")
+            )
+            steps.setdefault(int(number), {})[task] = ids.long(), mask.long(), types.long(), labels
+    return [steps[number] for number in sorted(steps)]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The objective of one task: loss, smoothness and proximal term over one clean forward pass."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import pytest
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, TaskConfig
 from mtbert_jax.losses import mean_loss, task_loss
 from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.optim import pcgrad
 from mtbert_jax.pretrained import load_pretrained
 from mtbert_jax.smart import divergence
 from mtbert_jax.training.objective import Regularizers, Terms, task_objective
 from mtbert_jax.training.setup import Setup
+from mtbert_jax.training.step import make_train_step
 from mtbert_jax.types import Batch, FeatureBatch, Params
+from tests.conftest import replace_task
 
 KEY = jax.random.key(5)
 SMART = SmartConfig(weight=0.5, preset="paper", radius=0.3, noise_std=0.1, step_size=0.2)
@@ -150,6 +154,38 @@ def test_bfloat16_products_do_not_lose_the_noise(config: Config, preset: Any, po
             assert climbed != random
         else:  # noise of norm 1 is nothing that rounding could hide
             assert values["float32"] == pytest.approx(climbed, rel=0.3)
+
+
+@pytest.mark.parametrize("smart", [SmartConfig(), SMART], ids=["plain", "smart"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_compiled_program_of_all_tasks_agrees_with_each_tasks_own_objective(
+    config: Config, smart: SmartConfig, pooling: Any
+) -> None:
+    """The program of a group, as training runs it, and the same task alone, operation by operation; dropout on."""
+    for task in config.tasks:
+        config = replace_task(config, task.name, head=dataclasses.replace(task.head, pooling=pooling))
+    bench, regularizers = Bench(config), Regularizers(smart)
+    train_step = make_train_step(bench.model, bench.setup.tasks, pcgrad(), (), regularizers)
+    for name, batch in bench.batches.items():
+        key = jax.random.fold_in(jax.random.fold_in(KEY, 3), zlib.crc32(name.encode()))
+
+        def alone(params: Params, name: str = name, batch: Any = batch, key: Any = key) -> Any:
+            tasks = (bench.setup.tasks[name],)
+            return task_objective(
+                bench.model, tasks, regularizers, params, None, batch, jnp.array(0), key, jnp.array(3)
+            )
+
+        fast, terms = train_step.gradients[name](bench.params, None, batch, KEY, jnp.array(3))
+        plain, expected = jax.grad(alone, has_aux=True)(bench.params)
+        assert terms.loss == pytest.approx(float(expected.loss), rel=1e-5)
+        for penalty, value in expected.penalties.items():
+            assert float(terms.penalties[penalty]) == pytest.approx(float(value), rel=1e-4)
+        for got, wanted in (("encoder", plain["encoder"]), ("heads", {name: plain["heads"][name]})):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max() + 1e-3)),
+                fast[got],
+                wanted,
+            )
 
 
 def test_fillers_have_no_part_in_either_term(bench: Bench) -> None:
