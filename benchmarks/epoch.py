@@ -65,7 +65,8 @@ def main() -> None:
         splits = evaluation_steps(setup, dev) if method == "evaluate" else training_steps(setup, train, method)
         datasets = dev if method == "evaluate" else train
         rows += measure(method, setup, datasets, splits, sides, given.steps, given.rounds)
-    settings = {name: value for name, value in vars(given).items() if name not in ("out", "render", "data_dir", "encoder")}
+    paths = ("out", "render", "data_dir", "encoder")
+    settings = {name: value for name, value in vars(given).items() if name not in paths}
     padding = {name: padding_of(data.tokens.lengths, setup, train) for name, data in train.items()}
     document = {"machine": machine(), "settings": settings, "padding": padding, "rows": rows}
     print(render(document))

@@ -37,7 +37,7 @@ def keep_compiled_programs() -> None:
     A folder that JAX was given, as by ``JAX_COMPILATION_CACHE_DIR``, stays; ``JAX_ENABLE_COMPILATION_CACHE=0`` turns
     caching off. Where nothing can be written nothing is kept.
     """
-    if jax.config.read("jax_compilation_cache_dir"):
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     folder = user_cache("programs")
     try:

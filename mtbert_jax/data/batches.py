@@ -1,7 +1,9 @@
 """The batch at step k, as a pure function of (seed, k): there is no iterator, so a resumed run sees the same batches.
 
 An epoch of a task is a permutation of its rows, sorted into a few lengths and cut into batches whose order is shuffled
-again: every row comes once (those of rare classes more often, if asked for), and little padding is computed.
+again: every row comes once (those of rare classes more often, if asked for), and little padding is computed. The order
+of the lengths and that of the tasks are the same for every seed, only the rows differ: so runs of several seeds can
+step together, in one program of one length.
 """
 
 import functools
@@ -82,7 +84,7 @@ class TaskBatches:
         labels: Their labels, ``[example]``.
         batch_size: Examples in a batch.
         lengths: The lengths that batches are padded to, ascending.
-        seed: Seeds of the stream, one or more numbers.
+        seed: Seeds of the stream: the run's, then those that it has in common with runs of other seeds.
         weights: Weights of the examples in the loss, above 0; all 1 if left out.
         sampling_balance: How far rare classes are repeated (see `TaskConfig.sampling_balance`).
         features: What a frozen encoder says of every example: then batches hold that in place of tokens.
@@ -130,14 +132,17 @@ class TaskBatches:
         return np.searchsorted(self.lengths, self.tokens.lengths)
 
     def _plan_epoch(self, epoch: int) -> list[Rows]:
-        rng = np.random.default_rng([*self.seed, zlib.crc32(self.name.encode()), epoch])
+        stream = zlib.crc32(self.name.encode())
+        rng = np.random.default_rng([*self.seed, stream, epoch])
         shuffled = rng.permutation(epoch_rows(self.labels, self.sampling_balance, rng))
         by_length = shuffled[np.argsort(self._buckets[shuffled], kind="stable")]
+        # Which rows come together is the seed's; in which order the lengths come is not: see the module.
+        common = np.random.default_rng([*self.seed[1:], stream, epoch])
         # The one batch that is not full stands anywhere, so that no row is in it more often than others.
         sizes = np.full(self.per_epoch, self.batch_size)
-        sizes[rng.integers(self.per_epoch)] -= self.per_epoch * self.batch_size - self.num_examples
+        sizes[common.integers(self.per_epoch)] -= self.per_epoch * self.batch_size - self.num_examples
         batches = np.split(by_length, np.cumsum(sizes)[:-1])
-        return [batches[place] for place in rng.permutation(self.per_epoch)]
+        return [batches[place] for place in common.permutation(self.per_epoch)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +154,7 @@ class TrainBatches:
         order: How tasks follow each other (see `Config.order`).
         epochs: Length of the stage in epochs, unless `steps` is given.
         steps: Length of the stage in steps, or None.
-        seed: Seeds of the drawn orders.
+        seed: Seeds of the drawn orders, the same for runs of every seed.
     """
 
     tasks: dict[str, TaskBatches]

@@ -5,6 +5,7 @@ the Gramian ``gramian[i, j] = g_i · g_j`` alone: a *rule* turns the Gramian int
 is ``sum_j weights[j] * g_j``. A new method is one new rule.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -29,14 +30,17 @@ def gramian(stacked: list[Float[Array, "task ..."]]) -> Float[Array, "task task"
     Each leaf is reduced row by row, then over rows: one float32 sum over 10⁸ products would be off by a percent.
     """
     tasks = stacked[0].shape[0]
-    entries: dict[tuple[int, int], Array] = {}
-    for leaf in stacked:
-        rows = leaf.astype(jnp.float32).reshape(tasks, -1, leaf.shape[-1] if leaf.ndim > 1 else 1)
-        for i in range(tasks):
-            for j in range(i, tasks):
-                product = jnp.sum(jnp.sum(rows[i] * rows[j], axis=-1))
-                entries[i, j] = entries[i, j] + product if (i, j) in entries else product
-    return jnp.stack([jnp.stack([entries[min(i, j), max(i, j)] for j in range(tasks)]) for i in range(tasks)])
+    entries = sum(map(_products, stacked), start=jnp.zeros(tasks * (tasks + 1) // 2))
+    places = {pair: n for n, pair in enumerate(itertools.combinations_with_replacement(range(tasks), 2))}
+    return entries[jnp.array([[places[min(i, j), max(i, j)] for j in range(tasks)] for i in range(tasks)])]
+
+
+@jax.jit  # traced once for all leaves of one shape, which a deep encoder has many of
+def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
+    """Inner products of each task with itself and the later ones."""
+    rows = leaf.astype(jnp.float32).reshape(leaf.shape[0], -1, leaf.shape[-1] if leaf.ndim > 1 else 1)
+    pairs = itertools.combinations_with_replacement(rows, 2)
+    return jnp.stack([jnp.sum(jnp.sum(one * other, axis=-1)) for one, other in pairs])
 
 
 def cosines(gram: Float[Array, "task task"]) -> Float[Array, "task task"]:
@@ -90,6 +94,7 @@ def stacked_leaves(updates: Tree, params: Tree | None) -> list[bool]:
     return [leaf.ndim == param.ndim + 1 for leaf, param in zip(leaves, jax.tree.leaves(params), strict=True)]
 
 
+@jax.jit
 def _combine(
     leaf: Float[Array, "task ..."], weights: Float[Array, " task"], finite: Bool[Array, " task"]
 ) -> Float[Array, "..."]:

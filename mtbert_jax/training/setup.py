@@ -190,7 +190,7 @@ class Setup:
                 weights=loss_weights(task, data.labels),
                 sampling_balance=task.sampling_balance,
             )
-        return TrainBatches(streams, stage.order or "round_robin", stage.epochs, stage.steps, seed)
+        return TrainBatches(streams, stage.order or "round_robin", stage.epochs, stage.steps, seed[1:])
 
     def chain(self, stage: StageConfig, batches: TrainBatches) -> tuple[optax.GradientTransformation, optax.Schedule]:
         """The stage's optax chain, checked against the gradients that it will get, and its learning rate.

@@ -1,5 +1,6 @@
 """What training carries from step to step: all of it is in a checkpoint, none of it elsewhere."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -38,10 +39,14 @@ class TrainState(NamedTuple):
         step: int = 0,
         with_teacher: bool = False,
     ) -> "TrainState":
-        """A state at `step`, with a fresh optimizer state for what is not `frozen`; the teacher starts as its copy."""
+        """A state at `step`, with a fresh optimizer state for what is not `frozen`; the teacher starts as its copy.
+
+        Random keys of the optimizer's, such as PCGrad's, become those of this run.
+        """
         trainable = trees.split(params, frozen)[1]
         teacher = jax.tree.map(jnp.copy, trainable) if with_teacher else None  # a copy: states are donated
-        return cls(jnp.asarray(step, jnp.int32), params, jax.jit(tx.init)(trainable), teacher, key)
+        opt_state = jax.tree.map(partial(_with_own_key, key), jax.jit(tx.init)(trainable))
+        return cls(jnp.asarray(step, jnp.int32), params, opt_state, teacher, key)
 
     def placed(self) -> "TrainState":
         """The same state, its arrays assigned to the device they lie on.
@@ -53,3 +58,8 @@ class TrainState(NamedTuple):
     def teacher_params(self) -> Params:
         """The whole tree as the teacher has it; the parameters themselves where there is no teacher."""
         return self.params if self.teacher is None else trees.merge(self.params, self.teacher)
+
+
+def _with_own_key(key: PRNGKeyArray, leaf: Array) -> Array:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.fold_in(leaf, jax.random.bits(key)) if is_key else leaf

@@ -204,7 +204,12 @@ def _task_cosines(stacked: Params, num_tasks: int) -> Float[Array, "task task"] 
 
 
 def _all_finite(tree: Tree) -> Bool[Array, ""]:
-    return jnp.all(jnp.stack([jnp.isfinite(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(tree)]))
+    return jnp.isfinite(sum(map(_squared_norm, jax.tree.leaves(tree)), start=jnp.zeros(())))
+
+
+@jax.jit
+def _squared_norm(leaf: Array) -> Float[Array, ""]:
+    return jnp.sum(jnp.square(leaf))
 
 
 def _zeros(tree: Tree) -> Tree:
