@@ -73,6 +73,18 @@ class ProximalConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """Sizes of a mesh of devices; -1, for one of them, takes all devices that are left."""
+
+    replica: int = 1
+    """Devices, or groups of devices, that runs of several `seeds` are spread over."""
+    data: int = -1
+    """Devices that a batch's rows are spread over."""
+    fsdp: int = 1
+    """The same, with parameters, optimizer state, teacher and task gradients spread over them, too."""
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """One task: its files, their columns, and its head."""
 
@@ -174,6 +186,14 @@ class Config:
     """Type of matrix products; parameters, softmax, LayerNorm and losses stay float32."""
     encoder_dropout: float | None = None
     """Dropout inside the encoder, in place of the two rates in its config.json."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """Attention's kernel: cuDNN's needs a GPU, bfloat16 and no dropout on attention; `auto` takes it where it runs."""
+    remat: bool = False
+    """Keep each layer's input only, and compute the layer again for its gradient: less memory, a third more work."""
+    micro_batches: int = 1
+    """Parts that each task's batch is computed in, one after the other, to need less memory; surgery sees the whole."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """Devices."""
 
     tasks: tuple[TaskConfig, ...] = ()
     """The tasks."""
@@ -223,7 +243,9 @@ class Config:
     """Stages, one after the other; without any, the run is a single stage of the fields above."""
 
     seed: int = 0
-    """Seed of everything random: heads, dropout, data order, task order, surgery."""
+    """Seed of everything random: heads, dropout, data order, surgery."""
+    seeds: tuple[int, ...] = ()
+    """Train a run of each of these seeds in one program, each with a folder of its own, in place of `seed`."""
     log_every_steps: int = 50
     """Steps between two records of training losses."""
     eval_every_steps: int = 0

@@ -88,6 +88,7 @@ class TaskBatches:
         weights: Weights of the examples in the loss, above 0; all 1 if left out.
         sampling_balance: How far rare classes are repeated (see `TaskConfig.sampling_balance`).
         features: What a frozen encoder says of every example: then batches hold that in place of tokens.
+        size: Rows of a batch, at least `batch_size`; those beyond are fillers. 0 takes `batch_size`.
     """
 
     name: str
@@ -99,6 +100,7 @@ class TaskBatches:
     weights: Weights | None = None
     sampling_balance: float = 0.0
     features: Float[np.ndarray, "example hidden"] | None = None
+    size: int = 0
 
     def __post_init__(self) -> None:
         # One epoch's plan at a time; a cache per object, since arrays are not hashable.
@@ -116,10 +118,20 @@ class TaskBatches:
 
     def __getitem__(self, index: int) -> Batch | FeatureBatch:
         """Batch number `index`, counted from the first step of the first epoch."""
-        rows, length = self.rows(index)
+        return self.part(index, slice(0, self.num_rows))
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of a batch, fillers included."""
+        return self.size or self.batch_size
+
+    def part(self, index: int, place: slice, length: int = 0) -> Batch | FeatureBatch:
+        """The rows `place` of batch `index`, padded to the batch's own length, or to `length` if that is longer."""
+        rows, own_length = self.rows(index)
+        size = place.stop - place.start
         if self.features is not None:
-            return make_feature_batch(self.features, self.labels, rows, self.batch_size, self.weights)
-        return make_batch(self.tokens, self.labels, rows, length, self.batch_size, self.weights)
+            return make_feature_batch(self.features, self.labels, rows[place], size, self.weights)
+        return make_batch(self.tokens, self.labels, rows[place], max(length, own_length), size, self.weights)
 
     def rows(self, index: int) -> tuple[Rows, int]:
         """The rows of batch `index` and the length that they are padded to."""

@@ -10,6 +10,7 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.batches import evaluation_batches, evaluation_feature_batches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.metrics import averages, predictions, task_metrics
+from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_feature_step
 from mtbert_jax.types import Batch, FeatureBatch, Params
@@ -18,18 +19,26 @@ EvalStep = Callable[[Params, str, Batch | FeatureBatch], Any]
 
 
 def over_split(
-    step: EvalStep, params: Params, task: str, dataset: Dataset, batch_size: int, lengths: np.ndarray, width: int
+    step: EvalStep,
+    params: Params,
+    task: str,
+    dataset: Dataset,
+    batch_size: int,
+    lengths: np.ndarray,
+    width: int,
+    layout: Layout = ALONE,
 ) -> Float[np.ndarray, "example width"]:
     """The first `width` numbers of what `step` says of every example of one task, in the dataset's order.
 
     The device is not waited for between batches: the next one is gathered while the last one computes.
     """
+    size = layout.fit(batch_size)
     batches = (
-        evaluation_batches(dataset.tokens, dataset.labels, batch_size, lengths)
+        evaluation_batches(dataset.tokens, dataset.labels, size, lengths)
         if dataset.features is None
-        else evaluation_feature_batches(dataset.features, dataset.labels, batch_size)
+        else evaluation_feature_batches(dataset.features, dataset.labels, size)
     )
-    pending = [(rows, step(params, task, batch)) for rows, batch in batches]
+    pending = [(rows, step(params, task, layout.spread(batch))) for rows, batch in batches]
     outputs = np.zeros((len(dataset.labels), width), np.float32)
     for rows, values in pending:
         outputs[rows] = np.asarray(values)[: len(rows), :width]
@@ -38,11 +47,11 @@ def over_split(
 
 def with_features(setup: Setup, params: Params, *splits: dict[str, Dataset]) -> list[dict[str, Dataset]]:
     """The splits with what the encoder says of every example, dropout off: one forward pass over each."""
-    step = make_feature_step(setup.model)
+    step, layout = make_feature_step(setup.model, setup.layout), setup.layout
     size, width, lengths = setup.config.eval_batch_size, setup.bert.hidden_size, setup.lengths(*splits)
     return [
         {
-            name: data._replace(features=over_split(step, params, name, data, size, lengths[name], width))
+            name: data._replace(features=over_split(step, params, name, data, size, lengths[name], width, layout))
             for name, data in split.items()
         }
         for split in splits
@@ -53,9 +62,9 @@ def evaluate_all(
     setup: Setup, eval_step: EvalStep, params: Params, datasets: dict[str, Dataset]
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "example output"]]]:
     """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits."""
-    size, lengths = setup.config.eval_batch_size, setup.lengths(datasets)
+    size, lengths, layout = setup.config.eval_batch_size, setup.lengths(datasets), setup.layout
     logits = {
-        name: over_split(eval_step, params, name, data, size, lengths[name], setup.tasks[name].num_outputs)
+        name: over_split(eval_step, params, name, data, size, lengths[name], setup.tasks[name].num_outputs, layout)
         for name, data in datasets.items()
     }
     labelled = {name: values for name, values in logits.items() if datasets[name].labelled}

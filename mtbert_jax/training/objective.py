@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mtbert_jax.config import ProximalConfig, SmartConfig, TaskConfig
 from mtbert_jax.losses import mean_loss, task_loss
 from mtbert_jax.nn.multitask import MultitaskBert, One
-from mtbert_jax.smart import Comparison, Logits, proximal_loss, smoothness_loss
+from mtbert_jax.smart import Comparison, Logits, proximal_loss, resolve, smoothness_loss
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 NOISE = 1
@@ -47,6 +47,31 @@ class Regularizers(NamedTuple):
 NO_REGULARIZERS = Regularizers()
 
 
+class Share(NamedTuple):
+    """What a micro-batch is of its batch, so that the objectives of all of them add up to the batch's.
+
+    Attributes:
+        weight: Its share of the examples' weights.
+        examples: Its share of the examples.
+    """
+
+    weight: Float[Array, ""] | float
+    examples: Float[Array, ""] | float
+
+
+WHOLE = Share(1.0, 1.0)
+
+
+def shares(batch: Batch | FeatureBatch, part: Batch | FeatureBatch) -> Share:
+    """What `part` is of `batch`."""
+
+    def of(total: Callable[[Array], Array]) -> Array:
+        whole = total(batch.weights)
+        return total(part.weights) / jnp.where(whole > 0, whole, 1)
+
+    return Share(of(jnp.sum), of(lambda weights: jnp.sum(weights > 0)))
+
+
 class Terms(NamedTuple):
     """The parts of an objective, unweighted.
 
@@ -69,6 +94,7 @@ def task_objective(
     index: Int[Array, ""],
     key: PRNGKeyArray,
     step: Int[Array, ""],
+    share: Share = WHOLE,
 ) -> tuple[Float[Array, ""], Terms]:
     """``loss_weight (loss + λ_s R_s + μ D_Breg)`` of a batch, and its parts.
 
@@ -85,6 +111,7 @@ def task_objective(
         index: Which of `tasks` the batch is of.
         key: The dropout key of this task and step.
         step: Step of the run.
+        share: Factors on the terms, for a batch that is part of a larger one.
     """
     smart, proximal = regularizers.smart, regularizers.proximal
     real = (batch.weights > 0).astype(jnp.float32)
@@ -108,14 +135,16 @@ def task_objective(
             clean_logits=logits,
             weights=real,
         )
+        if resolve(smart).outer == "mean":
+            penalties["smoothness"] *= share.examples
         factor = jnp.array([task.smart_factor for task in tasks])[index]
         total += factor * regularizers.smart_weight(step) * penalties["smoothness"]
     if proximal.weight and teacher is not None:
         teacher_logits = model.logits(teacher, one, batch, key)
-        penalties["proximal"] = proximal_loss(compare, logits, teacher_logits, real)
+        penalties["proximal"] = share.examples * proximal_loss(compare, logits, teacher_logits, real)
         total += proximal.weight * penalties["proximal"]
     losses = jax.lax.switch(index, [partial(_loss, task) for task in tasks], logits, batch.labels)
-    loss = mean_loss(losses, batch.weights)
+    loss = share.weight * mean_loss(losses, batch.weights)
     weight = jnp.array([task.loss_weight for task in tasks])[index]
     return weight * (loss + total), Terms(loss, penalties)
 

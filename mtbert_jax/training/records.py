@@ -65,14 +65,12 @@ class Clock:
         return self.examples / max(time.monotonic() - self.since, 1e-9)
 
 
-def step_record(steps: list[StepMetrics], clock: Clock, lr: float) -> Record:
+def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
     """One record of several steps: mean losses, penalties and cosines between tasks, and what was left out.
 
-    This is where the device is waited for.
-
     Args:
-        steps: Metrics of the steps since the last record.
-        clock: Runs since the first of them.
+        steps: Metrics of the steps since the last record, on the host.
+        rate: Examples per second.
         lr: Learning rate of the last of these steps.
     """
     losses: dict[str, list[float]] = {}
@@ -80,7 +78,7 @@ def step_record(steps: list[StepMetrics], clock: Clock, lr: float) -> Record:
     cosine: dict[str, list[float]] = {}
     conflicts: dict[str, list[bool]] = {}
     left_out: dict[str, int] = {}
-    for step in jax.device_get(steps):
+    for step in steps:
         names = list(step.losses)
         for name in names:
             if step.finite[name]:
@@ -101,7 +99,22 @@ def step_record(steps: list[StepMetrics], clock: Clock, lr: float) -> Record:
         record |= {"cosine": _means(cosine), "conflict": _means(conflicts)}
     if left_out:
         record["left_out"] = left_out
-    return {**record, "lr": lr, "examples_per_second": clock.rate}
+    return {**record, "lr": lr, "examples_per_second": rate}
+
+
+def mean_record(records: Sequence[Record]) -> Record:
+    """What is shown of several runs' records: their losses' means, and all their examples."""
+    if len(records) == 1:
+        return records[0]
+    losses: dict[str, list[float]] = {}
+    left_out: dict[str, int] = {}
+    for record in records:
+        for task, loss in record["loss"].items():
+            losses.setdefault(task, []).append(loss)
+        for task, count in record.get("left_out", {}).items():
+            left_out[task] = left_out.get(task, 0) + count
+    total = sum(record["examples_per_second"] for record in records)
+    return {"loss": _means(losses), "left_out": left_out, "examples_per_second": total}
 
 
 def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -109,8 +122,8 @@ def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def pack(steps: list[StepMetrics]) -> tuple[Record, ...]:
-    """Metrics of single steps as plain values, which JSON keeps exactly."""
-    return tuple(jax.tree.map(lambda x: np.asarray(x).tolist(), step._asdict()) for step in jax.device_get(steps))
+    """Metrics of single steps, on the host, as plain values, which JSON keeps exactly."""
+    return tuple(jax.tree.map(lambda x: np.asarray(x).tolist(), step._asdict()) for step in steps)
 
 
 def unpack(packed: tuple[Record, ...]) -> list[StepMetrics]:
@@ -125,8 +138,8 @@ def unpack(packed: tuple[Record, ...]) -> list[StepMetrics]:
 class Display:
     """Progress for a person: one live line on a terminal, a plain line per record elsewhere."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+        self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=quiet)
         self._progress: Progress | None = None
         self._total = 0
         self._shown = (0, 0.0)

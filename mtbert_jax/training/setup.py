@@ -22,6 +22,7 @@ from mtbert_jax.nn.bert import BertConfig
 from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.schedules import learning_rate
+from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.pretrained import load_bert_config
 from mtbert_jax.training.objective import Regularizers
 from mtbert_jax.training.step import stack_gradients
@@ -77,15 +78,17 @@ class Setup:
         bert: The encoder's.
         tokenizer: The encoder's.
         model: Encoder and heads.
+        layout: Where the arrays of one run lie.
     """
 
     config: Config
     bert: BertConfig
     tokenizer: Tokenizer
     model: MultitaskBert
+    layout: Layout = ALONE
 
     @classmethod
-    def load(cls, config: Config, encoder: Path) -> "Setup":
+    def load(cls, config: Config, encoder: Path, layout: Layout = ALONE) -> "Setup":
         """Reads the encoder's description; no weights and no data yet.
 
         Raises:
@@ -108,7 +111,11 @@ class Setup:
             raise InputError(f"task {pairs[0]} has two texts, but the encoder has one token type only")
         rates = bert if config.encoder_dropout is None else _with_dropout(bert, config.encoder_dropout)
         model = MultitaskBert.build(rates, config.resolved_tasks(), jnp.dtype(config.compute_dtype))
-        return cls(config, bert, tokenizer, model)
+        return cls(config, bert, tokenizer, model, layout)
+
+    def with_config(self, config: Config) -> "Setup":
+        """The same for a config that differs in nothing that was read: in its seed, its folder."""
+        return replace(self, config=config)
 
     @property
     def tasks(self) -> dict[str, TaskConfig]:
@@ -180,15 +187,17 @@ class Setup:
         streams = {}
         for name, data in train.items():
             task = self.tasks[name]
+            batch_size = task.batch_size or default
             streams[name] = TaskBatches(
                 name,
                 data.tokens,
                 data.labels,
-                task.batch_size or default,
+                batch_size,
                 lengths[name],
                 seed,
                 weights=loss_weights(task, data.labels),
                 sampling_balance=task.sampling_balance,
+                size=self.layout.fit(batch_size, self.config.micro_batches),
             )
         return TrainBatches(streams, stage.order or "round_robin", stage.epochs, stage.steps, seed[1:])
 

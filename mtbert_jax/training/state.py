@@ -1,14 +1,17 @@
 """What training carries from step to step: all of it is in a checkpoint, none of it elsewhere."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from mtbert_jax import trees
+from mtbert_jax.parallel import Layout
 from mtbert_jax.types import Params
 
 
@@ -48,12 +51,26 @@ class TrainState(NamedTuple):
         opt_state = jax.tree.map(partial(_with_own_key, key), jax.jit(tx.init)(trainable))
         return cls(jnp.asarray(step, jnp.int32), params, opt_state, teacher, key)
 
-    def placed(self) -> "TrainState":
-        """The same state, its arrays assigned to the device they lie on.
+    @classmethod
+    def together(cls, states: Sequence["TrainState"], layout: Layout) -> "TrainState":
+        """The states of several replicas as one, with a leading `replica` axis on all but the step; laid out."""
+        if not layout.wide:
+            return layout.place(states[0])
 
-        Fresh arrays are assigned to none and restored ones are: JAX would compile every program for either.
-        """
-        return jax.device_put(self, jax.devices()[0])
+        def stack(*states: TrainState) -> TrainState:
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)._replace(step=states[0].step)
+
+        return layout.computed(stack, *states)
+
+    def of(self, replica: int, layout: Layout) -> "TrainState":
+        """The state of one replica; `layout` is the wide one, or that of a run alone."""
+        if not layout.wide:
+            return self
+
+        def take(state: TrainState, replica: Int[Array, ""]) -> TrainState:
+            return jax.tree.map(lambda leaf: leaf[replica], state._replace(step=None))._replace(step=state.step)  # type: ignore[arg-type]
+
+        return layout.narrow.computed(take, self, np.int32(replica))
 
     def teacher_params(self) -> Params:
         """The whole tree as the teacher has it; the parameters themselves where there is no teacher."""

@@ -20,8 +20,18 @@ from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.nn.multitask import MultitaskBert, One
 from mtbert_jax.optim.aggregation import cosines, gramian
+from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.smart import update_teacher
-from mtbert_jax.training.objective import NO_REGULARIZERS, Regularizers, Terms, groups, task_objective
+from mtbert_jax.training.objective import (
+    NO_REGULARIZERS,
+    WHOLE,
+    Regularizers,
+    Share,
+    Terms,
+    groups,
+    shares,
+    task_objective,
+)
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -83,8 +93,13 @@ def make_train_step(
     tx: optax.GradientTransformation,
     frozen: tuple[str, ...] = (),
     regularizers: Regularizers = NO_REGULARIZERS,
+    layout: Layout = ALONE,
+    micro_batches: int = 1,
 ) -> TrainStep:
     """The step of one stage.
+
+    With a wide layout, state, batches and metrics carry a leading `replica` axis (but the step's number does not): runs
+    of several seeds in one program.
 
     Args:
         model: Encoder and heads.
@@ -92,15 +107,25 @@ def make_train_step(
         tx: The chain; with several tasks in a step it must hold an aggregator.
         frozen: Paths of parameters that do not train; no gradient of theirs is computed.
         regularizers: What the stage adds to the losses.
+        layout: Where arrays lie.
+        micro_batches: Parts that a batch's gradient is computed in.
     """
     gradients: dict[str, Callable[..., tuple[Params, Terms]]] = {}
     programs: list[Callable[..., Any]] = []
     for group in groups(model, tasks, regularizers.smart):
-        program = jax.jit(partial(task_gradient, model, group, frozen, regularizers))
+        one = partial(task_gradient, model, group, frozen, regularizers, layout, micro_batches)
+        program = jax.jit(_widened(layout, one, (None, 0, 0, 0, 0, None), (0, 0)))
         programs.append(program)
         gradients |= {task.name: partial(_own_gradient, program, task.name, n) for n, task in enumerate(group)}
-    update = jax.jit(partial(apply_gradients, tx, frozen, regularizers), donate_argnums=0)
+    state = TrainState(step=None, params=0, opt_state=0, teacher=0, key=0)  # type: ignore[arg-type]
+    apply = partial(apply_gradients, tx, frozen, regularizers, layout)
+    update = jax.jit(_widened(layout, apply, (state, 0, 0), (state, 0)), donate_argnums=0)
     return TrainStep(gradients, (*programs, update), update)
+
+
+def _widened(layout: Layout, fn: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
+    """`fn` of all replicas where the layout is wide; `fn` itself otherwise."""
+    return jax.vmap(fn, in_axes, out_axes, spmd_axis_name=layout.vmap_axis) if layout.wide else fn
 
 
 def _own_gradient(
@@ -117,6 +142,8 @@ def task_gradient(
     tasks: Sequence[TaskConfig],
     frozen: tuple[str, ...],
     regularizers: Regularizers,
+    layout: Layout,
+    micro_batches: int,
     index: Int[Array, ""],
     params: Params,
     teacher: Params | None,
@@ -124,24 +151,54 @@ def task_gradient(
     key: PRNGKeyArray,
     step: Int[Array, ""],
 ) -> tuple[Params, Terms]:
-    """Gradient of a task's objective by the encoder and its group's heads, less what is frozen; and its terms."""
+    """Gradient of a task's objective by the encoder and its group's heads, less what is frozen; and its terms.
+
+    Parameters that are split over devices are gathered here, and the gradient leaves split as they are.
+    """
+    params, teacher = layout.whole((params, teacher))
     concerned = {"encoder": params["encoder"], "heads": {task.name: params["heads"][task.name] for task in tasks}}
     fixed, trainable = trees.split(concerned, frozen)
     names = jnp.array([zlib.crc32(task.name.encode()) for task in tasks], jnp.uint32)
     key = jax.random.fold_in(jax.random.fold_in(key, step), names[index])
     whole_teacher = None if teacher is None else trees.merge(params, teacher)
 
-    def objective(trainable: Params) -> tuple[Float[Array, ""], Terms]:
+    def objective(
+        trainable: Params, batch: Batch | FeatureBatch, key: PRNGKeyArray, share: Share
+    ) -> tuple[Float[Array, ""], Terms]:
         merged = trees.merge(fixed, trainable)
-        return task_objective(model, tasks, regularizers, merged, whole_teacher, batch, index, key, step)
+        return task_objective(model, tasks, regularizers, merged, whole_teacher, batch, index, key, step, share)
 
-    return jax.grad(objective, has_aux=True)(trainable)
+    gradient = jax.grad(objective, has_aux=True)
+    if micro_batches == 1:
+        grads, terms = gradient(trainable, batch, key, WHOLE)
+        return layout.split(grads), terms
+
+    def add(total: tuple[Params, Terms], part: tuple[Batch | FeatureBatch, Share, Int[Array, ""]]) -> Any:
+        grads, terms = gradient(trainable, part[0], jax.random.fold_in(key, part[2]), part[1])
+        return jax.tree.map(jnp.add, total, (layout.split(grads), terms)), None
+
+    parts = micro_parts(batch, micro_batches)
+    numbers = jnp.arange(micro_batches)
+    first = jax.tree.map(lambda leaf: leaf[0], parts)
+    shapes = jax.eval_shape(gradient, trainable, first, key, shares(batch, first))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    of_parts = jax.vmap(lambda part: shares(batch, part))(parts)
+    return jax.lax.scan(add, zeros, (parts, of_parts, numbers))[0]
+
+
+def micro_parts(batch: Batch | FeatureBatch, number: int) -> Batch | FeatureBatch:
+    """A batch's rows dealt out to `number` parts, which become a leading axis.
+
+    Part i has the rows i, i + number, …: rows that lie on one device stay there.
+    """
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(-1, number, *leaf.shape[1:]), 1, 0), batch)
 
 
 def apply_gradients(
     tx: optax.GradientTransformation,
     frozen: tuple[str, ...],
     regularizers: Regularizers,
+    layout: Layout,
     state: TrainState,
     grads: dict[str, Params],
     terms: dict[str, Terms],
@@ -168,7 +225,7 @@ def apply_gradients(
     if state.teacher is not None:
         step = state.step - regularizers.start
         teacher = update_teacher(regularizers.proximal, state.teacher, new_params, step, regularizers.num_steps)
-    params = trees.merge(fixed, new_params)
+    params, opt_state, teacher = layout.split((trees.merge(fixed, new_params), opt_state, teacher))
     return TrainState(state.step + 1, params, opt_state, teacher, state.key), metrics
 
 
@@ -228,21 +285,30 @@ def _keep_absent_heads(new: Tree, old: Tree, present: dict[str, Bool[Array, ""] 
 
 
 def make_eval_step(
-    model: MultitaskBert,
+    model: MultitaskBert, layout: Layout = ALONE
 ) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch width"]]:
     """``(params, task, batch) → logits``, jitted once for all tasks of a group, dropout off.
 
-    The logits have the width of the group's widest head; what a narrower one lacks is zeros.
+    The logits have the width of the group's widest head; what a narrower one lacks is zeros. They are whole on every
+    device, as everything is that evaluation reads.
     """
-    program = jax.jit(
-        lambda names, place, params, batch: model.logits(params, One(names, place), batch), static_argnums=0
-    )
+
+    def logits(names: tuple[str, ...], place: Int[Array, ""], params: Params, batch: Batch | FeatureBatch) -> Array:
+        return layout.whole(model.logits(layout.whole(params), One(names, place), batch))
+
+    program = jax.jit(logits, static_argnums=0)
     places = {name: (names, np.int32(place)) for names in model.groups() for place, name in enumerate(names)}
     return lambda params, task, batch: program(*places[task], params, batch)
 
 
-def make_feature_step(model: MultitaskBert) -> Callable[[Params, str, Any], Float[Array, "batch hidden"]]:
+def make_feature_step(
+    model: MultitaskBert, layout: Layout = ALONE
+) -> Callable[[Params, str, Any], Float[Array, "batch hidden"]]:
     """``(params, task, batch) → what the task's head reads``, jitted once for all tasks of a group, dropout off."""
-    program = jax.jit(lambda task, params, batch: model.features(params, task, batch), static_argnums=0)
+
+    def features(task: str, params: Params, batch: Batch) -> Array:
+        return layout.whole(model.features(layout.whole(params), task, batch))
+
+    program = jax.jit(features, static_argnums=0)
     first = {name: names[0] for names in model.groups() for name in names}
     return lambda params, task, batch: program(first[task], params, batch)

@@ -16,10 +16,11 @@ import pytest
 from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.schema import to_dict
 from mtbert_jax.training.checkpoint import Checkpoints
-from mtbert_jax.training.fit import abstract_state, delete_run, fit
+from mtbert_jax.training.fit import delete_run, fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import Display, read_metrics
+from mtbert_jax.training.replica import abstract_state
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import InputError
 from tests.conftest import replace_task
@@ -113,8 +114,8 @@ def test_time_and_memory_add_up_over_stages_and_resumptions(
     # A clock that stands at `since` when a run's loop begins, and 7 seconds later ever after.
     for since, peak, at in ((100.0, 500, 2), (20.0, 300, None)):
         clock = itertools.chain([since], itertools.repeat(since + 7))
-        monkeypatch.setattr("mtbert_jax.training.fit.time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
-        monkeypatch.setattr("mtbert_jax.training.fit.peak_memory", lambda peak=peak: peak)
+        monkeypatch.setattr("mtbert_jax.training.loop.time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
+        monkeypatch.setattr("mtbert_jax.training.replica.peak_memory", lambda peak=peak: peak)
         with pytest.raises(Interrupted) if at else contextlib.nullcontext():
             run(config, tmp_path / "run", resume=True, display=Quiet(at=at))
         with Checkpoints(tmp_path / "run" / "checkpoints", {}) as checkpoints:
