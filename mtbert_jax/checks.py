@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 
-from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig
+from mtbert_jax.config import Config, HeadConfig, ParallelConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig
 from mtbert_jax.types import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -36,13 +36,29 @@ def check_config(config: Config) -> None:
         ("eval_every_steps", 0),
         ("save_every_steps", 0),
         ("patience", 0),
+        ("micro_batches", 1),
     ):
         if getattr(config, name) < least:
             raise InputError(f"{name} = {getattr(config, name)}: must be at least {least}")
-    if not 0 <= config.seed < 2**32:
-        raise InputError(f"seed = {config.seed}: must be at least 0 and below 2**32")
+    for seed in (config.seed, *config.seeds):
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed = {seed}: must be at least 0 and below 2**32")
+    if len(set(config.seeds)) < len(config.seeds):
+        raise InputError(f"seeds = {list(config.seeds)}: each may stand there once")
+    if config.seeds and config.patience:
+        raise InputError("patience stops a run by its own scores, but runs of several seeds end together; set it to 0")
+    _check_parallel(config.parallel)
     for stage in config.resolved_stages():
         _check_stage(stage, f"stage {stage.name}: " if config.stages else "")
+
+
+def _check_parallel(parallel: ParallelConfig) -> None:
+    sizes = vars(parallel)
+    for name, size in sizes.items():
+        if size < 1 and size != -1:
+            raise InputError(f"parallel.{name} = {size}: must be at least 1, or -1 for all devices that are left")
+    if list(sizes.values()).count(-1) > 1:
+        raise InputError(f"parallel: only one of {', '.join(sizes)} can be -1")
 
 
 def _check_task(task: TaskConfig, where: str) -> None:

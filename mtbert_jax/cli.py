@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -20,11 +21,13 @@ from mtbert_jax.commands import Evaluate, Predict, Train, parse, parse_ablate, p
 from mtbert_jax.config import Config
 from mtbert_jax.host import keep_compiled_programs, keep_freed_memory
 from mtbert_jax.inference import MultitaskModel, write_results
+from mtbert_jax.parallel import join_processes
 from mtbert_jax.report.tables import terminal
 from mtbert_jax.schema import nearest
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.replica import seeds_apart
 from mtbert_jax.types import InputError
 
 USAGE = """usage: mtbert COMMAND ...
@@ -79,16 +82,20 @@ def train(args: list[str]) -> None:
     folder = RunFolder(Path(config.out))
     if given.resume and given.overwrite:
         raise InputError("--resume and --overwrite exclude each other")
+    join_processes(given.coordinator, given.num_processes, given.process_id)
     try:
         fit(config, folder, given.resume, given.overwrite)
     except Interrupted:
         print(f"interrupted and saved; go on with: mtbert train {path} --out {folder.path} --resume", file=sys.stderr)
         raise
-    results = write_results(folder, config)
-    for split in ("dev", "test"):
-        if split in results:
-            _print_scores(results[split], f"{split}, best checkpoint (step {results['step']})")
-    print(f"run folder: {folder.path}")
+    for own_config, own in seeds_apart(config, folder):
+        results = write_results(own, own_config)
+        if jax.process_index() > 0:
+            continue
+        for split in ("dev", "test"):
+            if split in results:
+                _print_scores(results[split], f"{split}, best checkpoint (step {results['step']})")
+        print(f"run folder: {own.path}")
 
 
 def ablate(args: list[str]) -> int:

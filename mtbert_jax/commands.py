@@ -26,6 +26,12 @@ class Train:
     """Go on with the run in the run folder, from its newest checkpoint."""
     overwrite: bool = False
     """Delete the run in the run folder first."""
+    coordinator: str | None = None
+    """Train with others: `HOST:PORT` of process 0, or `auto`, where the cluster tells (SLURM, Open MPI, TPU pods)."""
+    num_processes: int | None = None
+    """Number of processes, where the cluster does not tell."""
+    process_id: int | None = None
+    """Number of this process, from 0, where the cluster does not tell."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Ablate:
     """Folder of the run folders and the tables."""
 
 
-OWN = ("out", "seed", "resume", "overwrite")
+OWN = ("out", "seed", "seeds", "resume", "overwrite", "coordinator", "num-processes", "process-id")
 """Flags of `train` that `ablate` gives every run itself."""
 
 

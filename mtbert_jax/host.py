@@ -54,7 +54,7 @@ def peak_memory() -> int:
 
     0 where neither can be told.
     """
-    counted = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    counted = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     return _peak_resident() if counted is None else int(counted)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax import __version__, trees
-from mtbert_jax.config import Config
+from mtbert_jax.config import Config, ParallelConfig
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import Split, clean
 from mtbert_jax.data.tokenize import encode
@@ -20,6 +20,7 @@ from mtbert_jax.data.writers import prediction_file, write_predictions
 from mtbert_jax.host import machine, peak_memory, write_whole
 from mtbert_jax.losses import probabilities
 from mtbert_jax.metrics import predictions
+from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.schema import nearest, to_dict
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.evaluate import evaluate_all, over_split
@@ -56,11 +57,16 @@ class MultitaskModel:
     step: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_eval_step", make_eval_step(self.setup.model))
+        object.__setattr__(self, "_eval_step", make_eval_step(self.setup.model, self.setup.layout))
 
     @classmethod
     def from_checkpoint(
-        cls, run: str | Path, which: str = "best", data_dir: str | None = None, config: Config | None = None
+        cls,
+        run: str | Path,
+        which: str = "best",
+        data_dir: str | None = None,
+        config: Config | None = None,
+        layout: Layout = ALONE,
     ) -> "MultitaskModel":
         """Loads the best or the latest checkpoint of a run folder; nothing else is needed.
 
@@ -69,13 +75,14 @@ class MultitaskModel:
             which: `best`, by the dev average, or `latest`.
             data_dir: Folder of the data files, in place of the config's.
             config: The run's config, in place of the folder's.
+            layout: Where its arrays are to lie, whatever they lay on in training.
 
         Raises:
             InputError: This is no run folder, or it holds no checkpoint that can be read.
         """
         folder = RunFolder(Path(run))
         config = config or folder.load_config()
-        setup = Setup.load(config if data_dir is None else replace(config, data_dir=data_dir), folder.encoder)
+        setup = Setup.load(config if data_dir is None else replace(config, data_dir=data_dir), folder.encoder, layout)
         if not folder.checkpoints.is_dir():
             raise InputError(f"{run} holds no checkpoint yet")
         with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints:
@@ -85,7 +92,7 @@ class MultitaskModel:
             if not steps:
                 raise InputError(f"{run} holds no checkpoint that can be read")
             step = best if which == "best" and best in steps else steps[0]
-            params = setup.abstract_params()
+            params = setup.restored_params()
             teacher = trees.split(params, stages[step].freeze or ())[1] if config.evaluate == "teacher" else None
             return cls(setup, checkpoints.restore_params(step, params, teacher), step)
 
@@ -122,7 +129,8 @@ class MultitaskModel:
         step = self._eval_step  # type: ignore[attr-defined]
         size = self.setup.config.eval_batch_size
         width = self.setup.tasks[task].num_outputs
-        return over_split(step, self.params, task, dataset, size, self.setup.fixed_lengths(task), width)
+        lengths = self.setup.fixed_lengths(task)
+        return over_split(step, self.params, task, dataset, size, lengths, width, self.setup.layout)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""
@@ -162,15 +170,19 @@ def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:
         What ``results.json`` holds: config, seed, step of the checkpoint, scores by split; wall time of training in
         seconds and peak memory in bytes, over all resumptions; the machine, and the versions of the libraries.
     """
-    model = MultitaskModel.from_checkpoint(folder.path, config=config)
+    # Several processes score together, since no one of them has all arrays; one alone needs one device.
+    layout = Layout.build(ParallelConfig()) if jax.process_count() > 1 else ALONE
+    model = MultitaskModel.from_checkpoint(folder.path, config=config, layout=layout)
     results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
     for split in ("dev", "test"):
         scores, datasets, logits = model.evaluate(split)
-        model.write_predictions(folder.predictions, split, datasets, logits)
+        if layout.leads:
+            model.write_predictions(folder.predictions, split, datasets, logits)
         if scores:
             results[split] = scores
     results.update(_cost(folder, config))
-    write_whole(folder.results, json.dumps(results, indent=2) + "\n")
+    if layout.leads:
+        write_whole(folder.results, json.dumps(results, indent=2) + "\n")
     return results
 
 

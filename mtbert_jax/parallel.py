@@ -6,6 +6,7 @@ program of a step from that, the same for any number of devices and processes.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -186,6 +187,39 @@ class Layout:
 
 ALONE = Layout()
 """The first device alone."""
+
+
+def join_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes of a run, if there are any; JAX must not have been used before.
+
+    What is not given is taken from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, and without those
+    from the cluster (SLURM, Open MPI, Kubernetes, TPU pods), if the coordinator is `auto`.
+
+    Args:
+        coordinator: ``host:port`` of process 0, or `auto`.
+        num_processes: Number of processes.
+        process_id: This one's number, from 0.
+
+    Raises:
+        InputError: Something is missing or wrong, or the others cannot be reached.
+    """
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if coordinator is None:
+        if num_processes is not None or process_id is not None:
+            raise InputError("--num-processes and --process-id need --coordinator HOST:PORT (or auto)")
+        return
+    try:
+        count = num_processes if num_processes is not None else _number("JAX_NUM_PROCESSES")
+        number = process_id if process_id is not None else _number("JAX_PROCESS_ID")
+        jax.distributed.initialize(None if coordinator == "auto" else coordinator, count, number)
+    except (ValueError, TypeError, RuntimeError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"cannot join the other processes (coordinator {coordinator}): {line}") from None
+
+
+def _number(variable: str) -> int | None:
+    value = os.environ.get(variable)
+    return None if value is None else int(value)
 
 
 def wait_for_all(what: str) -> None:

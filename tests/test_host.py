@@ -37,7 +37,7 @@ def test_the_peak_is_not_the_parents() -> None:
 
 def test_a_device_that_counts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     device = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 7}, device_kind="abacus")
-    monkeypatch.setattr(jax, "devices", lambda: [device])
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
     assert peak_memory() == 7
     assert machine() == f"{jax.device_count()} × abacus, {os.cpu_count()} CPU cores"
 
@@ -45,7 +45,7 @@ def test_a_device_that_counts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_that_does_not_count_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for stats in (None, {}, {"bytes_in_use": 7}):
         device = SimpleNamespace(memory_stats=lambda stats=stats: stats)
-        monkeypatch.setattr(jax, "devices", lambda device=device: [device])
+        monkeypatch.setattr(jax, "local_devices", lambda device=device: [device])
         assert peak_memory() > 50 * MIB
 
 

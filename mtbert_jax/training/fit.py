@@ -57,11 +57,14 @@ def fit(
     setups = [setup.with_config(own_config) for own_config, _ in runs]
     plans = [own_setup.plans(train) for own_setup in setups]
     encoder = load_pretrained(directory)[1]
+    for own_config, place in runs:
+        check_folder(place, own_config, resume, overwrite)
+    wait_for_all("folders checked")
     if layout.leads:
         for own_config, place in runs:
-            open_folder(place, own_config, resume, overwrite)
+            open_folder(place, own_config, overwrite)
             save_description(place.encoder, setup.bert, setup.tokenizer)
-    wait_for_all("folders")
+    wait_for_all("folders opened")
 
     display = display or Display(quiet=not layout.leads)
     _announce(display, folder, setup, layout, train, dev, plans[0])
@@ -86,25 +89,32 @@ def fit(
             state = loop.run(plan, state)
 
 
-def open_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool = False) -> None:
-    """Makes the run folder, or checks that it holds the run that is to go on, or empties it.
+def check_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool = False) -> None:
+    """Checks that the run folder is free, or holds the run that is to go on.
 
     Raises:
         InputError: A run lies there already, or, under `resume`, another one.
     """
+    if overwrite or not folder.config.is_file():
+        return
+    if not resume:
+        raise InputError(
+            f"{folder.path} holds a run already; --resume goes on with it, --overwrite deletes it, "
+            "--out names another folder"
+        )
+    changes = config_changes(folder.load_config(), config)
+    if changes:
+        raise InputError(f"{folder.path} holds a run with another config ({'; '.join(changes)}); --resume cannot go on")
+
+
+def open_folder(folder: RunFolder, config: Config, overwrite: bool = False) -> None:
+    """Makes the run folder, or empties it.
+
+    Raises:
+        InputError: It cannot be written.
+    """
     if overwrite:
         delete_run(folder)
-    elif folder.config.is_file():
-        if not resume:
-            raise InputError(
-                f"{folder.path} holds a run already; --resume goes on with it, --overwrite deletes it, "
-                "--out names another folder"
-            )
-        changes = config_changes(folder.load_config(), config)
-        if changes:
-            raise InputError(
-                f"{folder.path} holds a run with another config ({'; '.join(changes)}); --resume cannot go on"
-            )
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         save_config(config, folder.config)

@@ -113,6 +113,10 @@ class Setup:
         model = MultitaskBert.build(rates, config.resolved_tasks(), jnp.dtype(config.compute_dtype))
         return cls(config, bert, tokenizer, model, layout)
 
+    def restored_params(self) -> Params:
+        """Shapes of all parameters, with where each is to lie."""
+        return self.layout.described(self.abstract_params())
+
     def with_config(self, config: Config) -> "Setup":
         """The same for a config that differs in nothing that was read: in its seed, its folder."""
         return replace(self, config=config)

@@ -1,0 +1,78 @@
+"""Eight simulated devices against one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig, save_config
+from tests.conftest import FLAGS
+
+ROOT = Path(__file__).parents[2]
+LAYOUTS: dict[str, dict[str, int]] = {
+    "one": {"data": 1},
+    "data": {"data": 8},
+    "fsdp": {"data": 1, "fsdp": 8},
+    "both": {"data": 2, "fsdp": 4},
+}
+
+
+def in_process(module: str, argument: str, **environment: str) -> None:
+    """Runs a module of the tests in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, argument],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": FLAGS, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def results(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Three steps of PCGrad, SMART and a teacher under every layout; batches of 4 that 8 devices cannot divide."""
+    from tests.conftest import HeadConfig, course_tasks
+
+    out = tmp_path_factory.mktemp("devices")
+    config = Config(
+        encoder=str(small_encoder_dir),
+        data_dir=str(data_dir),
+        cache_dir=str(out / "cache"),
+        tasks=course_tasks(HeadConfig()),
+        max_length=48,
+        lengths=(48,),
+        batch_size=4,
+        steps=3,
+        # Noise well above float32's rounding of the outputs, whose differences are what the ascent follows.
+        smart=SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1),
+        proximal=ProximalConfig(weight=1.0, momentum=0.5, early_momentum=0.5),
+    )
+    save_config(config, out / "config.toml")
+    spec = {"config": str(out / "config.toml"), "devices": 8, "layouts": LAYOUTS, "steps": 3, "out": str(out)}
+    (out / "spec.json").write_text(json.dumps(spec))
+    in_process("tests.parallel.devices", str(out / "spec.json"))
+    found: dict[str, Any] = {name: dict(np.load(out / f"{name}.npz")) for name in LAYOUTS}
+    return {**found, "places": json.loads((out / "places.json").read_text())}
+
+
+@pytest.mark.parametrize("layout", ["data", "fsdp", "both"])
+def test_updates_are_those_of_one_device(results: dict[str, Any], layout: str) -> None:
+    """Parameters, teacher, momentum and losses, after three steps, dropout on, fillers in every batch."""
+    assert results["one"].keys() == results[layout].keys()
+    for name, expected in results["one"].items():
+        np.testing.assert_allclose(results[layout][name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_fsdp_splits_parameters_and_optimizer_state(results: dict[str, Any]) -> None:
+    places = results["places"]
+    assert places["one"]["kernel"] == places["data"]["kernel"] == [16, 24]
+    assert places["fsdp"]["kernel"] == [16, 3]
+    assert places["both"]["kernel"] == [16, 6]
+    assert places["data"]["bytes"] == places["data"]["whole"]
+    assert places["fsdp"]["bytes"] < 0.25 * places["fsdp"]["whole"]
