@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mtbert_jax.nn.attention import Kernel, fused
 from mtbert_jax.nn.dropout import Dropout
 from mtbert_jax.types import EncoderOutput
 
@@ -82,7 +83,13 @@ class Embeddings(_Parts):
 
 
 class SelfAttention(_Parts):
-    """Multi-head scaled dot-product attention; scores and softmax in float32."""
+    """Multi-head scaled dot-product attention; scores and softmax in float32.
+
+    Attributes:
+        kernel: What computes it; a single query, as of ``[CLS]`` alone, is always XLA's.
+    """
+
+    kernel: Kernel = "xla"
 
     @nn.compact
     def __call__(
@@ -98,6 +105,9 @@ class SelfAttention(_Parts):
         query = self.dense(cfg.hidden_size, "query")(queries).reshape(*queries.shape[:2], *heads)
         key = self.dense(cfg.hidden_size, "key")(states).reshape(*states.shape[:2], *heads)
         value = self.dense(cfg.hidden_size, "value")(states).reshape(*states.shape[:2], *heads)
+        if self.kernel == "cudnn" and queries.shape[1] > 1:
+            context = fused(query, key, value, jnp.sum(mask, axis=1)).reshape(queries.shape)
+            return self.dense(cfg.hidden_size, "output")(context)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / math.sqrt(heads[1])
         scores = jnp.where(mask[:, None, None, :] > 0, scores, jnp.finfo(jnp.float32).min)
         probabilities = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
@@ -107,7 +117,13 @@ class SelfAttention(_Parts):
 
 
 class Layer(_Parts):
-    """Attention, then a feed-forward network; each with dropout, residual and LayerNorm (post-norm)."""
+    """Attention, then a feed-forward network; each with dropout, residual and LayerNorm (post-norm).
+
+    Attributes:
+        kernel: Of the attention.
+    """
+
+    kernel: Kernel = "xla"
 
     @nn.compact
     def __call__(
@@ -119,7 +135,8 @@ class Layer(_Parts):
     ) -> Float[Array, "batch query hidden"]:
         """The next layer's states; with `cls_only` those of the first token alone."""
         queries = hidden[:, :1] if cls_only else hidden
-        attended = SelfAttention(self.config, self.dtype, name="attention")(queries, hidden, mask, deterministic)
+        attention = SelfAttention(self.config, self.dtype, self.kernel, name="attention")
+        attended = attention(queries, hidden, mask, deterministic)
         queries = self.layer_norm(queries + self.dropout(attended, deterministic), "attention_norm")
         inner = self.dense(self.config.intermediate_size, "intermediate")(queries)
         inner = ACTIVATIONS[self.config.hidden_act](inner)
@@ -133,6 +150,8 @@ class BertEncoder(nn.Module):
     Attributes:
         config: Sizes and rates.
         dtype: Type of the matrix products. Parameters and reductions are float32 whatever it is.
+        remat: Keep a layer's input alone for its gradient, and compute the layer again then.
+        kernel: Of the attention.
 
     >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2)
     >>> ids = jnp.array([[1, 2, 3]])
@@ -144,11 +163,14 @@ class BertEncoder(nn.Module):
 
     config: BertConfig
     dtype: Any = jnp.float32
+    remat: bool = False
+    kernel: Kernel = "xla"
 
     def setup(self) -> None:
         """Names the parts; parameters are ``embeddings``, ``layer_0`` … and ``pooler``."""
         self.embeddings = Embeddings(self.config, self.dtype)
-        self.layer = [Layer(self.config, self.dtype) for _ in range(self.config.num_hidden_layers)]
+        layer = nn.remat(Layer, static_argnums=(3, 4)) if self.remat else Layer  # `deterministic` and `cls_only`
+        self.layer = [layer(self.config, self.dtype, self.kernel) for _ in range(self.config.num_hidden_layers)]
         init = nn.initializers.normal(self.config.initializer_range)
         # The pooler is one small product a row: float32 costs nothing, and rounding here would hide SMART's noise.
         self.pooler = nn.Dense(self.config.hidden_size, dtype=jnp.float32, kernel_init=init)
@@ -193,6 +215,6 @@ class BertEncoder(nn.Module):
         hidden = embeddings.astype(jnp.float32)
         for number, layer in enumerate(self.layer, start=1):
             last = number == len(self.layer)
-            hidden = layer(hidden, attention_mask, deterministic, cls_only=cls_only and last)
+            hidden = layer(hidden, attention_mask, deterministic, cls_only and last)
         pooled = jnp.tanh(self.pooler(hidden[:, 0]))
         return EncoderOutput(hidden, pooled)

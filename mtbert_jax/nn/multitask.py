@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import HeadConfig, TaskConfig
+from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.bert import BertConfig, BertEncoder
 from mtbert_jax.nn.heads import Head, pool
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
@@ -42,10 +43,17 @@ class MultitaskBert:
     heads: dict[str, Head]
 
     @classmethod
-    def build(cls, config: BertConfig, tasks: tuple[TaskConfig, ...], dtype: Any = jnp.float32) -> "MultitaskBert":
-        """The model that `tasks` describe."""
+    def build(
+        cls,
+        config: BertConfig,
+        tasks: tuple[TaskConfig, ...],
+        dtype: Any = jnp.float32,
+        remat: bool = False,
+        kernel: Kernel = "xla",
+    ) -> "MultitaskBert":
+        """The model that `tasks` describe; `BertEncoder` explains the rest."""
         heads = {task.name: Head(task.num_outputs, **vars(task.head or HeadConfig())) for task in tasks}
-        return cls(BertEncoder(config, dtype), heads)
+        return cls(BertEncoder(config, dtype, remat, kernel), heads)
 
     def init_heads(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters of every head; a head's depend on its name and `key`, not on the other tasks."""

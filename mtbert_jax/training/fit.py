@@ -159,6 +159,8 @@ def _announce(
     device = jax.devices()[0].device_kind
     used = f"{layout.mesh.size} × {device} ({layout})" if layout.mesh else f"1 × {device}"
     display.say(f"run folder {folder.path}; {params / 1e6:.1f}M parameters; {used}")
+    if setup.attention.kernel == "cudnn" or jax.default_backend() == "gpu":
+        display.say(f"attention by {setup.attention.kernel}: {setup.attention.reason}")
     if setup.config.seeds:
         display.say(f"seeds {', '.join(map(str, setup.config.seeds))} train together, each in a folder of its own")
     for name, data in train.items():

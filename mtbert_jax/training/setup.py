@@ -18,6 +18,7 @@ from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.ladder import STANDARD, Ladder, fit_ladder, ladder
 from mtbert_jax.data.readers import Split
 from mtbert_jax.data.tokenize import load_tokenizer
+from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
 from mtbert_jax.nn.bert import BertConfig
 from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
@@ -79,6 +80,7 @@ class Setup:
         tokenizer: The encoder's.
         model: Encoder and heads.
         layout: Where the arrays of one run lie.
+        attention: What computes attention, and why.
     """
 
     config: Config
@@ -86,6 +88,7 @@ class Setup:
     tokenizer: Tokenizer
     model: MultitaskBert
     layout: Layout = ALONE
+    attention: Choice = PLAIN
 
     @classmethod
     def load(cls, config: Config, encoder: Path, layout: Layout = ALONE) -> "Setup":
@@ -110,8 +113,11 @@ class Setup:
         if pairs and bert.type_vocab_size < 2:
             raise InputError(f"task {pairs[0]} has two texts, but the encoder has one token type only")
         rates = bert if config.encoder_dropout is None else _with_dropout(bert, config.encoder_dropout)
-        model = MultitaskBert.build(rates, config.resolved_tasks(), jnp.dtype(config.compute_dtype))
-        return cls(config, bert, tokenizer, model, layout)
+        width, dropout = bert.hidden_size // bert.num_attention_heads, rates.attention_probs_dropout_prob
+        attention = choose_kernel(config.attention, width, dropout, config.compute_dtype)
+        dtype = jnp.dtype(config.compute_dtype)
+        model = MultitaskBert.build(rates, config.resolved_tasks(), dtype, config.remat, attention.kernel)
+        return cls(config, bert, tokenizer, model, layout, attention)
 
     def restored_params(self) -> Params:
         """Shapes of all parameters, with where each is to lie."""

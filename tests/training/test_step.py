@@ -1,6 +1,7 @@
 """One optimizer step against literal formulas."""
 
 import dataclasses
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import optax
 import pytest
 
 from mtbert_jax import trees
-from mtbert_jax.config import Config
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig
 from mtbert_jax.losses import mean_loss, task_loss
 from mtbert_jax.optim import pcgrad, sum_tasks
 from mtbert_jax.pretrained import load_pretrained
+from mtbert_jax.training.objective import Regularizers, shares
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import TrainStep, make_train_step
-from mtbert_jax.types import Batch, Params
+from mtbert_jax.training.step import TrainStep, make_train_step, micro_parts
+from mtbert_jax.types import Batch, FeatureBatch, Params
 from tests.conftest import replace_task
 
 
@@ -180,3 +182,52 @@ def test_each_task_and_length_is_compiled_once(bench: Bench) -> None:
     for _ in range(3):
         state, _ = step(state, bench.batches)
     assert step.compiled_shapes == 2  # one gradient for all three tasks, one update
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(config: Config, number: int) -> None:
+    """Task gradients add up before surgery: unequal numbers of examples, weights per class, a teacher, fillers."""
+    config = replace_task(config, "sst", class_weights=(1.0, 2.0, 5.0, 0.5, 1.0), batch_size=3)
+    bench = Bench(dataclasses.replace(config, micro_batches=number))
+    teacher = jax.tree.map(lambda leaf: leaf + 0.1, bench.params)
+    regularizers = Regularizers(proximal=ProximalConfig(weight=2.0))
+    tx = optax.chain(pcgrad(), optax.sgd(0.1))
+    ends = []
+    for parts in (1, number):
+        state = TrainState.create(jax.tree.map(jnp.copy, bench.params), tx, jax.random.key(0))
+        state = state._replace(teacher=jax.tree.map(jnp.copy, teacher))
+        step = make_train_step(bench.setup.model, bench.setup.tasks, tx, (), regularizers, micro_batches=parts)
+        ends.append(step(state, bench.batches))
+    (whole, told), (parted, told_in_parts) = ends
+    assert bench.batches["sst"].weights.shape == (4,)
+    assert_close(whole.params, parted.params, 1e-5)
+    assert_close(told, told_in_parts, 1e-5)
+
+
+def test_shares_of_the_smoothness_of_micro_batches_add_up() -> None:
+    """A mean over the batch is a weighted sum of the parts' means; smart-pytorch's sum over the batch is a sum."""
+    weights = jnp.array([0.5, 2.0, 1.0, 1.0, 3.0, 0.0, 0.0, 0.0])
+    batch = FeatureBatch(jnp.arange(16.0).reshape(8, 2), jnp.zeros(8), weights)
+    parts = micro_parts(batch, 2)
+    assert parts.features[1, :, 0].tolist() == [2.0, 6.0, 10.0, 14.0]
+    found = [shares(batch, jax.tree.map(itemgetter(n), parts)) for n in range(2)]
+    assert [float(share.weight) for share in found] == pytest.approx([4.5 / 7.5, 3.0 / 7.5])
+    assert [float(share.examples) for share in found] == pytest.approx([3 / 5, 2 / 5])
+
+
+def test_layers_computed_again_give_the_same_step(config: Config) -> None:
+    """Dropout on: the masks are drawn again, too."""
+    tx, ends = optax.chain(pcgrad(), optax.sgd(0.1)), []
+    for remat in (False, True):
+        setup = Setup.load(dataclasses.replace(config, remat=remat), Path(config.encoder))
+        params = setup.initial_params(load_pretrained(config.encoder)[1])
+        batches = setup.batches(0, config.resolved_stages()[0], setup.datasets("train"))[0]
+        smart = Regularizers(SmartConfig(weight=1.0, radius=0.1, noise_std=0.1, step_size=0.1))
+        step = make_train_step(setup.model, setup.tasks, tx, (), smart)
+        ends.append(step(TrainState.create(params, tx, jax.random.key(0)), batches)[0].params)
+        if remat:
+            index = np.int32(0)
+            key = jax.random.key(0)
+            jaxpr = step.programs[0].trace(index, ends[0], None, batches["sst"], key, np.int32(0)).jaxpr  # type: ignore
+            assert "checkpoint" in str(jaxpr) or "remat" in str(jaxpr)
+    assert_close(*ends)
