@@ -58,6 +58,16 @@ def peak_memory() -> int:
     return _peak_resident() if counted is None else int(counted)
 
 
+def free_memory() -> int | None:
+    """Bytes that are free: on the device, where it counts, or else on this host; None where neither can be told."""
+    counted = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in counted:
+        return int(counted["bytes_limit"] - counted.get("bytes_in_use", 0))
+    info = Path("/proc/meminfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def _peak_resident() -> int:
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []

@@ -82,7 +82,8 @@ class MultitaskModel:
         """
         folder = RunFolder(Path(run))
         config = config or folder.load_config()
-        setup = Setup.load(config if data_dir is None else replace(config, data_dir=data_dir), folder.encoder, layout)
+        here = replace(config, data_dir=data_dir or config.data_dir, attention="auto")  # whatever this machine has
+        setup = Setup.load(here, folder.encoder, layout)
         if not folder.checkpoints.is_dir():
             raise InputError(f"{run} holds no checkpoint yet")
         with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints:

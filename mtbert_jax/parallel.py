@@ -222,6 +222,13 @@ def _number(variable: str) -> int | None:
     return None if value is None else int(value)
 
 
+def agreed(value: int, choose: Callable[[np.ndarray], Any]) -> Any:
+    """What `choose` makes of the values of all processes, each of which must come here."""
+    if jax.process_count() == 1:
+        return choose(np.array([value]))
+    return choose(np.asarray(multihost_utils.process_allgather(np.array([value], np.int64))))
+
+
 def wait_for_all(what: str) -> None:
     """Returns once every process has come here; `what` names the place."""
     if jax.process_count() > 1:

@@ -118,6 +118,10 @@ class Checkpoints:
                 logger.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, _line(error))
         return sound
 
+    def newest_sound_step(self) -> int | None:
+        """The newest step whose description can be read, if there is one."""
+        return next((step for step, _ in self.sound_steps()), None)
+
     def try_restore(self, step: int, target: TrainState) -> TrainState | None:
         """The state at `step`, shaped like `target`; None, and a warning, where it is damaged."""
         try:

@@ -4,21 +4,27 @@ import shutil
 from contextlib import ExitStack
 
 import jax
+import numpy as np
 
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.parallel import Layout, wait_for_all
+from mtbert_jax.host import free_memory
+from mtbert_jax.parallel import REPLICA, Layout, agreed, wait_for_all
 from mtbert_jax.pretrained import load_pretrained, locate, save_description
 from mtbert_jax.schema import difference, to_dict
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interruption
 from mtbert_jax.training.loop import Loop
-from mtbert_jax.training.records import Display, MetricsFile
-from mtbert_jax.training.replica import Replica, restore, seeds_apart
+from mtbert_jax.training.memory import estimate
+from mtbert_jax.training.records import Display
+from mtbert_jax.training.replica import Replica, groups, restore, seeds_apart
 from mtbert_jax.training.setup import Plan, Setup
-from mtbert_jax.types import InputError
+from mtbert_jax.types import InputError, Params
+
+SHARE_OF_MEMORY = 0.8
+"""Of what is free: what seeds that train together may take, by estimate."""
 
 MAY_CHANGE = (
     *("out", "data_dir", "cache_dir", "encoder", "revision", "log_every_steps", "eval_batch_size"),
@@ -74,19 +80,51 @@ def fit(
             replicas.append(Replica.open(own_setup, place, stages))
             stack.callback(replicas[-1].close)
         stack.callback(display.stop)
-        state = restore(replicas, layout) if resume else None
-        if layout.leads:
-            for replica, (_, place) in zip(replicas, runs, strict=True):
-                replica.metrics = MetricsFile(place.metrics, step=int(state.step) if state else 0)
-        loop = Loop(replicas, layout, train, dev, display, interruption)
-        progress = replicas[0].progress
-        for plan in plans[0][progress.stage + progress.stage_done :]:
-            if state is None:
-                state = loop.begin(plan, [own_setup.initial_params(encoder) for own_setup in setups], 0)
-            elif plan.number > replicas[0].progress.stage:
-                params = [state.of(number, layout).params for number in range(len(replicas))]
-                state = loop.begin(plan, params, int(state.step))
-            state = loop.run(plan, state)
+        for some in groups(replicas, _at_once(setup, plans[0], layout, display), resume):
+            _train(some, layout, encoder, train, dev, resume, display, interruption)
+
+
+def _train(
+    replicas: list[Replica],
+    layout: Layout,
+    encoder: Params,
+    train: dict[str, Dataset],
+    dev: dict[str, Dataset],
+    resume: bool,
+    display: Display,
+    interruption: Interruption,
+) -> None:
+    """Takes runs that train together to their end."""
+    state = restore(replicas, layout) if resume else None
+    if layout.leads:
+        for replica in replicas:
+            replica.open_records(int(state.step) if state else 0)
+    loop = Loop(replicas, layout, train, dev, display, interruption)
+    progress = replicas[0].progress
+    for plan in replicas[0].plans[progress.stage + progress.stage_done :]:
+        if state is None:
+            state = loop.begin(plan, [replica.setup.initial_params(encoder) for replica in replicas], 0)
+        elif plan.number > replicas[0].progress.stage:
+            params = [state.of(number, layout).params for number in range(len(replicas))]
+            state = loop.begin(plan, params, int(state.step))
+        state = loop.run(plan, state)
+
+
+def _at_once(setup: Setup, plans: list[Plan], layout: Layout, display: Display) -> int:
+    """How many seeds fit into memory together, as far as that can be told."""
+    count = max(len(setup.config.seeds), 1)
+    room = free_memory() if count > 1 else None
+    if room is None:
+        return count
+    room = int(agreed(room, np.min))
+    need = max(estimate(setup, plan, layout).total for plan in plans)
+    side = layout.mesh.shape[REPLICA] if layout.mesh else 1
+    fitting = max(1, int(SHARE_OF_MEMORY * room / need)) * side
+    if fitting < count:
+        display.say(
+            f"{fitting} of {count} seeds at once: each needs about {need / 2**30:.1f} GiB, {room / 2**30:.1f} are free"
+        )
+    return fitting
 
 
 def check_folder(folder: RunFolder, config: Config, resume: bool, overwrite: bool = False) -> None:

@@ -7,10 +7,9 @@ from operator import itemgetter
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.parallel import Layout
+from mtbert_jax.parallel import Layout, agreed
 from mtbert_jax.training.evaluate import evaluate_all, with_features
 from mtbert_jax.training.interrupt import Interrupted, Interruption
 from mtbert_jax.training.records import Clock, Display, mean_record, pack, scores_line, step_record, unpack
@@ -179,5 +178,5 @@ class Loop:
             return status
         if not at_record:
             return None
-        asked = np.max(multihost_utils.process_allgather(np.int32(-1 if status is None else status)))
+        asked = agreed(-1 if status is None else status, np.max)
         return None if asked < 0 else int(asked)

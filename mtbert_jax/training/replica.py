@@ -39,6 +39,7 @@ class Replica:
 
     Attributes:
         setup: Its config and what belongs to it.
+        folder: Its folder.
         plans: Its stages.
         checkpoints: Its checkpoints.
         metrics: Its records; None in a process that writes none.
@@ -49,6 +50,7 @@ class Replica:
     """
 
     setup: Setup
+    folder: RunFolder
     plans: list[Plan]
     checkpoints: Checkpoints
     metrics: MetricsFile | None = None
@@ -60,7 +62,11 @@ class Replica:
     @classmethod
     def open(cls, setup: Setup, folder: RunFolder, plans: list[Plan]) -> "Replica":
         """A replica at its beginning."""
-        return cls(setup, plans, Checkpoints(folder.checkpoints, to_dict(setup.config)))
+        return cls(setup, folder, plans, Checkpoints(folder.checkpoints, to_dict(setup.config)))
+
+    def open_records(self, step: int) -> None:
+        """Opens the records, less what lies after `step`."""
+        self.metrics = MetricsFile(self.folder.metrics, step)
 
     @property
     def name(self) -> str:
@@ -103,6 +109,16 @@ class Replica:
         if self.metrics:
             self.metrics.close()
         self.checkpoints.close()
+
+
+def groups(replicas: Sequence[Replica], at_once: int, resume: bool) -> list[list[Replica]]:
+    """The replicas that train together: so many at once, and under `resume` such as stand at the same step."""
+    steps = [replica.checkpoints.newest_sound_step() if resume else None for replica in replicas]
+    found = []
+    for step in dict.fromkeys(steps):
+        alike = [replica for replica, own in zip(replicas, steps, strict=True) if own == step]
+        found += [alike[start : start + at_once] for start in range(0, len(alike), at_once)]
+    return found
 
 
 def first_state(setup: Setup, plan: Plan, params: Params, step: int) -> TrainState:

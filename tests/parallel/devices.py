@@ -16,6 +16,7 @@ from mtbert_jax.config import ParallelConfig, load_config
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.parallel import Layout
 from mtbert_jax.pretrained import load_pretrained
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.replica import Replica, gather
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
@@ -29,7 +30,7 @@ def states(config_file: str, sizes: dict[str, int], steps: int) -> tuple[TrainSt
     setup = Setup.load(config, Path(config.encoder), layout)
     train = setup.datasets("train")
     (plan,) = setup.plans(train)
-    replica = Replica(setup, [plan], None, batches=plan.batches)  # type: ignore[arg-type]
+    replica = Replica(setup, RunFolder(Path()), [plan], None, batches=plan.batches)  # type: ignore[arg-type]
     params = setup.initial_params(load_pretrained(config.encoder)[1])
     tx = optax.chain(pcgrad(), optax.clip_by_global_norm(1.0), optax.sgd(0.01, momentum=0.9))  # Adam magnifies rounding
     state = TrainState.together([TrainState.create(params, tx, jax.random.key(0), with_teacher=True)], layout)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,27 @@ def test_the_command_scores_every_seed(config: Config, tmp_path: Path, capsys: p
 def test_what_cannot_be_is_refused(config: Config, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_config(dataclasses.replace(config, **changes))
+
+
+def test_seeds_that_do_not_fit_into_memory_train_one_after_the_other(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(config, seeds=SEEDS, steps=2)
+    display, need = Quiet(), 50e6
+    monkeypatch.setattr("mtbert_jax.training.fit.estimate", lambda *_: SimpleNamespace(total=need))
+    monkeypatch.setattr("mtbert_jax.training.fit.free_memory", lambda: int(2.6 * need))
+    folder = run(config, tmp_path / "all", display=display)
+    assert any(line.startswith("2 of 3 seeds at once: each needs about 0.0 GiB") for line in display.lines)
+    compiled = [read_metrics(RunFolder(folder.path / f"seed{seed}").metrics)[-1]["step"] for seed in SEEDS]
+    assert compiled == [2, 2, 2]
+
+
+def test_replicas_that_stand_at_different_steps_go_on_apart(config: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, seeds=SEEDS, optimizer=CHAIN, lr=0.003)
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "all", display=Quiet(at=3))
+    run(dataclasses.replace(config, seed=0, seeds=()), tmp_path / "all" / "seed0", resume=True)
+    folder = run(config, tmp_path / "all", resume=True)
+    for seed in SEEDS:
+        records = read_metrics(RunFolder(folder.path / f"seed{seed}").metrics)
+        assert [r["step"] for r in records if r["kind"] == "train"] == [2, 4, 6]

@@ -1,0 +1,101 @@
+"""How much memory a run needs on each device, from the shapes of its arrays: nothing is compiled or computed."""
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtbert_jax import trees
+from mtbert_jax.parallel import Layout
+from mtbert_jax.training.objective import task_objective
+from mtbert_jax.training.replica import first_state
+from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.types import Batch, Params
+
+Tree = Any
+
+
+class Memory(NamedTuple):
+    """Bytes on one device, for one run of a stage.
+
+    Attributes:
+        state: Parameters, optimizer state, teacher.
+        gradients: One gradient per task of a step, and once more stacked, since surgery needs all of them at once.
+        activations: What the largest batch of a task keeps for its gradient.
+        gathered: Parameters made whole, where they are split over devices.
+    """
+
+    state: int
+    gradients: int
+    activations: int
+    gathered: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self)
+
+
+def estimate(setup: Setup, plan: Plan, layout: Layout) -> Memory:
+    """What one run of a stage needs on a device; runs that train together need it once each.
+
+    Compilers save some of it and need work space of their own: measured peaks lie around it, not at it.
+    """
+    params = setup.abstract_params()
+    state = jax.eval_shape(lambda params: first_state(setup, plan, params, 0), params)
+    trainable = trees.split(params, plan.frozen)[1]
+    stacked = len(plan.batches.names(0)) if len(plan.batches.names(0)) > 1 else 0
+    copies = len(plan.batches.names(0)) + stacked
+    split = layout.narrow
+    whole = _bytes(params) if layout.mesh and _bytes(params) > _on_device(split, params) else 0
+    parts = layout.rows * setup.config.micro_batches
+    activations = max(_kept(setup, plan, name, params) for name in plan.batches.tasks) // parts
+    return Memory(_on_device(split, state), copies * _on_device(split, trainable), activations, whole)
+
+
+def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:
+    """Bytes that the longest batch of a task keeps between its forward and its backward pass."""
+    stream = plan.batches.tasks[name]
+    task, rows = setup.tasks[name], stream.num_rows
+    length = int(stream.lengths[np.searchsorted(stream.lengths, stream.tokens.lengths.max())])
+    if plan.stage.cache_features:
+        return 4 * rows * setup.bert.hidden_size
+    tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    numbers = jax.ShapeDtypeStruct((rows,), jnp.float32)
+    batch = Batch(tokens, tokens, tokens, numbers, numbers)  # type: ignore[arg-type]
+    fixed, trainable = trees.split(params, plan.frozen)
+
+    def pullback(trainable: Params, fixed: Params, batch: Batch) -> Any:
+        def objective(trainable: Params) -> Any:
+            merged, key = trees.merge(fixed, trainable), jax.random.key(0)
+            teacher = merged if setup.has_teacher(plan.stage) else None
+            index, step = jnp.int32(0), jnp.int32(0)
+            return task_objective(setup.model, (task,), plan.regularizers(0), merged, teacher, batch, index, key, step)[
+                0
+            ]
+
+        return jax.vjp(objective, trainable)[1]
+
+    # The pullback holds what it keeps, parameters included: those are counted already.
+    own = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(params))
+    kept = Counter(
+        (leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(jax.eval_shape(pullback, trainable, fixed, batch))
+    )
+    return sum(count * _size(shape, dtype) for (shape, dtype), count in (kept - own).items())
+
+
+def _bytes(tree: Tree) -> int:
+    return sum(_size(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree))
+
+
+def _on_device(layout: Layout, tree: Tree) -> int:
+    shardings = jax.tree.leaves(layout.shardings(tree))
+    leaves = jax.tree.leaves(tree)
+    return sum(_size(where.shard_shape(leaf.shape), leaf.dtype) for leaf, where in zip(leaves, shardings, strict=True))
+
+
+def _size(shape: tuple[int, ...], dtype: Any) -> int:
+    width = 8 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else dtype.itemsize
+    return int(np.prod(shape, dtype=np.int64)) * width
