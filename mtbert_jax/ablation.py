@@ -75,6 +75,69 @@ class Cell:
         return f"{self.source.stem} seed {self.config.seed}"
 
 
+@dataclass(frozen=True)
+class Together:
+    """Cells of one config whose seeds train in one process.
+
+    Attributes:
+        cells: Two or more, which differ in their seeds.
+    """
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def source(self) -> Path:
+        """The config's file."""
+        return self.cells[0].source
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the runs' folders."""
+        return RunFolder(self.cells[0].folder.path.parent)
+
+    @property
+    def log(self) -> Path:
+        """What the process printed."""
+        return self.folder.path / "log.txt"
+
+    @property
+    def command(self) -> list[str]:
+        """All runs as one command."""
+        seeds = [str(cell.config.seed) for cell in self.cells]
+        own = ["--seeds", *seeds, "--out", str(self.folder.path), "--resume"]
+        return [sys.executable, "-m", "mtbert_jax", "train", str(self.source), *own, *self.cells[0].overrides]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results of all are there."""
+        return all(cell.finished for cell in self.cells)
+
+    def changes(self) -> list[str]:
+        """What makes a run in a folder another one, as a cell tells it."""
+        return next((changes for cell in self.cells if (changes := cell.changes())), [])
+
+    def __str__(self) -> str:
+        return f"{self.source.stem} seeds {', '.join(str(cell.config.seed) for cell in self.cells)}"
+
+
+def jobs(cells: Sequence[Cell], together: bool) -> list[Cell | Together]:
+    """The processes that cells run in: one each, or one per config."""
+    if not together:
+        return list(cells)
+    alike = [
+        tuple(cell for cell in cells if cell.source == source) for source in dict.fromkeys(c.source for c in cells)
+    ]
+    return [Together(some) if len(some) > 1 else some[0] for some in alike]
+
+
+def has_accelerator() -> bool:
+    """Whether JAX finds more than a CPU; asked in a process of its own, which lets go of the device again."""
+    answer = subprocess.run(
+        [sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True, text=True, check=False
+    )
+    return answer.returncode == 0 and answer.stdout.strip() != "cpu"
+
+
 def plan(
     configs: Sequence[tuple[Path, Config]], seeds: Sequence[int], out: Path, overrides: Sequence[str] = ()
 ) -> tuple[Cell, ...]:
@@ -137,13 +200,14 @@ class Outcome(NamedTuple):
     failed: list[str]
 
 
-def run(cells: Sequence[Cell], out: Path, console: Console | None = None) -> Outcome:
+def run(cells: Sequence[Cell], out: Path, console: Console | None = None, together: bool = False) -> Outcome:
     """Runs what is not finished yet; the tables in `out` are written anew after every run.
 
     Args:
         cells: As `plan` gives them.
         out: The tables' folder.
         console: Where progress is shown; standard error if left out.
+        together: Train all seeds of a config in one process.
 
     Raises:
         Interrupted: A signal came; the running cell has had it too, and has ended.
@@ -153,21 +217,22 @@ def run(cells: Sequence[Cell], out: Path, console: Console | None = None) -> Out
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    todo = [cell for cell in cells if not cell.finished]
-    if len(todo) < len(cells):
-        say(f"{len(cells) - len(todo)} of {len(cells)} runs are finished already")
+    unfinished = [cell for cell in cells if not cell.finished]
+    if len(unfinished) < len(cells):
+        say(f"{len(cells) - len(unfinished)} of {len(cells)} runs are finished already")
+    todo = jobs(unfinished, together)
     for cell in cells:
         for line in _moved(cell):
-            say(f"{cell}: {line}; taken for the same, elsewhere")
+            say(f"{job}: {line}; taken for the same, elsewhere")
     rows, failed = None, []
     with Interruption() as interruption:
-        for number, cell in enumerate(todo, start=1):
+        for number, job in enumerate(todo, start=1):
             if interruption.status is not None:
                 raise Interrupted(interruption.status)
-            place = f"[{number}/{len(todo)}] {cell}"
-            say(f"{place}: started, log in {cell.log}")
+            place = f"[{number}/{len(todo)}] {job}"
+            say(f"{place}: started, log in {job.log}")
             since = time.monotonic()
-            trouble = run_cell(cell, interruption, console)
+            trouble = run_cell(job, interruption, console)
             took = clock_text(time.monotonic() - since)
             if not trouble:
                 say(f"{place}: finished after {took}")
@@ -175,7 +240,7 @@ def run(cells: Sequence[Cell], out: Path, console: Console | None = None) -> Out
                 write_tables(rows, out)
             elif interruption.status is None:
                 say(f"{place}: failed after {took}: {trouble}")
-                failed.append(f"{cell} failed: {trouble} (log: {cell.log})")
+                failed.append(f"{job} failed: {trouble} (log: {job.log})")
             else:
                 say(f"{place}: interrupted after {took}")
                 raise Interrupted(interruption.status)
@@ -194,7 +259,7 @@ def _moved(cell: Cell) -> list[str]:
     return difference(before, after)
 
 
-def run_cell(cell: Cell, interruption: Interruption, console: Console) -> str:
+def run_cell(cell: Cell | Together, interruption: Interruption, console: Console) -> str:
     """Runs one cell to its end, or until a signal that came here, and was passed on, has stopped it.
 
     Returns:

@@ -16,7 +16,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from mtbert_jax.ablation import plan, run
+from mtbert_jax.ablation import has_accelerator, plan, run
 from mtbert_jax.commands import Evaluate, Predict, Train, parse, parse_ablate, parse_train
 from mtbert_jax.config import Config
 from mtbert_jax.host import keep_compiled_programs, keep_freed_memory
@@ -102,8 +102,9 @@ def ablate(args: list[str]) -> int:
     """The command `ablate`; returns 1 if a run failed."""
     given, configs, overrides = parse_ablate(args)
     cells = plan(configs, given.seeds, given.out, overrides)
+    together = given.together == "on" or (given.together == "auto" and len(given.seeds) > 1 and has_accelerator())
     try:
-        rows, failed = run(cells, given.out)
+        rows, failed = run(cells, given.out, together=together)
     except Interrupted:
         print(f"interrupted; go on with the same command: {shlex.join(['mtbert', 'ablate', *args])}", file=sys.stderr)
         raise

@@ -75,7 +75,7 @@ class Predict:
 
 @dataclass(frozen=True)
 class Ablate:
-    """Trains several configs with several seeds, one run after the other, and sets their dev scores side by side.
+    """Trains several configs with several seeds, one after the other, and sets their dev scores side by side.
 
     What follows `--` goes to every run, as `mtbert train` takes it: `mtbert ablate a.toml b.toml -- --steps 500`. Runs
     lie in `<out>/<config name>/seed<N>`, tables (Markdown, CSV, JSON) in `<out>`. The same command goes on where it was
@@ -88,6 +88,8 @@ class Ablate:
     """The seeds."""
     out: Path = Path("runs/ablation")
     """Folder of the run folders and the tables."""
+    together: Literal["auto", "on", "off"] = "auto"
+    """Train all seeds of a config in one program, as many as fit into memory; `auto`: where there is a GPU or TPU."""
 
 
 OWN = ("out", "seed", "seeds", "resume", "overwrite", "coordinator", "num-processes", "process-id")

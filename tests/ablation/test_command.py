@@ -36,6 +36,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
         return ""
 
     monkeypatch.setattr("mtbert_jax.ablation.run_cell", stand_in)
+    monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda: False)
     return cells
 
 
