@@ -223,7 +223,7 @@ def run(cells: Sequence[Cell], out: Path, console: Console | None = None, togeth
     todo = jobs(unfinished, together)
     for cell in cells:
         for line in _moved(cell):
-            say(f"{job}: {line}; taken for the same, elsewhere")
+            say(f"{cell}: {line}; taken for the same, elsewhere")
     rows, failed = None, []
     with Interruption() as interruption:
         for number, job in enumerate(todo, start=1):
