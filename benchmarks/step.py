@@ -31,6 +31,13 @@ SIZES = {
         "intermediate_size": 3072,
         "vocab_size": 30522,
     },
+    "bert-large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "vocab_size": 30522,
+    },
 }
 NEEDS = {"jax": (), "tuned": ("torch", "transformers"), "peer": ("torch", "transformers", "smart_pytorch", "pcgrad")}
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import optax
 from workers import serve
 
 from mtbert_jax.config import HeadConfig, SmartConfig, TaskConfig
-from mtbert_jax.host import keep_freed_memory
+from mtbert_jax.host import keep_freed_memory, peak_memory
 from mtbert_jax.nn.bert import BertConfig
 from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim import pcgrad, sum_tasks
+from mtbert_jax.parallel import Layout
 from mtbert_jax.training.objective import Regularizers
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_eval_step, make_train_step
@@ -50,9 +52,15 @@ def main(spec: dict[str, Any]) -> None:
     surgery = pcgrad() if "pcgrad" in spec["method"] else sum_tasks()
     tx = optax.chain(surgery, optax.adamw(1e-5))
     smart = SmartConfig(weight=0.02 if "smart" in spec["method"] else 0.0)
-    train_step = make_train_step(model, {task.name: task for task in tasks}, tx, (), Regularizers(smart))
-    box = [TrainState.create(params, tx, jax.random.key(0)).placed()]
-    del params
+    seeds = spec.get("seeds", 0)
+    layout = Layout(None, wide=seeds > 0)
+    train_step = make_train_step(model, {task.name: task for task in tasks}, tx, (), Regularizers(smart), layout)
+    states = [TrainState.create(params, tx, jax.random.key(seed)) for seed in range(max(seeds, 1))]
+    box = [TrainState.together(states, layout)]
+    if seeds:
+        stack = partial(jax.tree.map, lambda leaf: np.stack([leaf] * seeds))
+        steps = [{task: stack(batch) for task, batch in step.items()} for step in steps]
+    del params, states
     turn = itertools.cycle(steps)
 
     def step() -> None:
@@ -61,8 +69,9 @@ def main(spec: dict[str, Any]) -> None:
         jax.block_until_ready(box[0])
 
     def last() -> dict[str, Any]:
-        losses = {name: float(value) for name, value in metrics.losses.items()}
-        return {"losses": losses, "compiled_shapes": train_step.compiled_shapes, "flops_of_a_task": flops()}
+        losses = {name: float(np.mean(value)) for name, value in metrics.losses.items()}
+        told = {"losses": losses, "compiled_shapes": train_step.compiled_shapes, "flops_of_a_task": flops()}
+        return told if jax.default_backend() == "cpu" else {**told, "peak_memory_bytes": peak_memory()}
 
     def flops() -> float:
         task, batch = next(iter(steps[0].items()))

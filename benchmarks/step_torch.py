@@ -183,7 +183,10 @@ def two_classes(task: str, logits: Tensor) -> Tensor:
 def main(spec: dict[str, Any]) -> None:
     """Builds the model, then steps when told to."""
     torch.manual_seed(0)
-    model = Model(spec["sizes"], spec["pooling"])
+    device = torch.device(spec.get("device", "cpu"))
+    model = Model(spec["sizes"], spec["pooling"]).to(device)
+    if spec.get("compiled"):
+        model.bert.encoder = torch.compile(model.bert.encoder)  # type: ignore[assignment]
     steps = load_steps(spec["batches"]) if "batches" in spec else [synthetic(spec["batch"], spec["length"])]
     turn = itertools.cycle(steps)
     losses: dict[str, float] = {}
@@ -195,19 +198,27 @@ def main(spec: dict[str, Any]) -> None:
         take = {"peer": peer_step, "tuned": tuned_step}[spec["side"]](model, spec["method"])
 
     def step() -> None:
-        losses.update(take(next(turn)))
+        batches = {task: tuple(part.to(device) for part in batch) for task, batch in next(turn).items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=spec["compute_dtype"] == "bfloat16"):
+            losses.update(take(batches))  # type: ignore[arg-type]
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def last() -> dict[str, Any]:
+        peak = {"peak_memory_bytes": torch.cuda.max_memory_allocated()} if device.type == "cuda" else {}
+        return {"losses": losses, **peak}
 
     since = time.perf_counter()
     for _ in steps:
         step()
-    serve({"first_steps_seconds": time.perf_counter() - since}, step, lambda: {"losses": losses})
+    serve({"first_steps_seconds": time.perf_counter() - since}, step, last)
 
 
 @torch.no_grad()
 def evaluate(model: Model, batches: dict[str, Inputs]) -> dict[str, float]:
     """Scores a batch."""
     for task, (ids, mask, types, _) in batches.items():
-        model(task, mask, input_ids=ids, token_type_ids=types).numpy()
+        model(task, mask, input_ids=ids, token_type_ids=types).float().cpu().numpy()
     return {}
 
 

@@ -84,6 +84,17 @@ def test_a_run_goes_on_with_other_devices_and_processes(regularized: Config, tmp
     assert_same(regularized, str(tmp_path / "whole"), str(tmp_path / "parts"))
 
 
+def test_seeds_spread_over_devices_are_those_of_one_device(regularized: Config, tmp_path: Path) -> None:
+    """Two seeds on two groups of two devices, with parameters split inside each."""
+    several = dataclasses.replace(regularized, seeds=(3, 1))
+    one, four = (dataclasses.replace(several, out=str(tmp_path / name)) for name in ("one", "four"))
+    train(one, devices=1)
+    train(dataclasses.replace(four, parallel=ParallelConfig(replica=2, data=1, fsdp=2)), devices=4)
+    for seed in (3, 1):
+        alone = dataclasses.replace(regularized, seed=seed)
+        assert_same(alone, *(str(tmp_path / name / f"seed{seed}") for name in ("one", "four")))
+
+
 def test_two_processes_train_the_run_of_one(regularized: Config, tmp_path: Path) -> None:
     one, two = (dataclasses.replace(regularized, out=str(tmp_path / name)) for name in ("one", "two"))
     train(one, devices=1)
