@@ -41,7 +41,7 @@ def test_activations_grow_with_batch_and_smart_and_shrink_with_remat_and_micro_b
         plain, rel=0.1
     )
     assert of(dataclasses.replace(config, smart=SmartConfig(weight=1.0)))[0].activations > 1.4 * plain
-    assert of(dataclasses.replace(config, remat=True))[0].activations < 0.5 * plain
+    assert of(dataclasses.replace(config, remat=True))[0].activations < 0.8 * plain
 
 
 def test_a_frozen_encoder_needs_no_gradients(config: Config) -> None:
