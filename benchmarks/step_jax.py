@@ -19,9 +19,10 @@ from mtbert_jax.nn.bert import BertConfig
 from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim import pcgrad, sum_tasks
 from mtbert_jax.parallel import Layout
+from mtbert_jax.training.evaluate import make_eval_step
 from mtbert_jax.training.objective import Regularizers
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import make_eval_step, make_train_step
+from mtbert_jax.training.step import make_train_step
 from mtbert_jax.types import Batch
 
 

@@ -23,10 +23,9 @@ from mtbert_jax.metrics import predictions
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.schema import nearest, to_dict
 from mtbert_jax.training.checkpoint import Checkpoints
-from mtbert_jax.training.evaluate import evaluate_all, over_split
+from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, over_split
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.training.step import make_eval_step
 from mtbert_jax.types import InputError, Params
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtbert_jax.host import machine, peak_memory, user_cache, write_whole
+from mtbert_jax.host import free_memory, machine, peak_memory, user_cache, write_whole
 
 MIB = 2**20
 
@@ -37,9 +37,19 @@ def test_the_peak_is_not_the_parents() -> None:
 
 def test_a_device_that_counts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     device = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 7}, device_kind="abacus")
-    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, lambda: [device])
     assert peak_memory() == 7
     assert machine() == f"{jax.device_count()} × abacus, {os.cpu_count()} CPU cores"
+
+
+def test_free_memory_is_the_devices_where_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 900, "bytes_in_use": 200})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert free_memory() == 700
+    device.memory_stats = lambda: None
+    room = free_memory()
+    assert room is None or room > MIB
 
 
 def test_a_device_that_does_not_count_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

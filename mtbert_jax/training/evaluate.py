@@ -3,19 +3,50 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.batches import evaluation_batches, evaluation_feature_batches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.metrics import averages, predictions, task_metrics
+from mtbert_jax.nn.multitask import MultitaskBert, One
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.training.step import make_feature_step
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 EvalStep = Callable[[Params, str, Batch | FeatureBatch], Any]
+
+
+def make_eval_step(
+    model: MultitaskBert, layout: Layout = ALONE
+) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch width"]]:
+    """``(params, task, batch) → logits``, jitted once for all tasks of a group, dropout off.
+
+    The logits have the width of the group's widest head; what a narrower one lacks is zeros. They are whole on every
+    device, as everything is that evaluation reads.
+    """
+
+    def logits(names: tuple[str, ...], place: Int[Array, ""], params: Params, batch: Batch | FeatureBatch) -> Array:
+        return layout.whole(model.logits(layout.whole(params), One(names, place), batch))
+
+    program = jax.jit(logits, static_argnums=0)
+    places = {name: (names, np.int32(place)) for names in model.groups() for place, name in enumerate(names)}
+    return lambda params, task, batch: program(*places[task], params, batch)
+
+
+def make_feature_step(
+    model: MultitaskBert, layout: Layout = ALONE
+) -> Callable[[Params, str, Any], Float[Array, "batch hidden"]]:
+    """``(params, task, batch) → what the task's head reads``, jitted once for all tasks of a group, dropout off."""
+
+    def features(task: str, params: Params, batch: Batch) -> Array:
+        return layout.whole(model.features(layout.whole(params), task, batch))
+
+    program = jax.jit(features, static_argnums=0)
+    first = {name: names[0] for names in model.groups() for name in names}
+    return lambda params, task, batch: program(first[task], params, batch)
 
 
 def over_split(

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.nn.multitask import MultitaskBert, One
+from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim.aggregation import cosines, gramian
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.smart import update_teacher
@@ -282,33 +282,3 @@ def _keep_absent_heads(new: Tree, old: Tree, present: dict[str, Bool[Array, ""] 
         return new_leaf if owner is None else trees.select(present[owner], new_leaf, old_leaf)
 
     return jax.tree_util.tree_map_with_path(choose, new, old)
-
-
-def make_eval_step(
-    model: MultitaskBert, layout: Layout = ALONE
-) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch width"]]:
-    """``(params, task, batch) → logits``, jitted once for all tasks of a group, dropout off.
-
-    The logits have the width of the group's widest head; what a narrower one lacks is zeros. They are whole on every
-    device, as everything is that evaluation reads.
-    """
-
-    def logits(names: tuple[str, ...], place: Int[Array, ""], params: Params, batch: Batch | FeatureBatch) -> Array:
-        return layout.whole(model.logits(layout.whole(params), One(names, place), batch))
-
-    program = jax.jit(logits, static_argnums=0)
-    places = {name: (names, np.int32(place)) for names in model.groups() for place, name in enumerate(names)}
-    return lambda params, task, batch: program(*places[task], params, batch)
-
-
-def make_feature_step(
-    model: MultitaskBert, layout: Layout = ALONE
-) -> Callable[[Params, str, Any], Float[Array, "batch hidden"]]:
-    """``(params, task, batch) → what the task's head reads``, jitted once for all tasks of a group, dropout off."""
-
-    def features(task: str, params: Params, batch: Batch) -> Array:
-        return layout.whole(model.features(layout.whole(params), task, batch))
-
-    program = jax.jit(features, static_argnums=0)
-    first = {name: names[0] for names in model.groups() for name in names}
-    return lambda params, task, batch: program(first[task], params, batch)

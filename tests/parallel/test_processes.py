@@ -21,6 +21,13 @@ from tests.conftest import FLAGS
 from tests.parallel.test_devices import ROOT
 
 
+def free_address() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 def train(config: Config, **spec: Any) -> None:
     """Trains `config` in one or more processes of `devices` each."""
     out = Path(config.out)
@@ -30,9 +37,7 @@ def train(config: Config, **spec: Any) -> None:
     count = spec.pop("processes", 1)
     shared: dict[str, Any] = {"config": str(file), **spec}
     if count > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            shared |= {"coordinator": f"127.0.0.1:{free.getsockname()[1]}", "processes": count}
+        shared |= {"coordinator": free_address(), "processes": count}
     running = []
     for number in range(count):
         own = out.with_suffix(f".{number}.json")
@@ -96,10 +101,26 @@ def test_seeds_spread_over_devices_are_those_of_one_device(regularized: Config, 
 
 
 def test_two_processes_train_the_run_of_one(regularized: Config, tmp_path: Path) -> None:
+    """By the command: it scores, predicts and prints once, too."""
     one, two = (dataclasses.replace(regularized, out=str(tmp_path / name)) for name in ("one", "two"))
     train(one, devices=1)
-    train(two, devices=1, processes=2)
+    file = tmp_path / "two.toml"
+    save_config(two, file)
+    command = [sys.executable, "-m", "mtbert_jax", "train", str(file), "--num-processes", "2"]
+    command += ["--coordinator", free_address(), "--process-id"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "XLA_FLAGS": FLAGS}
+    running = [subprocess.Popen([*command, str(n)], cwd=ROOT, env=environment, **pipes) for n in range(2)]
+    said = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
     assert_same(regularized, str(tmp_path / "one"), str(tmp_path / "two"))
+    assert f"run folder: {two.out}" in said[0][0]
+    assert "run folder" not in "".join(said[1])
+    assert "dev at step 6" in said[0][1]
+    results = json.loads((tmp_path / "two" / "results.json").read_text())
+    model = MultitaskModel.from_checkpoint(two.out)
+    assert model.evaluate("dev")[0]["average"] == pytest.approx(results["dev"]["average"], abs=1e-3)
+    assert len(list((tmp_path / "two" / "predictions").iterdir())) == 6
 
 
 def test_a_process_without_a_coordinator_is_refused(capsys: pytest.CaptureFixture[str], regularized: Config) -> None:
