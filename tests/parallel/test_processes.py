@@ -89,6 +89,7 @@ def test_a_run_goes_on_with_other_devices_and_processes(regularized: Config, tmp
     assert_same(regularized, str(tmp_path / "whole"), str(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_seeds_spread_over_devices_are_those_of_one_device(regularized: Config, tmp_path: Path) -> None:
     """Two seeds on two groups of two devices, with parameters split inside each."""
     several = dataclasses.replace(regularized, seeds=(3, 1))

@@ -57,17 +57,17 @@ def assert_close(config: Config, seed: int, one: RunFolder, other: RunFolder, st
 
 
 def test_every_replica_is_the_run_that_it_would_have_been_alone(together: Config, tmp_path: Path) -> None:
-    display = Quiet()
+    display, (first, second) = Quiet(), (3, 7)
+    together = dataclasses.replace(together, seeds=(first, second))
     folder = run(together, tmp_path / "all", display=display)
-    for seed in SEEDS:
+    for seed in together.seeds:
         own = RunFolder(folder.path / f"seed{seed}")
         assert own.load_config() == dataclasses.replace(together, seed=seed, seeds=(), out=str(own.path))
         assert_close(together, seed, own, alone(together, seed, tmp_path / f"alone{seed}"), 20)
-    ends = [
-        leaves(dataclasses.replace(together, seed=seed, seeds=()), RunFolder(folder.path / f"seed{seed}"), 20)
-        for seed in SEEDS[:2]
-    ]
-    assert any(not np.allclose(ends[0][name], ends[1][name]) for name in ends[0])
+    one, other = (MultitaskModel.from_checkpoint(folder.path / f"seed{seed}") for seed in together.seeds)
+    assert not np.allclose(
+        one.params["heads"]["sts"]["output"]["kernel"], other.params["heads"]["sts"]["output"]["kernel"]
+    )
     assert any(line.startswith("seed 7: dev at step 10: ") for line in display.lines)
     assert any("train together" in line for line in display.lines)
 
@@ -137,6 +137,7 @@ def test_seeds_that_do_not_fit_into_memory_train_one_after_the_other(
     assert compiled == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_replicas_that_stand_at_different_steps_go_on_apart(config: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, seeds=SEEDS, optimizer=CHAIN, lr=0.003)
     with pytest.raises(Interrupted):
