@@ -16,7 +16,9 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from mtbert_jax.ablation import has_accelerator, plan, run
+from mtbert_jax.ablation.cells import plan
+from mtbert_jax.ablation.processes import has_accelerator
+from mtbert_jax.ablation.runs import run
 from mtbert_jax.commands import Evaluate, Predict, Train, parse, parse_ablate, parse_train
 from mtbert_jax.config import Config
 from mtbert_jax.host import keep_compiled_programs, keep_freed_memory

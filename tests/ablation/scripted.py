@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mtbert_jax.ablation import Cell, Outcome, run
+from mtbert_jax.ablation.cells import Cell
+from mtbert_jax.ablation.runs import Outcome, run
 from mtbert_jax.config import Config
 
 ROOT = Path(__file__).parents[2]

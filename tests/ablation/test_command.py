@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax.ablation import Cell
+from mtbert_jax.ablation.cells import Cell
 from mtbert_jax.cli import main
 from mtbert_jax.config import Config, StageConfig, save_config
 from tests.runs import finish
@@ -35,7 +35,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
         finish(cell.config, cell.folder.path)
         return ""
 
-    monkeypatch.setattr("mtbert_jax.ablation.run_cell", stand_in)
+    monkeypatch.setattr("mtbert_jax.ablation.runs.run_cell", stand_in)
     monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda: False)
     return cells
 

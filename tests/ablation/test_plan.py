@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtbert_jax.ablation import plan, table
+from mtbert_jax.ablation.cells import plan, table
 from mtbert_jax.config import Config
 from mtbert_jax.types import InputError
 from tests.runs import finish

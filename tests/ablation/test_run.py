@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mtbert_jax.ablation import plan, run
+from mtbert_jax.ablation.cells import plan
+from mtbert_jax.ablation.runs import run
 from mtbert_jax.config import Config
 from tests.ablation.scripted import FINISH, quietly, scripted
 from tests.runs import finish
@@ -138,7 +139,7 @@ def test_files_elsewhere_are_pointed_out(config: Config, tmp_path: Path) -> None
 
 
 def test_a_terminal_shows_the_last_line_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtbert_jax.ablation.POLL", 0.01)
+    monkeypatch.setattr("mtbert_jax.ablation.processes.POLL", 0.01)
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     run(
         [scripted(tmp_path, "a", "print('step [red] 7', flush=True); time.sleep(1)" + textwrap.dedent(FINISH))],

@@ -98,7 +98,7 @@ def test_a_terminals_ctrl_c_reaches_a_cell_once(tmp_path: Path) -> None:
     driver = f"""
         import sys
         from pathlib import Path
-        from mtbert_jax.ablation import run
+        from mtbert_jax.ablation.runs import run
         from mtbert_jax.training.interrupt import Interrupted
         from tests.ablation.scripted import scripted
         from tests.ablation.test_stop import WAIT

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax.ablation import Cell, Together, has_accelerator, jobs, plan
+from mtbert_jax.ablation.cells import Cell, Together, jobs, plan
+from mtbert_jax.ablation.processes import has_accelerator
 from mtbert_jax.cli import main
 from mtbert_jax.config import Config, save_config
 from tests.runs import finish
@@ -43,7 +44,7 @@ def test_seeds_train_together_where_there_is_an_accelerator(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Any] = []
-    monkeypatch.setattr("mtbert_jax.ablation.run_cell", lambda job, *_: ran.append(job) or "stopped")
+    monkeypatch.setattr("mtbert_jax.ablation.runs.run_cell", lambda job, *_: ran.append(job) or "stopped")
     save_config(config, tmp_path / "a.toml")
     for found, flag in ((True, "auto"), (False, "auto"), (True, "off"), (False, "on")):
         monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda found=found: found)

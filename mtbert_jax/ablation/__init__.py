@@ -1,0 +1,1 @@
+"""Several configs with several seeds: processes one after the other, and one table of all."""
