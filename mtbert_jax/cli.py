@@ -88,7 +88,9 @@ def train(args: list[str]) -> None:
     try:
         fit(config, folder, given.resume, given.overwrite)
     except Interrupted:
-        print(f"interrupted and saved; go on with: mtbert train {path} --out {folder.path} --resume", file=sys.stderr)
+        again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
+        command = shlex.join(["mtbert", "train", str(path), *again, "--resume"])
+        print(f"interrupted and saved; go on with: {command}", file=sys.stderr)
         raise
     for own_config, own in seeds_apart(config, folder):
         results = write_results(own, own_config)

@@ -11,6 +11,7 @@ import pytest
 import mtbert_jax as mt
 from mtbert_jax.cli import main
 from mtbert_jax.config import Config, save_config
+from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
 
 
@@ -280,3 +281,18 @@ def test_help_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
             main([command, "--help"])
         assert stop.value.code == 0
     assert "prediction files" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that was given on the command line, but for what would delete the run."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise Interrupted(130)
+
+    monkeypatch.setattr("mtbert_jax.cli.fit", interrupt)
+    save_config(config, tmp_path / "a b.toml")
+    assert main(["train", str(tmp_path / "a b.toml"), "--overwrite", "--seeds", "1", "2", "--out", "x"]) == 130
+    command = f"mtbert train '{tmp_path}/a b.toml' --seeds 1 2 --out x --resume"
+    assert capsys.readouterr().err == f"interrupted and saved; go on with: {command}\n"
