@@ -38,7 +38,9 @@ def gramian(stacked: list[Float[Array, "task ..."]]) -> Float[Array, "task task"
 @jax.jit  # traced once for all leaves of one shape, which a deep encoder has many of
 def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
     """Inner products of each task with itself and the later ones."""
-    rows = leaf.astype(jnp.float32).reshape(leaf.shape[0], -1, leaf.shape[-1] if leaf.ndim > 1 else 1)
+    # Sliced before it is reshaped: so XLA sees the tasks' own arrays, and their stack is never made.
+    width = leaf.shape[-1] if leaf.ndim > 1 else 1
+    rows = [leaf[task].astype(jnp.float32).reshape(-1, width) for task in range(leaf.shape[0])]
     pairs = itertools.combinations_with_replacement(rows, 2)
     return jnp.stack([jnp.sum(jnp.sum(one * other, axis=-1)) for one, other in pairs])
 
