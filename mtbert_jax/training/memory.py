@@ -22,7 +22,7 @@ class Memory(NamedTuple):
 
     Attributes:
         state: Parameters, optimizer state, teacher.
-        gradients: One gradient per task of a step, and once more stacked, since surgery needs all of them at once.
+        gradients: One gradient per task of a step, since surgery needs all at once, and as much again for the update.
         activations: What the largest batch of a task keeps for its gradient.
         gathered: Parameters made whole, where they are split over devices.
     """
