@@ -24,7 +24,8 @@ from mtbert_jax.config import Config
 from mtbert_jax.host import keep_compiled_programs, keep_freed_memory
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.parallel import join_processes
-from mtbert_jax.report.tables import terminal
+from mtbert_jax.report.rows import make_row
+from mtbert_jax.report.tables import terminal, write_tables
 from mtbert_jax.schema import nearest
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
@@ -92,14 +93,21 @@ def train(args: list[str]) -> None:
         command = shlex.join(["mtbert", "train", str(path), *again, "--resume"])
         print(f"interrupted and saved; go on with: {command}", file=sys.stderr)
         raise
-    for own_config, own in seeds_apart(config, folder):
-        results = write_results(own, own_config)
-        if jax.process_index() > 0:
-            continue
-        for split in ("dev", "test"):
-            if split in results:
-                _print_scores(results[split], f"{split}, best checkpoint (step {results['step']})")
-        print(f"run folder: {own.path}")
+    runs = seeds_apart(config, folder)
+    results = [write_results(own, own_config) for own_config, own in runs]
+    if jax.process_index() > 0:
+        return
+    if config.seeds:
+        folders = {own_config.seed: own for own_config, own in runs}
+        row = make_row(path.stem, dataclasses.replace(config, seeds=()), folders)
+        write_tables([row], folder.path)
+        _console().print(terminal([row]))
+        print(f"table: {folder.path / 'table'}.md, .csv, .json; runs: {', '.join(own.path.name for _, own in runs)}")
+        return
+    for split in ("dev", "test"):
+        if split in results[0]:
+            _print_scores(results[0][split], f"{split}, best checkpoint (step {results[0]['step']})")
+    print(f"run folder: {folder.path}")
 
 
 def ablate(args: list[str]) -> int:
@@ -112,14 +120,19 @@ def ablate(args: list[str]) -> int:
     except Interrupted:
         print(f"interrupted; go on with the same command: {shlex.join(['mtbert', 'ablate', *args])}", file=sys.stderr)
         raise
-    console = Console(markup=False)
-    if not console.is_terminal:
-        console.width = WIDE
-    console.print(terminal(rows))
+    _console().print(terminal(rows))
     print(f"tables: {given.out / 'table'}.md, .csv, .json")
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0
+
+
+def _console() -> Console:
+    """Standard output for tables, which nothing cuts off where it is no terminal."""
+    console = Console(markup=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
 
 
 def evaluate(args: list[str]) -> None:

@@ -172,6 +172,13 @@ class Layout:
             lambda path, leaf: self._constrained(leaf, self.spec(trees.path_of(path), leaf.shape, False)), tree
         )
 
+    def summed(self, grads: Tree) -> Tree:
+        """Inside jit: gradients of batches whose rows are spread, summed over the devices and then split by the rules.
+
+        In that order: asked for split gradients at once, the partitioner would rather move the activations.
+        """
+        return self.split(self.whole(grads))
+
     def whole(self, tree: Tree) -> Tree:
         """Inside jit: the same with every leaf whole on every device (of its replica)."""
         return tree if self.mesh is None else jax.tree.map(lambda leaf: self._constrained(leaf, P()), tree)

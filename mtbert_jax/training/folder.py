@@ -54,5 +54,7 @@ class RunFolder:
             InputError: This is no run folder.
         """
         if not self.config.is_file():
-            raise InputError(f"{self.path} is no run folder: it has no config.toml")
+            seeds = sorted(path.parent.name for path in self.path.glob("seed*/config.toml"))
+            hint = f"; it holds the runs {', '.join(seeds)}: name one of them" if seeds else ""
+            raise InputError(f"{self.path} is no run folder: it has no config.toml{hint}")
         return load_config(self.config)

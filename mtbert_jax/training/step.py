@@ -171,11 +171,11 @@ def task_gradient(
     gradient = jax.grad(objective, has_aux=True)
     if micro_batches == 1:
         grads, terms = gradient(trainable, batch, key, WHOLE)
-        return layout.split(grads), terms
+        return layout.summed(grads), terms
 
     def add(total: tuple[Params, Terms], part: tuple[Batch | FeatureBatch, Share, Int[Array, ""]]) -> Any:
         grads, terms = gradient(trainable, part[0], jax.random.fold_in(key, part[2]), part[1])
-        return jax.tree.map(jnp.add, total, (layout.split(grads), terms)), None
+        return jax.tree.map(jnp.add, total, (layout.summed(grads), terms)), None
 
     parts = micro_parts(batch, micro_batches)
     numbers = jnp.arange(micro_batches)

@@ -100,9 +100,12 @@ def test_the_command_scores_every_seed(config: Config, tmp_path: Path, capsys: p
     save_config(dataclasses.replace(config, steps=2), file)
     assert main(["train", str(file), "--seeds", "1", "2"]) == 0
     printed = capsys.readouterr().out
+    assert "runs: seed1, seed2" in printed
+    assert "| config | 2 | " in (Path(config.out) / "table.md").read_text()
+    assert main(["evaluate", config.out]) == 2
+    assert "it holds the runs seed1, seed2: name one of them" in capsys.readouterr().err
     for seed in (1, 2):
         own = RunFolder(Path(config.out) / f"seed{seed}")
-        assert str(own.path) in printed
         assert own.results.is_file()
         assert load_config(own.config).seed == seed
         assert MultitaskModel.from_checkpoint(own.path).step == 2
