@@ -1,12 +1,12 @@
 """What training carries from step to step: all of it is in a checkpoint, none of it elsewhere."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
@@ -64,17 +64,22 @@ class TrainState(NamedTuple):
 
     def of(self, replica: int, layout: Layout) -> "TrainState":
         """The state of one replica; `layout` is the wide one, or that of a run alone."""
-        if not layout.wide:
-            return self
-
-        def take(state: TrainState, replica: Int[Array, ""]) -> TrainState:
-            return jax.tree.map(lambda leaf: leaf[replica], state._replace(step=None))._replace(step=state.step)  # type: ignore[arg-type]
-
-        return layout.narrow.computed(take, self, np.int32(replica))
+        return _taking(layout)(self, replica) if layout.wide else self
 
     def teacher_params(self) -> Params:
         """The whole tree as the teacher has it; the parameters themselves where there is no teacher."""
         return self.params if self.teacher is None else trees.merge(self.params, self.teacher)
+
+
+@functools.cache
+def _taking(layout: Layout) -> Callable[[TrainState, int], TrainState]:
+    """``(wide state, replica) → its state``, jitted once."""
+
+    def take(state: TrainState, replica: Int[Array, ""]) -> TrainState:
+        rest = state._replace(step=None)  # type: ignore[arg-type]
+        return layout.split(jax.tree.map(lambda leaf: leaf[replica], rest)._replace(step=state.step))
+
+    return jax.jit(take)
 
 
 def _with_own_key(key: PRNGKeyArray, leaf: Array) -> Array:
