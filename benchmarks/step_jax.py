@@ -75,8 +75,7 @@ def main(spec: dict[str, Any]) -> None:
         return told if jax.default_backend() == "cpu" else {**told, "peak_memory_bytes": peak_memory()}
 
     def flops() -> float:
-        task, batch = next(iter(steps[0].items()))
-        del task
+        batch = next(iter(steps[0].values()))
         arguments = (np.int32(0), box[0].params, None, batch, box[0].key, box[0].step)
         return float(train_step.programs[0].lower(*arguments).compile().cost_analysis()["flops"])  # type: ignore[attr-defined]
 

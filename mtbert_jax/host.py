@@ -63,17 +63,20 @@ def free_memory() -> int | None:
     counted = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in counted:
         return int(counted["bytes_limit"] - counted.get("bytes_in_use", 0))
-    info = Path("/proc/meminfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    return _told("/proc/meminfo", "MemAvailable")
+
+
+def _told(file: str, name: str) -> int | None:
+    """A number of bytes that Linux tells in lines such as ``name: 12 kB``."""
+    path = Path(file)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
 
 
 def _peak_resident() -> int:
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
-    for line in lines:
-        if line.startswith("VmHWM:"):  # not getrusage, which on Linux begins with what the parent process had
-            return int(line.split()[1]) * 1024
+    told = _told("/proc/self/status", "VmHWM")  # not getrusage, which on Linux begins with what the parent process had
+    if told is not None:
+        return told
     try:
         import resource
     except ImportError:  # Windows

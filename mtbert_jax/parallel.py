@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from mtbert_jax import trees
 from mtbert_jax.config import ParallelConfig
-from mtbert_jax.types import InputError
+from mtbert_jax.types import InputError, first_line
 
 Tree = Any
 REPLICA, DATA, FSDP = "replica", "data", "fsdp"
@@ -220,8 +220,7 @@ def join_processes(coordinator: str | None, num_processes: int | None, process_i
         number = process_id if process_id is not None else _number("JAX_PROCESS_ID")
         jax.distributed.initialize(None if coordinator == "auto" else coordinator, count, number)
     except (ValueError, TypeError, RuntimeError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"cannot join the other processes (coordinator {coordinator}): {line}") from None
+        raise InputError(f"cannot join the other processes (coordinator {coordinator}): {first_line(error)}") from None
 
 
 def _number(variable: str) -> int | None:

@@ -16,6 +16,11 @@ class InputError(Exception):
     """
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class Example(NamedTuple):
     """One row of a data file.
 

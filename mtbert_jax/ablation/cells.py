@@ -108,10 +108,13 @@ def jobs(cells: Sequence[Cell], together: bool) -> list[Cell | Together]:
     """The processes that cells run in: one each, or one per config."""
     if not together:
         return list(cells)
-    alike = [
-        tuple(cell for cell in cells if cell.source == source) for source in dict.fromkeys(c.source for c in cells)
-    ]
-    return [Together(some) if len(some) > 1 else some[0] for some in alike]
+    return [Together(some) if len(some) > 1 else some[0] for some in by_config(cells)]
+
+
+def by_config(cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """The cells of each config, in the order of the cells."""
+    sources = dict.fromkeys(cell.source for cell in cells)
+    return [tuple(cell for cell in cells if cell.source == source) for source in sources]
 
 
 def plan(
@@ -157,11 +160,10 @@ def plan(
 
 def table(cells: Sequence[Cell]) -> list[Row]:
     """One row per config, in the order of the cells, from what is finished."""
-    rows = []
-    for source in dict.fromkeys(cell.source for cell in cells):
-        runs = [cell for cell in cells if cell.source == source]
-        rows.append(make_row(source.stem, runs[0].config, {cell.config.seed: cell.folder for cell in runs}))
-    return rows
+    return [
+        make_row(runs[0].source.stem, runs[0].config, {cell.config.seed: cell.folder for cell in runs})
+        for runs in by_config(cells)
+    ]
 
 
 def moved(cell: Cell) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtbert_jax.types import InputError
+from mtbert_jax.types import InputError, first_line
 
 Kernel = Literal["xla", "cudnn"]
 LARGEST_HEAD = 128
@@ -55,7 +55,7 @@ def _obstacle(head_size: int, dropout: float, dtype: str) -> str | None:
     try:
         jax.block_until_ready(_probe(head_size))
     except Exception as error:  # noqa: BLE001 - whatever the driver, the library or the device refuses with
-        return f"it fails on this device: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        return f"it fails on this device: {first_line(error)}"
     return None
 
 

@@ -18,7 +18,7 @@ import optax.contrib
 from mtbert_jax import trees
 from mtbert_jax.optim import aggregation
 from mtbert_jax.schema import nearest
-from mtbert_jax.types import InputError, Params
+from mtbert_jax.types import InputError, Params, first_line
 
 AGGREGATORS = {fn.__name__: fn for fn in (aggregation.pcgrad, aggregation.sum_tasks, aggregation.mean_tasks)}
 LONGEST = 2000
@@ -122,7 +122,7 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], where: s
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - optax may refuse its arguments with any exception
-        raise InputError(f"{where}: {name} refuses its arguments: {_first_line(error)}") from None
+        raise InputError(f"{where}: {name} refuses its arguments: {first_line(error)}") from None
 
 
 def _known_calls() -> dict[str, Any]:
@@ -163,7 +163,7 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - any transformation may fail in its own way
-        raise InputError(f"optimizer: the chain does not run on these parameters: {_first_line(error)}") from None
+        raise InputError(f"optimizer: the chain does not run on these parameters: {first_line(error)}") from None
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     if [leaf.shape for leaf in jax.tree.leaves(updates)] != shapes:
         if any(aggregation.stacked_leaves(updates, params)):
@@ -178,7 +178,3 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
 
 def _signature(leaf: Any) -> tuple[Any, ...]:
     return (leaf.shape, leaf.dtype)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,7 +13,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mtbert_jax import trees
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.types import InputError, Params
+from mtbert_jax.types import InputError, Params, first_line
 
 METRIC = "average"
 LATEST = 2
@@ -115,19 +115,19 @@ class Checkpoints:
             try:
                 sound.append((step, self.about(step)[1]))
             except Exception as error:  # noqa: BLE001 - orbax raises many kinds for a damaged step
-                logger.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, _line(error))
+                logger.warning(
+                    "checkpoint of step %d cannot be read (%s); trying the one before", step, first_line(error)
+                )
         return sound
-
-    def newest_sound_step(self) -> int | None:
-        """The newest step whose description can be read, if there is one."""
-        return next((step for step, _ in self.sound_steps()), None)
 
     def try_restore(self, step: int, target: TrainState) -> TrainState | None:
         """The state at `step`, shaped like `target`; None, and a warning, where it is damaged."""
         try:
             restored = self._restore(step, _items(target))
         except Exception as error:  # noqa: BLE001 - as above
-            logger.warning("checkpoint of step %d cannot be restored (%s); trying the one before", step, _line(error))
+            logger.warning(
+                "checkpoint of step %d cannot be restored (%s); trying the one before", step, first_line(error)
+            )
             return None
         rest = restored.pop("rest")
         return target._replace(step=jnp.asarray(step, jnp.int32), **restored, **rest)
@@ -148,7 +148,7 @@ class Checkpoints:
             restored = self._restore(step, wanted)
             return trees.merge(restored["params"], restored.get("teacher", {}))
         except Exception as error:  # noqa: BLE001 - as above
-            raise InputError(f"checkpoint of step {step} cannot be restored: {_line(error)}") from None
+            raise InputError(f"checkpoint of step {step} cannot be restored: {first_line(error)}") from None
 
     def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         args = {name: ocp.args.StandardRestore(_abstract(item)) for name, item in items.items()}
@@ -164,7 +164,3 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

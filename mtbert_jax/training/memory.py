@@ -46,8 +46,8 @@ def estimate(setup: Setup, plan: Plan, layout: Layout) -> Memory:
     params = setup.abstract_params()
     state = jax.eval_shape(lambda params: first_state(setup, plan, params, 0), params)
     trainable = trees.split(params, plan.frozen)[1]
-    stacked = len(plan.batches.names(0)) if len(plan.batches.names(0)) > 1 else 0
-    copies = len(plan.batches.names(0)) + stacked
+    tasks = len(plan.batches.names(0))
+    copies = 2 * tasks if tasks > 1 else 1
     split = layout.narrow
     whole = _bytes(params) if layout.mesh and _bytes(params) > _on_device(split, params) else 0
     parts = layout.rows * setup.config.micro_batches
@@ -69,14 +69,12 @@ def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:
 
     def pullback(trainable: Params, fixed: Params, batch: Batch) -> Any:
         def objective(trainable: Params) -> Any:
-            merged, key = trees.merge(fixed, trainable), jax.random.key(0)
+            merged = trees.merge(fixed, trainable)
             teacher = merged if setup.has_teacher(plan.stage) else None
-            index, step = jnp.int32(0), jnp.int32(0)
-            return task_objective(setup.model, (task,), plan.regularizers(0), merged, teacher, batch, index, key, step)[
-                0
-            ]
+            start = (jnp.int32(0), jax.random.key(0), jnp.int32(0))
+            return task_objective(setup.model, (task,), plan.regularizers(0), merged, teacher, batch, *start)
 
-        return jax.vjp(objective, trainable)[1]
+        return jax.vjp(objective, trainable, has_aux=True)[1]
 
     # The pullback holds what it keeps, parameters included: those are counted already.
     own = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(params))

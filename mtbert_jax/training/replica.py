@@ -3,6 +3,7 @@
 A replica's folder holds what the run would have left alone, and can be resumed, scored and tabled as such.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,11 @@ class Replica:
         """Opens the records, less what lies after `step`."""
         self.metrics = MetricsFile(self.folder.metrics, step)
 
+    @functools.cached_property
+    def standings(self) -> dict[int, Progress]:
+        """Where it stood at each step that was saved when it was opened, newest first; read once."""
+        return dict(self.checkpoints.sound_steps())
+
     @property
     def name(self) -> str:
         """What tells it from the others."""
@@ -113,7 +119,7 @@ class Replica:
 
 def groups(replicas: Sequence[Replica], at_once: int, resume: bool) -> list[list[Replica]]:
     """The replicas that train together: so many at once, and under `resume` such as stand at the same step."""
-    steps = [replica.checkpoints.newest_sound_step() if resume else None for replica in replicas]
+    steps = [next(iter(replica.standings), None) if resume else None for replica in replicas]
     found = []
     for step in dict.fromkeys(steps):
         alike = [replica for replica, own in zip(replicas, steps, strict=True) if own == step]
@@ -135,18 +141,17 @@ def abstract_state(setup: Setup, plan: Plan) -> TrainState:
 
 def restore(replicas: Sequence[Replica], layout: Layout) -> TrainState | None:
     """The newest state that all replicas have and that can be read, walking past damaged ones; sets their progress."""
-    sound = [dict(replica.checkpoints.sound_steps()) for replica in replicas]
-    for step in sorted(set.intersection(*map(set, sound)), reverse=True):
+    for step in sorted(set.intersection(*(set(replica.standings) for replica in replicas)), reverse=True):
         states = []
-        for replica, standings in zip(replicas, sound, strict=True):
-            target = abstract_state(replica.setup, replica.plans[standings[step].stage])
+        for replica in replicas:
+            target = abstract_state(replica.setup, replica.plans[replica.standings[step].stage])
             restored = replica.checkpoints.try_restore(step, target)
             if restored is None:
                 break
             states.append(restored)
         else:
-            for replica, standings in zip(replicas, sound, strict=True):
-                replica.progress = replica.earlier = standings[step]
+            for replica in replicas:
+                replica.progress = replica.earlier = replica.standings[step]
             return TrainState.together(states, layout)
     return None
 
