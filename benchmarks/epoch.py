@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from step import NEEDS, SIZES
-from workers import Worker, alternate, machine
+from workers import Worker, alternate, machine, parse
 
 from mtbert_jax.config import load_config
 from mtbert_jax.data.batches import TrainBatches, evaluation_batches, make_batch
@@ -49,12 +49,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path, help="print the table of a result instead")
-    given = parser.parse_args()
-    if given.render:
-        print(render(json.loads(given.render.read_text(encoding="utf-8"))))
-        return
+    given = parse(parser, render)
     sides = [side for side in given.sides if all(map(importlib.util.find_spec, NEEDS[side.split(",")[0]]))]
     for side in set(given.sides) - set(sides):
         print(f"{side} left out: it needs {', '.join(NEEDS[side.split(',')[0]])}")

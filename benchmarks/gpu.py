@@ -17,11 +17,10 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from step import NEEDS, SIZES
-from workers import HERE, Worker, alternate, machine, ratio
+from workers import HERE, Worker, alternate, machine, parse, ratio
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 MODELS = {**SIZES, "tiny": {**TINY, "vocab_size": 30522}}
@@ -43,12 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--compute-dtype", default="bfloat16")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path, help="print the tables of a result instead")
-    given = parser.parse_args()
-    if given.render:
-        print(render(json.loads(given.render.read_text(encoding="utf-8"))))
-        return
+    given = parse(parser, render)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # sides share the device
     end = time.monotonic() + 60 * given.minutes
     checked = check()

@@ -11,10 +11,9 @@ import argparse
 import importlib.util
 import json
 import statistics
-from pathlib import Path
 from typing import Any
 
-from workers import Worker, alternate, machine, ratio
+from workers import Worker, alternate, machine, parse, ratio
 
 SIZES = {
     "minilm": {
@@ -53,12 +52,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["plain", "pcgrad", "smart_pcgrad"])
     parser.add_argument("--sides", nargs="+", choices=NEEDS, default=list(NEEDS))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--render", type=Path, help="print the table of a result instead")
-    given = parser.parse_args()
-    if given.render:
-        print(render(json.loads(given.render.read_text(encoding="utf-8"))))
-        return
+    given = parse(parser, render)
     sides = [side for side in given.sides if all(map(importlib.util.find_spec, NEEDS[side]))]
     for side in given.sides:
         if side not in sides:

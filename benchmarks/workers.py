@@ -3,6 +3,7 @@
 A worker prints one JSON line when it is ready, one for each line "step" that it reads, and one for "end".
 """
 
+import argparse
 import json
 import os
 import platform
@@ -82,6 +83,17 @@ def ratio(one: Worker, other: Worker) -> dict[str, float]:
     pairs = sorted(a / b for a, b in zip(one.seconds, other.seconds, strict=True))
     low, middle, high = statistics.quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else pairs * 3
     return {"median": middle, "low": low, "high": high}
+
+
+def parse(parser: argparse.ArgumentParser, render: Callable[[dict[str, Any]], str]) -> argparse.Namespace:
+    """The arguments, `--out` among them; with `--render` a result's table is printed instead, and that is all."""
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--render", type=Path, help="print the table of a result instead")
+    given = parser.parse_args()
+    if given.render:
+        print(render(json.loads(given.render.read_text(encoding="utf-8"))))
+        raise SystemExit
+    return given
 
 
 def machine() -> dict[str, Any]:

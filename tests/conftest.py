@@ -131,11 +131,16 @@ def course_tasks(head: HeadConfig) -> tuple[TaskConfig, ...]:
 @pytest.fixture
 def config(small_encoder_dir: Path, data_dir: Path, tmp_path: Path) -> Config:
     """A run of 6 steps over the three tiny tasks."""
+    return tiny_run(small_encoder_dir, data_dir, tmp_path)
+
+
+def tiny_run(encoder: Path, data: Path, folder: Path) -> Config:
+    """The same, for fixtures that live longer than a test; its files lie in `folder`."""
     return Config(
-        encoder=str(small_encoder_dir),
-        data_dir=str(data_dir),
-        cache_dir=str(tmp_path / "cache"),
-        out=str(tmp_path / "run"),
+        encoder=str(encoder),
+        data_dir=str(data),
+        cache_dir=str(folder / "cache"),
+        out=str(folder / "run"),
         tasks=course_tasks(HeadConfig()),
         max_length=48,
         lengths=(48,),

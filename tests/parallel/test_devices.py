@@ -1,5 +1,6 @@
 """Eight simulated devices against one."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Config, ProximalConfig, SmartConfig, save_config
-from tests.conftest import FLAGS
+from mtbert_jax.config import ProximalConfig, SmartConfig, save_config
+from tests.conftest import FLAGS, tiny_run
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS: dict[str, dict[str, int]] = {
@@ -37,17 +38,9 @@ def in_process(module: str, argument: str, **environment: str) -> None:
 @pytest.fixture(scope="module")
 def results(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Three steps of PCGrad, SMART and a teacher under every layout; batches of 4 that 8 devices cannot divide."""
-    from tests.conftest import HeadConfig, course_tasks
-
     out = tmp_path_factory.mktemp("devices")
-    config = Config(
-        encoder=str(small_encoder_dir),
-        data_dir=str(data_dir),
-        cache_dir=str(out / "cache"),
-        tasks=course_tasks(HeadConfig()),
-        max_length=48,
-        lengths=(48,),
-        batch_size=4,
+    config = dataclasses.replace(
+        tiny_run(small_encoder_dir, data_dir, out),
         steps=3,
         # Noise well above float32's rounding of the outputs, whose differences are what the ascent follows.
         smart=SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1),
