@@ -20,6 +20,7 @@ from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.pretrained import load_pretrained
 from mtbert_jax.smart import Comparison, adversarial_noise, divergence
 from mtbert_jax.training.setup import Setup
+from mtbert_jax.types import Batch
 
 ROWS = {
     "paper": SmartConfig(preset="paper"),
@@ -54,7 +55,7 @@ def main() -> None:
         kind = setup.tasks[task].kind
         mask = jnp.asarray(batch.attention_mask)
         embeddings = setup.model.embed(params, batch)
-        logits_fn = jax.jit(partial(_logits, setup, params, task, mask))
+        logits_fn = jax.jit(partial(_logits, setup, params, task, batch))
         clean = logits_fn(embeddings)
         for name, smart in ROWS.items():
             noises = [
@@ -85,8 +86,8 @@ def main() -> None:
         given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _logits(setup: Setup, params: dict, task: str, mask: jax.Array, embeddings: jax.Array) -> jax.Array:
-    return setup.model.logits_of_embeddings(params, task, embeddings, mask)
+def _logits(setup: Setup, params: dict, task: str, batch: Batch, embeddings: jax.Array) -> jax.Array:
+    return setup.model.logits_of_embeddings(params, task, embeddings, batch)
 
 
 def _cosine(one: jax.Array, other: jax.Array) -> float:

@@ -88,6 +88,8 @@ def _check_task(task: TaskConfig, where: str) -> None:
     head = task.head or HeadConfig()
     if not 0 <= head.dropout < 1:
         refuse(f"head.dropout = {head.dropout}: must be at least 0 and below 1")
+    if head.pooling == "pair" and len(task.text) != 2:
+        refuse("head.pooling = 'pair' needs two texts; take 'mean' or 'cls' for one")
     if head.hidden_layers < 0 or head.hidden_size < 0:
         refuse("head.hidden_layers and head.hidden_size must be at least 0")
     if not (math.isfinite(task.loss_weight) and task.loss_weight > 0):

@@ -14,6 +14,7 @@ from mtbert_jax.schema import from_dict, to_toml
 Kind = Literal["classification", "binary", "regression"]
 Order = Literal["sequential", "round_robin", "proportional", "annealed"]
 Schedule = Literal["constant", "linear", "cosine"]
+Pooling = Literal["cls", "mean", "pair"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class HeadConfig:
     """Width of the hidden layers; 0 takes the encoder's hidden size."""
     dropout: float = 0.2
     """Dropout rate after every hidden layer."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """What the head reads: `cls`, BERT's pooler output (the paper), or `mean`, the mean of all token states."""
+    pooling: Pooling = "cls"
+    """What the head reads: `cls`, BERT's pooler output (the paper); `mean`, the mean of all token states; `pair`, for
+    two texts: the mean of each one's, u and v, with |u - v| and u v."""
 
 
 @dataclass(frozen=True)

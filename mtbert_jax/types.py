@@ -57,12 +57,12 @@ class FeatureBatch(NamedTuple):
     """A batch of what a frozen encoder said of its examples, in place of their tokens.
 
     Attributes:
-        features: What the task's head reads, ``[batch hidden]``, float32.
+        features: What the task's head reads, ``[batch feature]``, float32.
         labels: As in `Batch`.
         weights: As in `Batch`.
     """
 
-    features: Float[Array, "batch hidden"]
+    features: Float[Array, "batch feature"]
     labels: Float[Array, " batch"]
     weights: Float[Array, " batch"]
 

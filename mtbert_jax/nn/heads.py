@@ -1,13 +1,12 @@
 """The head of one task: pooling, then a feed-forward network with ReLU and dropout (the paper's section 3)."""
 
-from typing import Literal
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mtbert_jax.config import Pooling
 from mtbert_jax.nn.dropout import Dropout
-from mtbert_jax.types import EncoderOutput
+from mtbert_jax.types import Batch, EncoderOutput
 
 
 class Head(nn.Module):
@@ -16,40 +15,52 @@ class Head(nn.Module):
     Attributes:
         num_outputs: Width of the output layer: one logit per class, or 1.
         hidden_layers: How often (dense, ReLU, dropout) precede the output layer.
-        hidden_size: Width of those layers; 0 takes the encoder's.
+        hidden_size: Width of those layers.
         dropout: Rate after each of them.
         pooling: What the head reads (see `pool`): of the head, though its caller does it, since a frozen encoder's
             pooled output can be kept.
     """
 
     num_outputs: int
+    hidden_size: int
     hidden_layers: int = 1
-    hidden_size: int = 0
     dropout: float = 0.2
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Pooling = "cls"
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "batch hidden"], deterministic: bool = True
+        self, features: Float[Array, "batch feature"], deterministic: bool = True
     ) -> Float[Array, "batch output"]:
         """Logits, float32, ``[batch output]``."""
         x = features
-        width = self.hidden_size or x.shape[-1]
         for number in range(self.hidden_layers):
-            x = nn.relu(nn.Dense(width, name=f"hidden_{number}")(x))
+            x = nn.relu(nn.Dense(self.hidden_size, name=f"hidden_{number}")(x))
             x = Dropout(self.dropout)(x, deterministic)
         return nn.Dense(self.num_outputs, name="output")(x)
 
 
-def pool(
-    output: EncoderOutput, attention_mask: Int[Array, "batch seq"], pooling: Literal["cls", "mean"]
-) -> Float[Array, "batch hidden"]:
-    """One float32 vector per example: the pooler's output, or the mean of all token states.
+def num_features(pooling: Pooling, hidden_size: int) -> int:
+    """Width of what `pool` returns."""
+    return 4 * hidden_size if pooling == "pair" else hidden_size
 
-    Padding has no part in the mean.
+
+def pool(output: EncoderOutput, batch: Batch, pooling: Pooling) -> Float[Array, "batch feature"]:
+    """One float32 vector per example, read from what the encoder said of a batch. Padding has no part in it.
+
+    `cls`: the pooler's output. `mean`: the mean of all token states. `pair`: from the means u and v of the two texts'
+    states, ``[u, v, |u - v|, u v]``, as InferSent joins them (Conneau et al. 2017, section 3.1); here the texts have
+    attended to each other.
     """
     if pooling == "cls":
         return output.pooled
-    mask = attention_mask[:, :, None].astype(jnp.float32)
-    total = jnp.sum(output.hidden_states.astype(jnp.float32) * mask, axis=1)
-    return total / jnp.maximum(jnp.sum(mask, axis=1), 1.0)
+    states, mask, second = output.hidden_states.astype(jnp.float32), batch.attention_mask, batch.token_type_ids
+    if pooling == "mean":
+        return _mean(states, mask)
+    u, v = _mean(states, mask * (1 - second)), _mean(states, mask * second)
+    return jnp.concatenate([u, v, jnp.abs(u - v), u * v], axis=-1)
+
+
+def _mean(states: Float[Array, "batch seq hidden"], keep: Int[Array, "batch seq"]) -> Float[Array, "batch hidden"]:
+    """The mean of the states to keep; zeros where there is none."""
+    weights = keep[:, :, None].astype(jnp.float32)
+    return jnp.sum(states * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)

@@ -3,16 +3,16 @@
 import zlib
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mtbert_jax.config import HeadConfig, TaskConfig
+from mtbert_jax.config import HeadConfig, Pooling, TaskConfig
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.bert import BertConfig, BertEncoder
-from mtbert_jax.nn.heads import Head, pool
+from mtbert_jax.nn.heads import Head, num_features, pool
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
 
 
@@ -52,16 +52,24 @@ class MultitaskBert:
         kernel: Kernel = "xla",
     ) -> "MultitaskBert":
         """The model that `tasks` describe; `BertEncoder` explains the rest."""
-        heads = {task.name: Head(task.num_outputs, **vars(task.head or HeadConfig())) for task in tasks}
+        heads = {}
+        for task in tasks:
+            options = vars(task.head or HeadConfig())
+            width = options["hidden_size"] or config.hidden_size
+            heads[task.name] = Head(task.num_outputs, **{**options, "hidden_size": width})
         return cls(BertEncoder(config, dtype, remat, kernel), heads)
 
     def init_heads(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters of every head; a head's depend on its name and `key`, not on the other tasks."""
-        features = jnp.zeros((1, self.encoder.config.hidden_size))
-        return {
-            name: head.init(jax.random.fold_in(key, zlib.crc32(name.encode())), features)["params"]
-            for name, head in self.heads.items()
-        }
+        fresh = {}
+        for name, head in self.heads.items():
+            features = jnp.zeros((1, self.num_features(name)))
+            fresh[name] = head.init(jax.random.fold_in(key, zlib.crc32(name.encode())), features)["params"]
+        return fresh
+
+    def num_features(self, task: str) -> int:
+        """Width of what the head of `task` reads."""
+        return num_features(self.heads[task].pooling, self.encoder.config.hidden_size)
 
     def groups(self) -> list[tuple[str, ...]]:
         """Names of the tasks whose heads read the same of the encoder: one program serves all of a group."""
@@ -82,7 +90,7 @@ class MultitaskBert:
         """
         if isinstance(batch, FeatureBatch):
             return self._head(params, task, batch.features, key)
-        return self.logits_of_embeddings(params, task, self.embed(params, batch, key), batch.attention_mask, key)
+        return self.logits_of_embeddings(params, task, self.embed(params, batch, key), batch, key)
 
     def embed(self, params: Params, batch: Batch, key: PRNGKeyArray | None = None) -> Float[Array, "batch seq hidden"]:
         """The embeddings of a batch: what the encoder's first layer reads."""
@@ -100,38 +108,38 @@ class MultitaskBert:
         params: Params,
         task: str | One,
         embeddings: Float[Array, "batch seq hidden"],
-        attention_mask: Int[Array, "batch seq"],
+        batch: Batch,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch output"]:
-        """From embeddings, perhaps perturbed ones, to logits; the same key gives the same dropout masks."""
+        """From the embeddings of a batch, perhaps perturbed, to logits; the same key gives the same dropout masks."""
         pooling = self.heads[task if isinstance(task, str) else task.names[0]].pooling
-        return self._head(params, task, self._encode(params, pooling, embeddings, attention_mask, key), key)
+        return self._head(params, task, self._encode(params, pooling, embeddings, batch, key), key)
 
-    def features(self, params: Params, task: str, batch: Batch) -> Float[Array, "batch hidden"]:
+    def features(self, params: Params, task: str, batch: Batch) -> Float[Array, "batch feature"]:
         """What the head of `task` reads, dropout off."""
-        return self._encode(params, self.heads[task].pooling, self.embed(params, batch), batch.attention_mask, None)
+        return self._encode(params, self.heads[task].pooling, self.embed(params, batch), batch, None)
 
     def _encode(
         self,
         params: Params,
-        pooling: Literal["cls", "mean"],
+        pooling: Pooling,
         embeddings: Float[Array, "batch seq hidden"],
-        attention_mask: Int[Array, "batch seq"],
+        batch: Batch,
         key: PRNGKeyArray | None,
-    ) -> Float[Array, "batch hidden"]:
+    ) -> Float[Array, "batch feature"]:
         output: EncoderOutput = self.encoder.apply(  # type: ignore[assignment]
             {"params": params["encoder"]},
             embeddings,
-            attention_mask,
+            batch.attention_mask,
             deterministic=key is None,
             cls_only=pooling == "cls",
             rngs=_dropout_rngs(key)[0],
             method="encode",
         )
-        return pool(output, attention_mask, pooling)
+        return pool(output, batch, pooling)
 
     def _head(
-        self, params: Params, task: str | One, features: Float[Array, "batch hidden"], key: PRNGKeyArray | None
+        self, params: Params, task: str | One, features: Float[Array, "batch feature"], key: PRNGKeyArray | None
     ) -> Float[Array, "batch output"]:
         if not isinstance(task, str):
             width = max(self.heads[name].num_outputs for name in task.names)
@@ -142,7 +150,7 @@ class MultitaskBert:
         )
 
     def _padded_head(
-        self, name: str, width: int, key: PRNGKeyArray | None, params: Params, features: Float[Array, "batch hidden"]
+        self, name: str, width: int, key: PRNGKeyArray | None, params: Params, features: Float[Array, "batch feature"]
     ) -> Float[Array, "batch width"]:
         logits = self._head(params, name, features, key)
         return jnp.pad(logits, [(0, 0), (0, width - logits.shape[1])])

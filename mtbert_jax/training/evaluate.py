@@ -38,7 +38,7 @@ def make_eval_step(
 
 def make_feature_step(
     model: MultitaskBert, layout: Layout = ALONE
-) -> Callable[[Params, str, Any], Float[Array, "batch hidden"]]:
+) -> Callable[[Params, str, Any], Float[Array, "batch feature"]]:
     """``(params, task, batch) → what the task's head reads``, jitted once for all tasks of a group, dropout off."""
 
     def features(task: str, params: Params, batch: Batch) -> Array:
@@ -79,14 +79,13 @@ def over_split(
 def with_features(setup: Setup, params: Params, *splits: dict[str, Dataset]) -> list[dict[str, Dataset]]:
     """The splits with what the encoder says of every example, dropout off: one forward pass over each."""
     step, layout = make_feature_step(setup.model, setup.layout), setup.layout
-    size, width, lengths = setup.config.eval_batch_size, setup.bert.hidden_size, setup.lengths(*splits)
-    return [
-        {
-            name: data._replace(features=over_split(step, params, name, data, size, lengths[name], width, layout))
-            for name, data in split.items()
-        }
-        for split in splits
-    ]
+    size, lengths = setup.config.eval_batch_size, setup.lengths(*splits)
+
+    def kept(name: str, data: Dataset) -> Dataset:
+        width = setup.model.num_features(name)
+        return data._replace(features=over_split(step, params, name, data, size, lengths[name], width, layout))
+
+    return [{name: kept(name, data) for name, data in split.items()} for split in splits]
 
 
 def evaluate_all(

@@ -61,7 +61,7 @@ def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:
     task, rows = setup.tasks[name], stream.num_rows
     length = int(stream.lengths[np.searchsorted(stream.lengths, stream.tokens.lengths.max())])
     if plan.stage.cache_features:
-        return 4 * rows * setup.bert.hidden_size
+        return 4 * rows * setup.model.num_features(name)
     tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     numbers = jax.ShapeDtypeStruct((rows,), jnp.float32)
     batch = Batch(tokens, tokens, tokens, numbers, numbers)  # type: ignore[arg-type]

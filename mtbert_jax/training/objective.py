@@ -123,10 +123,10 @@ def task_objective(
         logits = model.logits(params, one, batch, key)
     else:
         embeddings = model.embed(params, batch, key)
-        logits = model.logits_of_embeddings(params, one, embeddings, batch.attention_mask, key)
+        logits = model.logits_of_embeddings(params, one, embeddings, batch, key)
         masks = jax.random.fold_in(key, OTHER_MASKS) if smart.resample_dropout else key
         penalties["smoothness"] = smoothness_loss(
-            lambda x: model.logits_of_embeddings(params, one, x, batch.attention_mask, masks),
+            lambda x: model.logits_of_embeddings(params, one, x, batch, masks),
             embeddings,
             batch.attention_mask,
             jax.random.fold_in(key, NOISE),

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Bench(NamedTuple):
 
 
 @functools.cache
-def build(pooling: Literal["cls", "mean"] = "cls", dropout: float = 0.2) -> Bench:
+def build(pooling: Any = "cls", dropout: float = 0.2) -> Bench:
     """A model, its parameters and its jitted `logits`."""
     model = MultitaskBert.build(ONE, course_tasks(HeadConfig(pooling=pooling, dropout=dropout)))
     encoder = jax.jit(model.encoder.init)(jax.random.key(0), jnp.asarray(IDS))["params"]
@@ -59,6 +59,13 @@ def test_a_tasks_own_head_settings_reach_its_head() -> None:
     head = MultitaskBert.build(ONE, (task,)).heads["a"]
     assert (head.num_outputs, head.hidden_layers, head.hidden_size) == (3, 2, 7)
     assert (head.dropout, head.pooling) == (0.4, "mean")
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pair"])
+def test_hidden_layers_are_as_wide_as_the_encoder_unless_told_otherwise(pooling: Any) -> None:
+    _, params, _ = build(pooling)
+    width = 4 * ONE.hidden_size if pooling == "pair" else ONE.hidden_size
+    assert params["heads"]["para"]["hidden_0"]["kernel"].shape == (width, ONE.hidden_size)
 
 
 def test_initial_heads_depend_on_their_name_and_not_on_their_neighbours() -> None:
@@ -93,7 +100,7 @@ def test_only_the_encoder_and_the_tasks_own_head_get_a_gradient() -> None:
     assert grads["encoder"]["layer_0"]["attention"]["query"]["kernel"].any()
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pair"])
 def test_padding_changes_no_logits(pooling: str) -> None:
     _, params, logits = build(pooling)
     wide = [np.pad(array, ((0, 0), (0, 4))) for array in (IDS, MASK, TYPES)]
@@ -128,21 +135,21 @@ def test_with_a_key_dropout_is_drawn_from_it() -> None:
     assert not equal(dropped[0], logits(params, "sst", BATCH))
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pair"])
 @pytest.mark.parametrize("key", [None, 3])
 def test_embedding_and_the_rest_of_the_way_are_the_logits(pooling: Any, key: int | None) -> None:
     model, params, logits = build(pooling)
     dropout = None if key is None else jax.random.key(key)
     embeddings = model.embed(params, BATCH, dropout)
-    found = jax.jit(model.logits_of_embeddings, static_argnums=1)(params, "para", embeddings, MASK, dropout)
+    found = jax.jit(model.logits_of_embeddings, static_argnums=1)(params, "para", embeddings, BATCH, dropout)
     np.testing.assert_allclose(found, logits(params, "para", BATCH, dropout), atol=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pair"])
 def test_a_head_on_kept_features_gives_the_logits(pooling: Any) -> None:
     model, params, logits = build(pooling)
     features = jax.jit(model.features, static_argnums=1)(params, "para", BATCH)
-    assert features.shape == (2, ONE.hidden_size)
+    assert features.shape == (2, model.num_features("para"))
     kept = FeatureBatch(features, BATCH.labels, BATCH.weights)
     np.testing.assert_allclose(logits(params, "para", kept), logits(params, "para", BATCH), atol=1e-6)
 
