@@ -115,8 +115,12 @@ def ablate(args: list[str]) -> int:
     given, configs, overrides = parse_ablate(args)
     cells = plan(configs, given.seeds, given.out, overrides)
     together = given.together == "on" or (given.together == "auto" and len(given.seeds) > 1 and has_accelerator())
+    if given.at_once > 1 and has_accelerator():
+        raise InputError(
+            "--at-once shares the cores of a CPU out, but here is a GPU or TPU; --together trains seeds there"
+        )
     try:
-        rows, failed = run(cells, given.out, together=together)
+        rows, failed = run(cells, given.out, together=together, at_once=given.at_once)
     except Interrupted:
         print(f"interrupted; go on with the same command: {shlex.join(['mtbert', 'ablate', *args])}", file=sys.stderr)
         raise

@@ -87,7 +87,9 @@ def _peak_resident() -> int:
 
 def machine() -> str:
     """Devices and cores in words: ``1 × NVIDIA H200, 16 CPU cores``."""
-    return f"{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
+    cores, mine = os.cpu_count(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = "" if mine == cores else f"{mine} of "
+    return f"{jax.device_count()} × {jax.devices()[0].device_kind}, {share}{cores} CPU cores"
 
 
 def write_whole(path: Path, text: str) -> None:

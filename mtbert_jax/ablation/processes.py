@@ -1,23 +1,22 @@
-"""One process of an ablation: started, watched, stopped when this one is, and kept from running twice."""
+"""The processes of an ablation: started, watched, stopped when this one is, and kept from running twice."""
 
 import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import BinaryIO
-
-from rich.console import Console
-from rich.text import Text
+import time
+from collections.abc import Callable, Generator, Sequence
+from itertools import pairwise
+from typing import BinaryIO, NamedTuple
 
 from mtbert_jax.ablation.cells import Cell, Together
 from mtbert_jax.training.interrupt import Interruption
+from mtbert_jax.types import InputError
 
 # Makes a log end with the error: lines in their order, and no remark of JAX's below it.
 LAST_WORDS = {"PYTHONUNBUFFERED": "1", "JAX_TRACEBACK_FILTERING": "off"}
-POLL = 0.2  # seconds between two looks at a running cell
+POLL = 0.2  # seconds between two looks at a running process
 TAIL = 4096  # bytes at the end of a log in which its last line is looked for
 
 
@@ -29,66 +28,145 @@ def has_accelerator() -> bool:
     return answer.returncode == 0 and answer.stdout.strip() != "cpu"
 
 
-def run_cell(cell: Cell | Together, interruption: Interruption, console: Console) -> str:
-    """Runs one cell to its end, or until a signal that came here, and was passed on, has stopped it.
+def share_cores(among: int) -> list[tuple[int, ...]]:
+    """This process's CPU cores in so many shares, of which none is larger than another by more than one.
 
-    Returns:
-        Nothing where the run is finished now, else what went wrong.
+    One share is empty, which stands for all of them; so are all where the system does not bind processes to cores.
+
+    Raises:
+        InputError: There are fewer cores than shares.
     """
-    try:
+    if among < 1:
+        raise InputError(f"--at-once {among}: must be at least 1")
+    if among == 1 or not hasattr(os, "sched_getaffinity"):
+        return [()] * among
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < among:
+        raise InputError(f"--at-once {among}: there are {len(cores)} CPU cores, and each process needs one")
+    ends = [round(place * len(cores) / among) for place in range(among + 1)]
+    return [tuple(cores[start:end]) for start, end in pairwise(ends)]
+
+
+class Event(NamedTuple):
+    """A process begins, or has ended.
+
+    Attributes:
+        number: The cell's place, from 1.
+        cell: What is run.
+        seconds: How long it ran; None where it begins.
+        trouble: What went wrong, if anything did.
+    """
+
+    number: int
+    cell: Cell | Together
+    seconds: float | None = None
+    trouble: str = ""
+
+
+def work(
+    cells: Sequence[Cell | Together],
+    shares: Sequence[tuple[int, ...]],
+    interruption: Interruption,
+    show: Callable[[list[str]], None] = lambda _: None,
+) -> Generator[Event, None, None]:
+    """Runs cells to their ends, or until a signal that came here, and was passed on, has stopped them.
+
+    Args:
+        cells: In the order in which they begin; none begins after a signal.
+        shares: As `share_cores` gives them; as many run at the same time, each on a share of its own.
+        interruption: Where signals come.
+        show: Called now and then with the last line that each running process has printed.
+    """
+    free, waiting = list(shares), list(enumerate(cells, start=1))
+    with contextlib.ExitStack() as stack:
+        running: list[_Process] = []
+        while running or (waiting and interruption.status is None):
+            while waiting and interruption.status is None and free:
+                number, cell = waiting.pop(0)
+                yield Event(number, cell)
+                try:
+                    running.append(stack.enter_context(_Process(number, cell, free[0])))
+                    free.pop(0)
+                except OSError as error:
+                    yield Event(number, cell, 0.0, str(error))
+            for process in list(running):
+                if process.wait(POLL / len(running)):
+                    running.remove(process)
+                    free.append(process.cores)
+                    yield Event(process.number, process.cell, time.monotonic() - process.since, process.trouble())
+                elif interruption.status is not None:
+                    process.stop(interruption.status)
+            show([process.last_line() for process in running])
+
+
+class _Process:
+    """A cell at work. As a context, it leaves nothing running.
+
+    It has a process group of its own: of a Ctrl-C, which a terminal sends to the whole group, it sees just the one that
+    is passed on.
+    """
+
+    def __init__(self, number: int, cell: Cell | Together, cores: tuple[int, ...]) -> None:
+        """Starts it, on the given CPU cores, or on all if there are none.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        self.number, self.cell, self.cores, self.since = number, cell, cores, time.monotonic()
+        self._signalled = False
         cell.folder.path.mkdir(parents=True, exist_ok=True)
         with cell.log.open("ab") as log:
             if not _lock(log):
-                return "another process is still at work in this folder"
-            start = log.tell()
-            status = console.status(Text("")) if console.is_terminal else contextlib.nullcontext()
-            with status as spinner:
-                show = (lambda: spinner.update(Text(_last_line(cell.log, start)))) if spinner else None
-                code = _wait(cell.command, log, interruption, show)
-    except OSError as error:
-        return str(error)
-    if code == 0 and cell.finished:
-        return ""
-    if code == 0 and (changes := cell.changes()):
-        return f"it was run with another config ({'; '.join(changes)}); has {cell.source} been edited meanwhile?"
-    what = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-    return f"{what}: {_last_line(cell.log, start)}"
+                raise BlockingIOError("another process is still at work in this folder")
+            self._start = log.tell()
+            self._process = subprocess.Popen(  # noqa: S603 - this very program
+                cell.command,
+                env={**os.environ, **LAST_WORDS},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        if cores:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                os.sched_setaffinity(self._process.pid, cores)  # before it has begun to count them
 
+    def __enter__(self) -> "_Process":
+        return self
 
-def _wait(command: list[str], log: BinaryIO, interruption: Interruption, show: Callable[[], None] | None) -> int:
-    """Runs a command to its end; a signal that comes meanwhile is passed on, once.
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:  # a second Ctrl-C: at once
+            self._process.kill()
+            self._process.wait()
 
-    The process gets a group of its own: of a Ctrl-C, which a terminal sends to the whole group, it sees just the one
-    that is passed on.
-    """
-    with _process(command, log) as process:
-        passed = False
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(POLL)
-            if interruption.status is not None and not passed:
-                process.send_signal(signal.SIGINT if interruption.status == 130 else signal.SIGTERM)
-                passed = True
-            if show:
-                show()
+    def stop(self, status: int) -> None:
+        """Passes a signal on, once: the one that asks for this exit status."""
+        if not self._signalled:
+            self._process.send_signal(signal.SIGINT if status == 130 else signal.SIGTERM)
+            self._signalled = True
 
+    def wait(self, seconds: float) -> bool:
+        """Whether it ends within so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
 
-@contextlib.contextmanager
-def _process(command: list[str], log: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(  # noqa: S603 - this very program
-        command,
-        env={**os.environ, **LAST_WORDS},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:  # a second Ctrl-C: at once
-            process.kill()
-            process.wait()
+    def trouble(self) -> str:
+        """Of one that has ended: nothing where the run is finished now, else what went wrong."""
+        code, cell = self._process.returncode, self.cell
+        if code == 0 and cell.finished:
+            return ""
+        if code == 0 and (changes := cell.changes()):
+            return f"it was run with another config ({'; '.join(changes)}); has {cell.source} been edited meanwhile?"
+        what = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        return f"{what}: {self.last_line()}"
+
+    def last_line(self) -> str:
+        """The last line that is not empty, of what it has printed."""
+        with self.cell.log.open("rb") as file:
+            file.seek(max(self._start, self.cell.log.stat().st_size - TAIL))
+            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+        return next((line for line in reversed(lines) if line), "it printed nothing")
 
 
 def _lock(log: BinaryIO) -> bool:
@@ -102,11 +180,3 @@ def _lock(log: BinaryIO) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _last_line(path: Path, start: int) -> str:
-    """The last line that is not empty, of what was printed after byte `start`."""
-    with path.open("rb") as file:
-        file.seek(max(start, path.stat().st_size - TAIL))
-        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "it printed nothing")

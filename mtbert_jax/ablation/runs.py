@@ -1,14 +1,15 @@
 """An ablation from its cells to its table."""
 
-import time
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.text import Text
 
 from mtbert_jax.ablation.cells import Cell, jobs, moved, table
-from mtbert_jax.ablation.processes import run_cell
+from mtbert_jax.ablation.processes import share_cores, work
 from mtbert_jax.report.rows import Row
 from mtbert_jax.report.tables import write_tables
 from mtbert_jax.training.interrupt import Interrupted, Interruption
@@ -27,7 +28,9 @@ class Outcome(NamedTuple):
     failed: list[str]
 
 
-def run(cells: Sequence[Cell], out: Path, console: Console | None = None, together: bool = False) -> Outcome:
+def run(
+    cells: Sequence[Cell], out: Path, console: Console | None = None, together: bool = False, at_once: int = 1
+) -> Outcome:
     """Runs what is not finished yet; the tables in `out` are written anew after every run.
 
     Args:
@@ -35,11 +38,13 @@ def run(cells: Sequence[Cell], out: Path, console: Console | None = None, togeth
         out: The tables' folder.
         console: Where progress is shown; standard error if left out.
         together: Train all seeds of a config in one process.
+        at_once: How many processes run at the same time, each on its share of the CPU's cores.
 
     Raises:
-        Interrupted: A signal came; the running cell has had it too, and has ended.
+        InputError: There are fewer cores than `at_once`.
+        Interrupted: A signal came; the running cells have had it too, and have ended.
     """
-    console = console or Console(stderr=True)
+    console, shares = console or Console(stderr=True), share_cores(at_once)
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -51,26 +56,31 @@ def run(cells: Sequence[Cell], out: Path, console: Console | None = None, togeth
     for cell in cells:
         for line in moved(cell):
             say(f"{cell}: {line}; taken for the same, elsewhere")
-    rows, failed = None, []
-    with Interruption() as interruption:
-        for number, job in enumerate(todo, start=1):
-            if interruption.status is not None:
-                raise Interrupted(interruption.status)
-            place = f"[{number}/{len(todo)}] {job}"
-            say(f"{place}: started, log in {job.log}")
-            since = time.monotonic()
-            trouble = run_cell(job, interruption, console)
-            took = clock_text(time.monotonic() - since)
-            if not trouble:
-                say(f"{place}: finished after {took}")
-                rows = table(cells)
-                write_tables(rows, out)
-            elif interruption.status is None:
-                say(f"{place}: failed after {took}: {trouble}")
-                failed.append(f"{job} failed: {trouble} (log: {job.log})")
-            else:
-                say(f"{place}: interrupted after {took}")
-                raise Interrupted(interruption.status)
+    rows, failed, left = None, [], len(todo)
+    status = console.status(Text("")) if console.is_terminal else contextlib.nullcontext()
+    with Interruption() as interruption, status as spinner:
+        show = (lambda lines: spinner.update(Text("\n  ".join(lines)))) if spinner else lambda _: None
+        events = work(todo, shares, interruption, show)
+        with contextlib.closing(events):  # its processes end with it
+            for event in events:
+                name = f"[{event.number}/{len(todo)}] {event.cell}"
+                if event.seconds is None:
+                    say(f"{name}: started, log in {event.cell.log}")
+                    continue
+                took = clock_text(event.seconds)
+                if event.trouble and interruption.status is not None:
+                    say(f"{name}: interrupted after {took}")
+                    continue
+                left -= 1
+                if event.trouble:
+                    say(f"{name}: failed after {took}: {event.trouble}")
+                    failed.append(f"{event.cell} failed: {event.trouble} (log: {event.cell.log})")
+                else:
+                    say(f"{name}: finished after {took}")
+                    rows = table(cells)
+                    write_tables(rows, out)
+    if left:
+        raise Interrupted(interruption.status or 0)
     if rows is None:
         rows = table(cells)
         write_tables(rows, out)

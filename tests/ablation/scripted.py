@@ -37,9 +37,9 @@ def scripted(out: Path, name: str, script: str = FINISH, seed: int = 0) -> Scrip
     return Scripted(Path(f"{name}.toml"), config, script=script)
 
 
-def quietly(cells: list[Scripted], out: Path) -> tuple[Outcome, list[str]]:
+def quietly(cells: list[Scripted], out: Path, at_once: int = 1) -> tuple[Outcome, list[str]]:
     """Runs the cells; also what was said."""
     console = Console(file=io.StringIO(), width=10)  # lines are not cut, however narrow
-    outcome = run(cells, out, console)
+    outcome = run(cells, out, console, at_once=at_once)
     assert isinstance(console.file, io.StringIO)
     return outcome, re.sub(r"\d+:\d\d\b", "a while", console.file.getvalue()).splitlines()

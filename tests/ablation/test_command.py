@@ -3,12 +3,14 @@
 import csv
 import dataclasses
 import json
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtbert_jax.ablation.cells import Cell
+from mtbert_jax.ablation.processes import Event
 from mtbert_jax.cli import main
 from mtbert_jax.config import Config, StageConfig, save_config
 from tests.runs import finish
@@ -28,14 +30,15 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """The cells that were run; those of seed 13 fail."""
     cells: list[Cell] = []
 
-    def stand_in(cell: Cell, *_: Any) -> str:
-        cells.append(cell)
-        if cell.config.seed == 13:
-            return "exit status 1: out of luck"
-        finish(cell.config, cell.folder.path)
-        return ""
+    def stand_in(todo: list[Cell], *_: Any) -> Generator[Event, None, None]:
+        for number, cell in enumerate(todo, start=1):
+            cells.append(cell)
+            lucky = cell.config.seed != 13
+            if lucky:
+                finish(cell.config, cell.folder.path)
+            yield Event(number, cell, 1.0, "" if lucky else "exit status 1: out of luck")
 
-    monkeypatch.setattr("mtbert_jax.ablation.runs.run_cell", stand_in)
+    monkeypatch.setattr("mtbert_jax.ablation.runs.work", stand_in)
     monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda: False)
     return cells
 
@@ -102,6 +105,8 @@ def test_a_failed_run_makes_status_1_after_all_others(
         (["--lr", "3"], "ablate has no --lr; what is for the runs follows --"),
         (["--seeds", "1", "1"], "seed 1 is given twice"),
         (["--seeds"], "give one or more seeds"),
+        (["--at-once", "0"], "--at-once 0: must be at least 1"),
+        (["--at-once", "1000000"], "CPU cores, and each process needs one"),
         (["nowhere.toml"], "cannot read the config nowhere.toml"),
         (["other/b.toml"], "cannot read the config other/b.toml"),
     ],
@@ -119,6 +124,18 @@ def test_what_is_wrong_ends_it_before_anything_is_run(
     fails(capsys, ["ablate", *tomls, *first, *out, *rest], expected)
     assert ran == []
     assert not (tmp_path / "out").exists()
+
+
+def test_processes_do_not_share_an_accelerator(
+    tomls: list[str],
+    tmp_path: Path,
+    ran: list[Cell],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda: True)
+    fails(capsys, ["ablate", *tomls, "--at-once", "2", "--out", str(tmp_path)], "--together trains seeds there")
+    assert ran == []
 
 
 def test_a_flag_that_only_one_config_lacks_names_it(

@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import io
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from mtbert_jax.ablation.cells import plan
+from mtbert_jax.ablation.processes import share_cores
 from mtbert_jax.ablation.runs import run
 from mtbert_jax.config import Config
 from tests.ablation.scripted import FINISH, quietly, scripted
@@ -33,6 +35,30 @@ def test_cells_run_in_turn_and_tables_grow(tmp_path: Path) -> None:
         f"[2/2] b seed 0: started, log in {tmp_path}/b/seed0/log.txt",
         "[2/2] b seed 0: finished after a while",
     ]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_cells_at_once_meet_each_on_cores_of_its_own(tmp_path: Path) -> None:
+    """Each writes down its cores, and waits for the other to have done so, too."""
+    script = """
+        (folder / 'cores').write_text(' '.join(map(str, sorted(os.sched_getaffinity(0)))))
+        other = folder.parents[1] / {'a': 'b', 'b': 'a'}.get(folder.parent.name, 'a') / 'seed0' / 'cores'
+        while not other.exists(): time.sleep(0.01)
+    """
+    cells = [scripted(tmp_path, name, textwrap.dedent(script) + textwrap.dedent(FINISH)) for name in "abc"]
+    outcome, said = quietly(cells, tmp_path, at_once=2)
+    assert outcome.failed == []
+    assert [line.partition(":")[0] for line in said[:2]] == ["[1/3] a seed 0", "[2/3] b seed 0"]
+    a, b, c = (set((cell.folder.path / "cores").read_text().split()) for cell in cells)
+    assert not a & b
+    assert c in (a, b)
+
+
+@pytest.mark.parametrize(("among", "shares"), [(2, [(1, 3), (5, 7, 9)]), (5, [(1,), (3,), (5,), (7,), (9,)])])
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, among: int, shares: list[tuple[int, ...]]) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {9, 7, 5, 3, 1})
+    assert share_cores(among) == shares
+    assert share_cores(1) == [()]
 
 
 def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:

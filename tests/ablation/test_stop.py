@@ -70,6 +70,18 @@ def test_a_signal_is_passed_on_and_ends_the_ablation(
     strangers.append(int(ready.read_text()))
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_a_signal_ends_all_that_are_at_work(tmp_path: Path, strangers: list[int]) -> None:
+    cells = [scripted(tmp_path, name, WAIT) for name in "abc"]
+    ready = [cell.folder.path / "ready" for cell in cells]
+    when(ready[0], lambda: when(ready[1], lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(Interrupted):
+        quietly(cells, tmp_path, at_once=2)
+    assert [cell.log.read_text().split() for cell in cells[:2]] == [["got", "SIGTERM"]] * 2
+    assert not cells[2].folder.path.exists()
+    strangers.extend(int(path.read_text()) for path in ready[:2])
+
+
 def test_a_cell_that_finishes_despite_the_signal_is_kept(tmp_path: Path) -> None:
     script = "signal.signal(signal.SIGTERM, lambda *_: None)\nos.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(0.6)"
     cells = [scripted(tmp_path, "a", script + textwrap.dedent(FINISH)), scripted(tmp_path, "b")]

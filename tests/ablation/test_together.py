@@ -1,13 +1,14 @@
 """Cells whose seeds train in one process."""
 
 import dataclasses
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtbert_jax.ablation.cells import Cell, Together, jobs, plan
-from mtbert_jax.ablation.processes import has_accelerator
+from mtbert_jax.ablation.processes import Event, has_accelerator
 from mtbert_jax.cli import main
 from mtbert_jax.config import Config, save_config
 from tests.runs import finish
@@ -44,7 +45,12 @@ def test_seeds_train_together_where_there_is_an_accelerator(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Any] = []
-    monkeypatch.setattr("mtbert_jax.ablation.runs.run_cell", lambda job, *_: ran.append(job) or "stopped")
+
+    def stand_in(todo: list[Any], *_: Any) -> Generator[Event, None, None]:
+        ran.extend(todo)
+        yield from (Event(number, job, 0.0, "stopped") for number, job in enumerate(todo, start=1))
+
+    monkeypatch.setattr("mtbert_jax.ablation.runs.work", stand_in)
     save_config(config, tmp_path / "a.toml")
     for found, flag in ((True, "auto"), (False, "auto"), (True, "off"), (False, "on")):
         monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda found=found: found)
