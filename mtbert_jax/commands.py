@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.schema import nearest
 from mtbert_jax.types import InputError
 
 RunPath = Annotated[Path, tyro.conf.Positional]
@@ -92,6 +93,8 @@ class Ablate:
     """Train all seeds of a config in one program, as many as fit into memory; `auto`: where there is a GPU or TPU."""
     at_once: int = 1
     """Processes at the same time, each on its share of the CPU's cores; on a CPU more work gets done so."""
+    against: tuple[str, ...] = ()
+    """Names of configs that a second table sets the others beside; the first config if left out."""
 
 
 OWN = ("out", "seed", "seeds", "resume", "overwrite", "coordinator", "num-processes", "process-id")
@@ -135,6 +138,10 @@ def parse_ablate(args: Sequence[str]) -> tuple[Ablate, list[tuple[Path, Config]]
         )
     if not given.configs:
         raise InputError("give one or more configs: mtbert ablate CONFIG.toml ...")
+    names = [path.stem for path in given.configs]
+    for name in given.against:
+        if name not in names:
+            raise InputError(f"--against {name}: no such config{nearest(name, names)} (configs: {', '.join(names)})")
     for flag in overrides:
         name = flag.partition("=")[0].removeprefix("--").removeprefix("no-")
         if flag.startswith("--") and name in OWN:

@@ -1,7 +1,7 @@
 """How far scores depend on which examples happen to be in the dev files."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ class Judged(NamedTuple):
     labels: Float[np.ndarray, " example"]
 
 
-def bootstrap(tasks: Mapping[str, Judged]) -> dict[str, Interval]:
+def bootstrap(tasks: Mapping[str, Judged], minus: Mapping[str, Judged] | None = None) -> dict[str, Interval]:
     """Percentile intervals of the primary metrics and of both averages, all of them means over seeds.
 
     A resample draws as many examples of each task as it has, with replacement, and the same ones for every seed:
@@ -39,18 +39,18 @@ def bootstrap(tasks: Mapping[str, Judged]) -> dict[str, Interval]:
 
     Args:
         tasks: Each with two or more examples.
+        minus: Predictions of another model for the same examples: the intervals are then of what the first is better
+            by, with the same resamples for both.
 
     Returns:
         Intervals by task, and under `average` and `plain_average`; NaN where a metric is undefined in some resample.
     """
     from scipy import stats  # here, since it takes longer to import than the rest of this package
 
-    kinds = [task.kind for task in tasks.values()]
-
     def statistic(*chosen: np.ndarray, axis: int) -> np.ndarray:
         del axis  # the last one
-        values = [seed_mean(task, rows) for task, rows in zip(tasks.values(), chosen, strict=True)]
-        return np.stack([*values, *means(values, kinds)])
+        scores = _scores(tasks, chosen)
+        return scores if minus is None else scores - _scores({name: minus[name] for name in tasks}, chosen)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of a NaN, which is what is returned
@@ -68,6 +68,12 @@ def bootstrap(tasks: Mapping[str, Judged]) -> dict[str, Interval]:
     low, high = result.confidence_interval
     ends = zip(low.tolist(), high.tolist(), strict=True)
     return dict(zip([*tasks, "average", "plain_average"], ends, strict=True))
+
+
+def _scores(tasks: Mapping[str, Judged], chosen: Sequence[np.ndarray]) -> Float[np.ndarray, "score resample"]:
+    """Every task's metric and both averages."""
+    values = [seed_mean(task, rows) for task, rows in zip(tasks.values(), chosen, strict=True)]
+    return np.stack([*values, *means(values, [task.kind for task in tasks.values()])])
 
 
 def seed_mean(task: Judged, chosen: np.ndarray) -> Float[np.ndarray, " resample"]:

@@ -68,6 +68,26 @@ def test_tasks_are_resampled_apart_from_each_other() -> None:
     assert mean == pytest.approx(one / math.sqrt(2), rel=0.1)
 
 
+def test_a_difference_is_taken_in_every_resample() -> None:
+    """Beside itself a model gains nothing whatever is drawn; beside another, a literal loop draws the same ends."""
+    one = judged()
+    other = {name: task._replace(predicted=np.roll(task.predicted, 1, axis=1)) for name, task in one.items()}
+    assert set(bootstrap(one, one).values()) == {(0.0, 0.0)}
+    rng = np.random.default_rng(1)
+    drawn = []
+    for _ in range(2000):
+        again = np.random.default_rng(rng.integers(2**32))
+        state = again.bit_generator.state
+        first = literal(one, again)
+        again.bit_generator.state = state  # the same examples
+        second = literal(other, again)
+        drawn.append({name: first[name] - second[name] for name in first})
+    for name, (low, high) in bootstrap(one, other).items():
+        expected = np.quantile([gain[name] for gain in drawn], [0.025, 0.975])
+        width = expected[1] - expected[0]
+        np.testing.assert_allclose([low, high], expected, atol=0.08 * width, rtol=0, err_msg=name)
+
+
 def test_the_same_numbers_every_time() -> None:
     assert bootstrap(judged()) == bootstrap(judged())
     np.random.seed(3)

@@ -29,7 +29,12 @@ class Outcome(NamedTuple):
 
 
 def run(
-    cells: Sequence[Cell], out: Path, console: Console | None = None, together: bool = False, at_once: int = 1
+    cells: Sequence[Cell],
+    out: Path,
+    console: Console | None = None,
+    together: bool = False,
+    at_once: int = 1,
+    against: Sequence[str] = (),
 ) -> Outcome:
     """Runs what is not finished yet; the tables in `out` are written anew after every run.
 
@@ -39,6 +44,7 @@ def run(
         console: Where progress is shown; standard error if left out.
         together: Train all seeds of a config in one process.
         at_once: How many processes run at the same time, each on its share of the CPU's cores.
+        against: Configs that the table sets the others beside.
 
     Raises:
         InputError: There are fewer cores than `at_once`.
@@ -78,10 +84,10 @@ def run(
                 else:
                     say(f"{name}: finished after {took}")
                     rows = table(cells)
-                    write_tables(rows, out)
+                    write_tables(rows, out, against)
     if left:
         raise Interrupted(interruption.status or 0)
     if rows is None:
         rows = table(cells)
-        write_tables(rows, out)
+        write_tables(rows, out, against)
     return Outcome(rows, failed)

@@ -4,6 +4,7 @@ import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,7 @@ class Row(NamedTuple):
         peak_memory: Most memory in use at once, in bytes, the largest of all seeds; None where the runs do not tell.
         note: Why there is no interval, or nothing.
         results: The ``results.json`` of every finished run, in the order of `seeds`.
+        judged: Predictions on dev beside labels, by task; empty where they cannot be read.
     """
 
     name: str
@@ -58,6 +60,12 @@ class Row(NamedTuple):
     peak_memory: int | None
     note: str
     results: tuple[dict[str, Any], ...]
+    judged: Mapping[str, Judged] = MappingProxyType({})
+
+    def scores(self, name: str) -> list[float]:
+        """A task's primary metric, or an average, of every finished run."""
+        dev = [results["dev"] for results in self.results]
+        return [score[name][self.metrics[name]] if name in self.metrics else score[name] for score in dev]
 
 
 def read_results(folder: RunFolder, config: Config) -> dict[str, Any] | None:
@@ -86,8 +94,10 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
     metrics = {task.name: PRIMARY[task.kind] for task in tasks}
     columns = {name: [score[name][metric] for score in scores] for name, metric in metrics.items()}
     columns |= {name: [score[name] for score in scores] for name in AVERAGES if tasks}
+    judged: dict[str, Judged] = {}
     try:
-        ends = dev_intervals(config, tasks, [runs[seed] for seed in done], scores) if tasks else {}
+        judged = judge(config, tasks, [runs[seed] for seed in done], scores)
+        ends = bootstrap(judged) if judged else {}
         intervals = {name: interval for name, interval in ends.items() if np.isfinite(interval).all()}
         undefined = ", ".join(name for name in ends if name not in intervals)
         note = f"no interval of {undefined}: undefined in some resample" if undefined else ""
@@ -103,6 +113,7 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
         peak_memory=max(peaks) if (peaks := _all("peak_memory_bytes", done)) else None,
         note=note,
         results=tuple(done.values()),
+        judged=judged,
     )
 
 
@@ -121,19 +132,16 @@ def spread(values: list[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def dev_intervals(
+def judge(
     config: Config, tasks: list[TaskConfig], runs: list[RunFolder], scores: list[dict[str, Any]]
-) -> dict[str, Interval]:
-    """Bootstrap intervals from the runs' prediction files and the labels in the data files.
+) -> dict[str, Judged]:
+    """The runs' prediction files beside the labels in the data files, by task.
 
     Args:
         config: The runs' config.
         tasks: Those that have scores.
         runs: Finished runs.
         scores: Their scores on dev, in the same order.
-
-    Returns:
-        Intervals by task, and under the names of `AVERAGES`; NaN as `bootstrap` gives it.
 
     Raises:
         InputError: Labels or predictions are missing, or do not belong together.
@@ -156,4 +164,4 @@ def dev_intervals(
                 raise InputError(f"{path} does not give the {metric} in results.json; have the labels changed since?")
             rows.append(predicted)
         judged[task.name] = Judged(task.kind, np.stack(rows), labels)
-    return bootstrap(judged)
+    return judged

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from mtbert_jax.host import write_whole
 from mtbert_jax.intervals import CONFIDENCE, RESAMPLES
+from mtbert_jax.report.differences import Difference, differences
 from mtbert_jax.report.rows import AVERAGES, Row, Value
 from mtbert_jax.schema import finite
 from mtbert_jax.training.records import clock_text
@@ -20,15 +22,22 @@ from mtbert_jax.types import InputError
 GIB = 2**30
 
 
-def write_tables(rows: Sequence[Row], folder: Path) -> None:
+def write_tables(rows: Sequence[Row], folder: Path, against: Sequence[str] = ()) -> None:
     """Writes ``table.md``, ``table.csv`` and ``table.json``, each whole or not at all.
+
+    Args:
+        rows: The rows.
+        folder: Where to.
+        against: Names of rows that the others are set beside; the first one if left out.
 
     Raises:
         InputError: The folder cannot be written.
     """
+    gains = differences(rows, against)
+    texts = {"md": markdown(rows, gains), "csv": comma_separated(rows), "json": as_json(rows, gains)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (("md", markdown(rows)), ("csv", comma_separated(rows)), ("json", as_json(rows))):
+        for name, text in texts.items():
             write_whole(folder / f"table.{name}", text)
     except OSError as error:
         raise InputError(f"cannot write the tables in {folder}: {error.strerror or error}") from None
@@ -45,18 +54,27 @@ def caption(rows: Sequence[Row]) -> str:
     )
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table under its caption, and notes below it."""
-    header, *lines = texts(rows)
-    cells = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
-    table = "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in cells)
-    return f"{caption(rows)}\n\n{table}" + "".join(f"\n{line}\n" for line in notes(rows))
+def markdown(rows: Sequence[Row], gains: Sequence[Difference] = ()) -> str:
+    """A Markdown table under its caption, and notes below it; then, perhaps, one of differences."""
+    text = f"{caption(rows)}\n\n{_grid(texts(rows))}" + "".join(f"\n{line}\n" for line in notes(rows))
+    return text + (f"\n{gains_caption(gains)}\n\n{_grid(gain_texts(gains))}" if gains else "")
 
 
-def terminal(rows: Sequence[Row]) -> Table:
+def _grid(cells: list[list[str]]) -> str:
+    header, *lines = cells
+    ruled = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in ruled)
+
+
+def terminal(rows: Sequence[Row], gains: Sequence[Difference] = ()) -> Group:
     """The same for a terminal."""
-    header, *lines = texts(rows)
-    table = Table(caption=Text("\n".join([caption(rows), *notes(rows)])), caption_justify="left")
+    tables = [_terminal_grid(texts(rows), "\n".join([caption(rows), *notes(rows)]))]
+    return Group(*tables, *([_terminal_grid(gain_texts(gains), gains_caption(gains))] if gains else []))
+
+
+def _terminal_grid(cells: list[list[str]], caption: str) -> Table:
+    header, *lines = cells
+    table = Table(caption=Text(caption), caption_justify="left")
     for number, column in enumerate(header):
         table.add_column(Text(column), justify="right" if number else "left")
     for line in lines:
@@ -87,7 +105,7 @@ def texts(rows: Sequence[Row]) -> list[list[str]]:
                 f"{len(row.seeds)}{short}",
                 *(_score(row.values[task] if row.metrics.get(task) == metric else None) for task, metric in tasks),
                 _score(average),
-                f"{average.interval[0]:.3f} to {average.interval[1]:.3f}" if average and average.interval else "",
+                _ends(average),
                 _score(row.values.get("plain_average")),
                 "" if row.seconds is None else clock_text(row.seconds),
                 "" if row.peak_memory is None else f"{row.peak_memory / GIB:.2f} GiB",
@@ -96,15 +114,41 @@ def texts(rows: Sequence[Row]) -> list[list[str]]:
     return [header, *lines]
 
 
-def task_columns(rows: Iterable[Row]) -> list[tuple[str, str]]:
+def task_columns(rows: Iterable[Row | Difference]) -> list[tuple[str, str]]:
     """Tasks with their metrics: the first row's in its order, then what the next ones add."""
     return list(dict.fromkeys(pair for row in rows for pair in row.metrics.items()))
 
 
-def _score(value: Value | None) -> str:
+def _score(value: Value | None, sign: str = "") -> str:
     if value is None:
         return ""
-    return f"{value.mean:.3f}" + ("" if value.sd is None else f" ± {value.sd:.3f}")
+    return f"{value.mean:{sign}.3f}" + ("" if value.sd is None else f" ± {value.sd:.3f}")
+
+
+def _ends(value: Value | None, sign: str = "") -> str:
+    return f"{value.interval[0]:{sign}.3f} to {value.interval[1]:{sign}.3f}" if value and value.interval else ""
+
+
+def gains_caption(gains: Sequence[Difference]) -> str:
+    """What the numbers of the second table are."""
+    return (
+        "What a config is better by than another, mean ± sample standard deviation over the seeds that both have, each "
+        f"seed beside itself. Intervals: {CONFIDENCE:.0%}, bootstrap over dev examples, the same ones for both; they "
+        "leave out what other seeds would change."
+    )
+
+
+def gain_texts(gains: Sequence[Difference]) -> list[list[str]]:
+    """Header and lines of the second table."""
+    tasks = task_columns(gains)
+    header = ["config", "less", "seeds", *(f"{task} {metric}" for task, metric in tasks), "average"]
+    lines = []
+    for gain in gains:
+        scores = [gain.values.get(task) if gain.metrics.get(task) == metric else None for task, metric in tasks]
+        average = gain.values.get("average")
+        shown = [_score(score, "+") for score in [*scores, average]]
+        lines.append([gain.name, gain.against, str(len(gain.seeds)), *shown, _ends(average, "+")])
+    return [[*header, f"{CONFIDENCE:.0%} interval"], *lines]
 
 
 def comma_separated(rows: Sequence[Row]) -> str:
@@ -129,8 +173,8 @@ def comma_separated(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def as_json(rows: Sequence[Row]) -> str:
-    """Everything: the rows, per-task intervals too, and the results of every run."""
+def as_json(rows: Sequence[Row], gains: Sequence[Difference] = ()) -> str:
+    """Everything: the rows, per-task intervals too, the results of every run, and differences."""
     described = []
     for row in rows:
         described.append(
@@ -148,5 +192,17 @@ def as_json(rows: Sequence[Row]) -> str:
                 "runs": row.results,
             }
         )
-    document = {"caption": caption(rows), "split": "dev", "confidence": CONFIDENCE, "resamples": RESAMPLES}
-    return json.dumps(finite({**document, "rows": described}), indent=2, ensure_ascii=False) + "\n"
+    document: dict[str, Any] = {
+        "caption": caption(rows),
+        "split": "dev",
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+    }
+    document |= {"rows": described, "differences": [_described(gain) for gain in gains]}
+    return json.dumps(finite(document), indent=2, ensure_ascii=False) + "\n"
+
+
+def _described(gain: Difference) -> dict[str, Any]:
+    tasks = {task: {"metric": metric, **gain.values[task]._asdict()} for task, metric in gain.metrics.items()}
+    averages = {name: gain.values[name]._asdict() for name in AVERAGES if name in gain.values}
+    return {"config": gain.name, "against": gain.against, "seeds": gain.seeds, "tasks": tasks, **averages}

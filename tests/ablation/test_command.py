@@ -105,6 +105,7 @@ def test_a_failed_run_makes_status_1_after_all_others(
         (["--lr", "3"], "ablate has no --lr; what is for the runs follows --"),
         (["--seeds", "1", "1"], "seed 1 is given twice"),
         (["--seeds"], "give one or more seeds"),
+        (["--against", "c"], "--against c: no such config (configs: b, a)"),
         (["--at-once", "0"], "--at-once 0: must be at least 1"),
         (["--at-once", "1000000"], "CPU cores, and each process needs one"),
         (["nowhere.toml"], "cannot read the config nowhere.toml"),

@@ -9,8 +9,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mtbert_jax.report.differences import Difference
 from mtbert_jax.report.rows import Row, Value
-from mtbert_jax.report.tables import as_json, caption, comma_separated, markdown, terminal, texts, write_tables
+from mtbert_jax.report.tables import (
+    as_json,
+    caption,
+    comma_separated,
+    gains_caption,
+    markdown,
+    terminal,
+    texts,
+    write_tables,
+)
 from mtbert_jax.types import InputError
 
 RESULT = {"seed": 0, "dev": {"average": 0.7}, "device": "1 × abacus, 2 CPU cores"}
@@ -95,6 +105,22 @@ def test_markdown_has_the_same_cells_under_a_caption_and_over_notes() -> None:
         assert [cell.replace("¦", "|") for cell in bare.split(" | ")] == cells
     assert paragraphs[2] == "Machine: 1 × abacus, 2 CPU cores."
     assert paragraphs[3] == "a|b [red]: no interval: labels are missing.\n"
+
+
+def test_differences_stand_in_a_table_of_their_own() -> None:
+    gain = Difference("b", "a", (0, 1), {"sst": "accuracy"}, {"sst": Value(-0.0123, 0.002, (-0.02, 0.001))})
+    text = markdown(ROWS, [gain])
+    assert text.startswith(markdown(ROWS))
+    below = text.removeprefix(markdown(ROWS)).strip().split("\n\n")
+    assert below[0] == gains_caption([gain])
+    assert below[1].splitlines()[2] == "| b | a | 2 | -0.012 ± 0.002 |  |  |"
+    described = json.loads(as_json(ROWS, [gain]))["differences"]
+    assert described[0]["tasks"]["sst"] == {
+        "metric": "accuracy", "mean": -0.0123, "sd": 0.002, "interval": [-0.02, 0.001]
+    }  # fmt: skip
+    console = Console(width=200, file=io.StringIO())
+    console.print(terminal(ROWS, [gain]))
+    assert "-0.012 ± 0.002" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_machines_that_differ_are_all_named() -> None:
