@@ -1,5 +1,6 @@
 """Gradient transformations of this project; any of optax's can stand beside them in a chain."""
 
 from mtbert_jax.optim.aggregation import aggregator, mean_tasks, pcgrad, pcgrad_weights, sum_tasks
+from mtbert_jax.optim.depth import layerwise_decay
 
-__all__ = ["aggregator", "mean_tasks", "pcgrad", "pcgrad_weights", "sum_tasks"]
+__all__ = ["aggregator", "layerwise_decay", "mean_tasks", "pcgrad", "pcgrad_weights", "sum_tasks"]

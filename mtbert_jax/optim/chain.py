@@ -16,11 +16,13 @@ import optax
 import optax.contrib
 
 from mtbert_jax import trees
-from mtbert_jax.optim import aggregation
+from mtbert_jax.optim import aggregation, depth
 from mtbert_jax.schema import nearest
 from mtbert_jax.types import InputError, Params, first_line
 
-AGGREGATORS = {fn.__name__: fn for fn in (aggregation.pcgrad, aggregation.sum_tasks, aggregation.mean_tasks)}
+OWN = {
+    fn.__name__: fn for fn in (aggregation.pcgrad, aggregation.sum_tasks, aggregation.mean_tasks, depth.layerwise_decay)
+}
 LONGEST = 2000
 
 
@@ -126,11 +128,11 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], where: s
 
 
 def _known_calls() -> dict[str, Any]:
-    """Public functions by name: this project's aggregators, then optax's, then optax.contrib's."""
+    """Public functions by name: this project's own, then optax's, then optax.contrib's."""
     if not _CALLS:
         for module in (optax.contrib, optax):
             _CALLS.update(_public_functions(module))
-        _CALLS.update(AGGREGATORS)
+        _CALLS.update(OWN)
     return _CALLS
 
 

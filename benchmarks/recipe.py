@@ -1,0 +1,78 @@
+"""Runs the trials of a search for a recipe, each a few changes to one config, and keeps a record of every one.
+
+    python benchmarks/recipe.py --data-dir path/to/cs224n [--only NAME ...] [--at-once 2] [--out FILE.json]
+
+`recipe.toml` names the trials and says why each was made. What is finished in the work folder is not run again, and a
+trial keeps its record in FILE.json when only others are run.
+"""
+
+import argparse
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mtbert_jax.ablation.cells import plan
+from mtbert_jax.ablation.runs import run
+from mtbert_jax.config import Config, load_config, save_config
+from mtbert_jax.host import write_whole
+from mtbert_jax.includes import lay_over
+from mtbert_jax.report.rows import AVERAGES, Row
+from mtbert_jax.schema import from_dict, to_dict
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Runs trials, writes their records."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--trials", type=Path, default=HERE / "recipe.toml")
+    parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--work", type=Path, default=Path("runs/recipe"))
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "recipe.json")
+    given = parser.parse_args()
+    document = tomllib.loads(given.trials.read_text(encoding="utf-8"))
+    chosen = {name: trial for name, trial in document["trials"].items() if name in (given.only or document["trials"])}
+    base = replace(load_config(given.trials.parent / document["base"]), data_dir=given.data_dir)
+    given.work.mkdir(parents=True, exist_ok=True)
+    configs = []
+    for name, trial in chosen.items():
+        config = changed(base, document["changes"], document["trials"], name)
+        path = given.work / f"{name}.toml"
+        save_config(config, path)
+        configs.append((path, config))
+    rows, failed = run(plan(configs, given.seeds, given.work), given.work, at_once=given.at_once)
+    kept = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
+    for row in rows:
+        if row.seeds:
+            kept[row.name] = record(row, document["trials"][row.name])
+    ordered = {name: kept[name] for name in document["trials"] if name in kept}
+    write_whole(given.out, json.dumps(ordered, indent=1) + "\n")
+    for line in failed:
+        print(line)
+
+
+def changed(base: Config, common: dict[str, Any], trials: dict[str, Any], name: str) -> Config:
+    """`base` with what all trials change, and with what this one does, on top of the trial that it is built on."""
+    chain = [name]
+    while (below := trials[chain[-1]].get("on")) is not None:
+        chain.append(below)
+    values = lay_over(to_dict(base), common, by_name=("tasks",))
+    for one in reversed(chain):
+        values = lay_over(values, trials[one].get("changes", {}), by_name=("tasks",))
+    return from_dict(Config, values, name)
+
+
+def record(row: Row, trial: dict[str, Any]) -> dict[str, Any]:
+    """What a trial was and what came of it."""
+    scores = {name: {"mean": value.mean, "sd": value.sd} for name, value in row.values.items()}
+    times = {"seconds": row.seconds, "peak_memory_bytes": row.peak_memory}
+    return {**trial, "seeds": row.seeds, "dev": {k: v for k, v in scores.items() if k != AVERAGES[1]}, **times}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Smaller steps for the layers that are closer to the input."""
+
+import re
+from typing import Any
+
+import jax
+import optax
+
+from mtbert_jax import trees
+from mtbert_jax.types import InputError
+
+LAYER = re.compile(r"encoder/layer_(\d+)/")
+
+
+def layerwise_decay(rate: float) -> optax.GradientTransformation:
+    """Multiplies the updates of each encoder layer by `rate` once more than those of the layer above it.
+
+    Heads and pooler keep theirs, the top layer's are multiplied by `rate`, the bottom one's of L by rate^L, the
+    embeddings' by rate^(L + 1): the discriminative rates of ULMFiT (Howard and Ruder 2018, section 3.2), as ELECTRA
+    fine-tunes with (Clark et al. 2020, appendix B).
+
+    It belongs behind adam and its like, which divide a gradient by its own size: before them it does nothing.
+
+    Args:
+        rate: Above 0; 1 changes nothing.
+
+    Raises:
+        InputError: The rate is not above 0.
+    """
+    if not rate > 0:
+        raise InputError(f"rate must be above 0, got {rate}")
+
+    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        del params
+        numbers = [int(match[1]) for path in trees.paths(updates) if (match := LAYER.match(path))]
+        num_layers = max(numbers, default=-1) + 1
+
+        def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+            return leaf * rate ** _depth(trees.path_of(path), num_layers)
+
+        return jax.tree_util.tree_map_with_path(scaled, updates), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def _depth(path: str, num_layers: int) -> int:
+    """How many layers below the heads a parameter lies."""
+    if match := LAYER.match(path):
+        return num_layers - int(match[1])
+    return num_layers + 1 if trees.is_below(path, "encoder/embeddings") else 0
