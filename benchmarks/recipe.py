@@ -36,11 +36,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "recipe.json")
     given = parser.parse_args()
     document = tomllib.loads(given.trials.read_text(encoding="utf-8"))
-    chosen = {name: trial for name, trial in document["trials"].items() if name in (given.only or document["trials"])}
+    chosen = [name for name in document["trials"] if name in (given.only or document["trials"])]
     base = replace(load_config(given.trials.parent / document["base"]), data_dir=given.data_dir)
     given.work.mkdir(parents=True, exist_ok=True)
     configs = []
-    for name, trial in chosen.items():
+    for name in chosen:
         config = changed(base, document["changes"], document["trials"], name)
         path = given.work / f"{name}.toml"
         save_config(config, path)
