@@ -33,11 +33,15 @@ ROWS = {
     "dense": ("baseline", {"head.hidden_layers"}),
     "tuned": ("dense", {"lr"}),
     "smart": ("tuned", {"smart.weight"}),
-    "pcgrad": ("tuned", {"order", "optimizer[1]"}),
+    "round_robin": ("tuned", {"order"}),
+    "pcgrad": ("round_robin", {"optimizer[1]"}),
+    "pcgrad_mean": ("pcgrad", {"optimizer[1]"}),
+    "pcgrad_one_stage": ("pcgrad", {"stages"}),
     "smart_pcgrad": ("pcgrad", {"smart.weight"}),
     "smart_pcgrad_bregman": ("smart_pcgrad", {"proximal.weight"}),
     "smart_ball_pcgrad": ("pcgrad", {"smart.weight", "smart.preset", "smart.radius", "smart.step_size"}),
-    "smart_pcgrad_mean": ("smart_pcgrad", {"optimizer[1]"}),
+    "smart_pcgrad_x5": ("smart_pcgrad", {"smart.weight"}),
+    "smart_pcgrad_x25": ("smart_pcgrad", {"smart.weight"}),
 }
 LENGTH = 12
 
@@ -125,11 +129,16 @@ def test_heads_start_on_kept_features_and_without_smart_on_any_row(path: Path) -
     config = load_config(path)
     config = dataclasses.replace(config, smart=dataclasses.replace(config.smart, weight=0.02))  # as on the command line
     check_config(config)
-    heads, full = config.resolved_stages()
-    assert heads.smart is not None and full.smart is not None and heads.proximal is not None
-    assert (heads.freeze, heads.cache_features, heads.lr) == (("encoder",), True, 1e-3)
-    assert (heads.smart.weight, heads.proximal.weight) == (0.0, 0.0)
+    *before, full = config.resolved_stages()
+    assert full.smart is not None
     assert (full.freeze, full.cache_features, full.lr, full.smart.weight) == ((), False, config.lr, 0.02)
+    assert (full.epochs, full.schedule) == (config.epochs, config.schedule)
+    assert bool(before) != path.stem.endswith("one_stage")
+    for heads in before:
+        assert heads.smart is not None and heads.proximal is not None
+        assert (heads.freeze, heads.cache_features, heads.lr) == (("encoder",), True, 1e-3)
+        assert (heads.schedule, heads.warmup_fraction) == ("constant", 0.0)
+        assert (heads.smart.weight, heads.proximal.weight) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("path", named([path for path in STUDY if on_bert_base(path)]))
@@ -137,13 +146,15 @@ def test_the_chains_of_every_row_for_bert_base_fit_the_model(
     path: Path, small_encoder_dir: Path, tmp_path: Path, cache: Path
 ) -> None:
     setup = Setup.load(small(path, small_encoder_dir, tmp_path, cache), small_encoder_dir)
-    heads, full = setup.plans(setup.datasets("dev"))
-    assert [len(plan.batches.names(0)) for plan in (heads, full)] == [3 if "pcgrad" in path.stem else 1] * 2
+    plans = setup.plans(setup.datasets("dev"))
+    one_by_one = path.stem in ("baseline", "dense", "tuned", "smart")
+    assert {len(plan.batches.names(0)) for plan in plans} == {1 if one_by_one else 3}
 
 
 def much_like_another(path: Path) -> bool:
     """On bert-base, or a row whose programs are another's but for a number."""
-    return on_bert_base(path) or path.stem in ("minilm_smart_ball_pcgrad", "minilm_smart_pcgrad_mean")
+    others = ("minilm_smart_ball_pcgrad", "minilm_pcgrad_mean", "minilm_pcgrad_one_stage", "minilm_round_robin")
+    return on_bert_base(path) or path.stem in others or path.stem.startswith("minilm_smart_pcgrad_x")
 
 
 @pytest.mark.parametrize("path", named(STUDY, slow=much_like_another))

@@ -163,9 +163,12 @@ class _Process:
 
     def last_line(self) -> str:
         """The last line that is not empty, of what it has printed."""
-        with self.cell.log.open("rb") as file:
-            file.seek(max(self._start, self.cell.log.stat().st_size - TAIL))
-            lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+        try:
+            with self.cell.log.open("rb") as file:
+                file.seek(max(self._start, self.cell.log.stat().st_size - TAIL))
+                lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+        except OSError as error:  # somebody has deleted it
+            return f"its log cannot be read: {error.strerror or error}"
         return next((line for line in reversed(lines) if line), "it printed nothing")
 
 
