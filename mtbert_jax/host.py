@@ -1,11 +1,13 @@
 """This process on its host: memory, devices, files."""
 
 import ctypes
+import functools
 import os
 import sys
 from pathlib import Path
 
 import jax
+import jax.monitoring
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
@@ -47,6 +49,23 @@ def keep_compiled_programs() -> None:
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up, too
+
+
+@functools.cache
+def _compile_clock() -> list[float]:
+    clock = [0.0]
+
+    def add(event: str, duration_secs: float, **_: str | int) -> None:
+        if event in ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration"):
+            clock[0] += duration_secs
+
+    jax.monitoring.register_event_duration_secs_listener(add)
+    return clock
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent compiling, or loading kept programs, since this was first asked."""
+    return _compile_clock()[0]
 
 
 def peak_memory() -> int:

@@ -178,6 +178,8 @@ def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:
         scores, datasets, logits = model.evaluate(split)
         if layout.leads:
             model.write_predictions(folder.predictions, split, datasets, logits)
+            if split == "dev" and logits:
+                np.savez(folder.logits, **logits)  # type: ignore[arg-type]
         if scores:
             results[split] = scores
     results.update(_cost(folder, config))

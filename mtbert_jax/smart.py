@@ -24,6 +24,8 @@ LogitsFn = Callable[[Embeddings], Logits]
 Tree = Any
 GUARD = 1e-6
 """What smart-pytorch and mt-dnn add to the norm that they divide by."""
+ORDERS = {"inf": math.inf, "2": 2, "1": 1}
+"""Norms by the config's names."""
 
 
 class Preset(NamedTuple):
@@ -112,14 +114,41 @@ def smoothness_loss(
     >>> bool(smoothness > 0)
     True
     """
-    preset = resolve(config)
     clean = logits_fn(embeddings) if clean_logits is None else clean_logits
     weights = jnp.ones(clean.shape[0]) if weights is None else weights
-    compare = Comparison.of(kind)
-    noise = adversarial_noise(logits_fn, clean, embeddings, mask, key, config, compare, weights)
+    return smoothness(logits_fn, clean, embeddings, mask, key, config, Comparison.of(kind), weights).loss
+
+
+class Smoothness(NamedTuple):
+    """R_s of a batch, and what it was found with.
+
+    Attributes:
+        loss: R_s.
+        noise: Mean norm (the config's) of a token's noise.
+    """
+
+    loss: Float[Array, ""]
+    noise: Float[Array, ""]
+
+
+def smoothness(
+    logits_fn: LogitsFn,
+    clean_logits: Logits,
+    embeddings: Embeddings,
+    mask: Int[Array, "batch seq"],
+    key: PRNGKeyArray,
+    config: SmartConfig,
+    compare: Comparison,
+    weights: Float[Array, " batch"],
+) -> Smoothness:
+    """R_s, and how large the noise was; `smoothness_loss` explains the arguments."""
+    preset = resolve(config)
+    noise = adversarial_noise(logits_fn, clean_logits, embeddings, mask, key, config, compare, weights)
     perturbed = logits_fn(embeddings.astype(jnp.float32) + noise)
-    losses = compare.symmetric(perturbed, clean, preset.detach)
-    return mean_loss(losses, weights) if preset.outer == "mean" else jnp.sum(losses * weights)
+    losses = compare.symmetric(perturbed, clean_logits, preset.detach)
+    loss = mean_loss(losses, weights) if preset.outer == "mean" else jnp.sum(losses * weights)
+    norms = jnp.linalg.norm(noise, ORDERS[config.norm], axis=-1)
+    return Smoothness(loss, mean_loss(norms.reshape(-1), (mask * weights[:, None]).reshape(-1).astype(norms.dtype)))
 
 
 def adversarial_noise(
@@ -174,8 +203,7 @@ def _constrain(
         project = {"inf": _clip, "2": projection_l2_ball, "1": _project_l1}[config.norm]
         # At radius 0 optax's projection onto the 1-ball divides by zero.
         return jax.vmap(jax.vmap(lambda token: project(token, preset.radius)))(noise) if preset.radius else 0 * noise
-    order = {"inf": math.inf, "2": 2, "1": 1}[config.norm]
-    return preset.radius * noise / (jnp.linalg.norm(noise, order, axis=-1, keepdims=True) + GUARD)
+    return preset.radius * noise / (jnp.linalg.norm(noise, ORDERS[config.norm], axis=-1, keepdims=True) + GUARD)
 
 
 def _clip(token: Float[Array, " hidden"], radius: float) -> Float[Array, " hidden"]:

@@ -17,6 +17,7 @@ from mtbert_jax.smart import (
     divergence,
     proximal_loss,
     resolve,
+    smoothness,
     smoothness_loss,
     update_teacher,
 )
@@ -65,6 +66,19 @@ def network(kind: Kind) -> Network:
 
 def token_norms(noise: np.ndarray, norm: str) -> np.ndarray:
     return np.linalg.norm(noise.astype(np.float64), {"inf": np.inf, "2": 2, "1": 1}[norm], axis=-1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_mean_norm_of_the_noise_is_over_real_tokens_of_real_examples(norm: Literal["inf", "2", "1"]) -> None:
+    bench = network("classification")
+    config = SmartConfig(preset="paper", radius=0.3, noise_std=0.1, step_size=0.2, norm=norm)
+    logits_fn, weights = functools.partial(bench.logits, bench.params), jnp.array([1.0, 0.0, 1.0])
+    compare = Comparison.of("classification")
+    arguments = (logits_fn, logits_fn(bench.x), bench.x, bench.mask, KEY, config, compare, weights)
+    noise = np.asarray(adversarial_noise(*arguments))
+    norms = token_norms(noise, norm)
+    expected = np.concatenate([norms[0], norms[2, :2]]).mean()
+    assert float(smoothness(*arguments).noise) == pytest.approx(expected, rel=1e-5)
 
 
 # The two divergences

@@ -43,6 +43,11 @@ class RunFolder:
         return self.path / "predictions"
 
     @property
+    def logits(self) -> Path:
+        """Logits of the dev files, by task, in NumPy's format."""
+        return self.predictions / "dev-logits.npz"
+
+    @property
     def results(self) -> Path:
         """Scores of the best checkpoint."""
         return self.path / "results.json"

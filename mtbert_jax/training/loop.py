@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.host import compile_seconds
 from mtbert_jax.parallel import Layout, agreed
 from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, with_features
 from mtbert_jax.training.interrupt import Interrupted, Interruption
@@ -57,7 +58,7 @@ class Loop:
 
     def run(self, plan: Plan, state: TrainState) -> TrainState:
         """Runs one stage from where `state` stands to its end."""
-        config, start = self.setup.config, self.replicas[0].progress.stage_start
+        config, start, compiling = self.setup.config, self.replicas[0].progress.stage_start, compile_seconds()
         self._open_stage(plan, state)
         train_step = make_train_step(
             self.setup.model,
@@ -93,7 +94,8 @@ class Loop:
                     self.record(plan, done)
                 for replica in self.replicas:
                     if ended:
-                        replica.write("stage", plan, done, {"compiled_shapes": train_step.compiled_shapes})
+                        shapes, seconds = train_step.compiled_shapes, compile_seconds() - compiling
+                        replica.write("stage", plan, done, {"compiled_shapes": shapes, "compile_seconds": seconds})
                     replica.progress = replace(replica.progress, stage_done=ended)
                 self.save(state, averages)
             elif config.save_every_steps and done % config.save_every_steps == 0:

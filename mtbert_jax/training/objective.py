@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mtbert_jax.config import ProximalConfig, SmartConfig, TaskConfig
 from mtbert_jax.losses import mean_loss, task_loss
 from mtbert_jax.nn.multitask import MultitaskBert, One
-from mtbert_jax.smart import Comparison, Logits, proximal_loss, resolve, smoothness_loss
+from mtbert_jax.smart import Comparison, Logits, proximal_loss, resolve, smoothness
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 NOISE = 1
@@ -77,7 +77,8 @@ class Terms(NamedTuple):
 
     Attributes:
         loss: Mean loss of the batch.
-        penalties: `smoothness` (R_s) and `proximal` (D_Breg), those that are on.
+        penalties: `smoothness` (R_s) and `proximal` (D_Breg), those that are on; with the former `noise`, the mean norm
+            of a token's noise, which is no term.
     """
 
     loss: Float[Array, ""]
@@ -125,16 +126,17 @@ def task_objective(
         embeddings = model.embed(params, batch, key)
         logits = model.logits_of_embeddings(params, one, embeddings, batch, key)
         masks = jax.random.fold_in(key, OTHER_MASKS) if smart.resample_dropout else key
-        penalties["smoothness"] = smoothness_loss(
+        penalties["smoothness"], noise = smoothness(
             lambda x: model.logits_of_embeddings(params, one, x, batch, masks),
+            logits,
             embeddings,
             batch.attention_mask,
             jax.random.fold_in(key, NOISE),
             smart,
-            kind=compare,
-            clean_logits=logits,
-            weights=real,
+            compare,
+            real,
         )
+        penalties["noise"] = share.examples * noise
         if resolve(smart).outer == "mean":
             penalties["smoothness"] *= share.examples
         factor = jnp.array([task.smart_factor for task in tasks])[index]

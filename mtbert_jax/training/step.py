@@ -43,7 +43,8 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         losses: Mean loss of each task of the step.
-        penalties: SMART's terms that are on, unweighted, by name and task: `smoothness` (R_s), `proximal` (D_Breg).
+        penalties: SMART's terms that are on, unweighted, by name and task: `smoothness` (R_s), `proximal` (D_Breg); and
+            `noise`, the mean norm of a token's noise.
         finite: Whether the task's loss and gradient were finite; if not, it had no part in the step.
         cosines: Cosine between each two tasks' gradients of the shared parameters, in the order of `losses`;
             None for a step of one task, or while the encoder is frozen.

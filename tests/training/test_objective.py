@@ -110,6 +110,12 @@ def test_a_factor_scales_smart_for_one_task_and_zero_turns_it_off(bench: Bench) 
     assert total == pytest.approx(float(terms.loss))
 
 
+def test_the_size_of_the_noise_is_told(bench: Bench) -> None:
+    """A preset that scales every token's noise has it at its radius, whatever else happens."""
+    smart = SmartConfig(weight=1.0, radius=0.25, noise_std=0.01)
+    assert float(bench.objective("sst", smart)[1].penalties["noise"]) == pytest.approx(0.25, rel=1e-3)
+
+
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (1, 0.25), (2, 0.5), (4, 1.0), (9, 1.0)])
 def test_the_weight_rises_over_its_share_of_the_steps(step: int, share: float) -> None:
     regularizers = Regularizers(SmartConfig(weight=0.8, ramp_fraction=0.4), start=30, num_steps=10)
