@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.monitoring
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
@@ -53,13 +52,15 @@ def keep_compiled_programs() -> None:
 
 @functools.cache
 def _compile_clock() -> list[float]:
+    from jax import monitoring
+
     clock = [0.0]
 
     def add(event: str, duration_secs: float, **_: str | int) -> None:
         if event in ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration"):
             clock[0] += duration_secs
 
-    jax.monitoring.register_event_duration_secs_listener(add)
+    monitoring.register_event_duration_secs_listener(add)
     return clock
 
 
