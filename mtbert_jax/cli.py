@@ -1,4 +1,4 @@
-"""The command line: train, ablate, evaluate, predict.
+"""The command line: train, ablate, evaluate, predict, report.
 
 Exit status: 0 done, 1 failed, 2 what the user gave is wrong (one message on standard error, no traceback).
 """
@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failed, 2 what the user gave is wrong (one message on sta
 import dataclasses
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -16,16 +17,19 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from mtbert_jax import __version__
 from mtbert_jax.ablation.cells import plan
 from mtbert_jax.ablation.processes import has_accelerator
 from mtbert_jax.ablation.runs import run
-from mtbert_jax.commands import Evaluate, Predict, Train, parse, parse_ablate, parse_train
+from mtbert_jax.commands import Evaluate, Predict, Report, Train, parse, parse_ablate, parse_train
 from mtbert_jax.config import Config
 from mtbert_jax.host import keep_compiled_programs, keep_freed_memory
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.report.differences import differences
+from mtbert_jax.report.page import write_page
 from mtbert_jax.report.rows import make_row
+from mtbert_jax.report.story import Story, find_runs
 from mtbert_jax.report.tables import terminal, write_tables
 from mtbert_jax.schema import nearest
 from mtbert_jax.training.fit import fit
@@ -41,6 +45,7 @@ USAGE = """usage: mtbert COMMAND ...
   evaluate RUN [--split dev]              score a run's best checkpoint on a split with labels
   predict RUN --task NAME [--input FILE]  label one's own texts, one a line, as JSON Lines
   predict RUN                             write the prediction files of all tasks, dev and test
+  report RUN ... [--out FILE.html]        one page about a run, or about several beside each other
 
 `mtbert COMMAND --help` explains a command; with a config, `mtbert train CONFIG.toml --help` shows its values.
 """
@@ -178,6 +183,20 @@ def predict(args: list[str]) -> None:
         given.output.write_text(lines, encoding="utf-8")
 
 
+def report(args: list[str]) -> None:
+    """The command `report`."""
+    given = parse(Report, args, "mtbert report")
+    if not given.runs:
+        raise InputError("give one or more run folders: mtbert report RUN ...")
+    paths = find_runs(given.runs)
+    root = os.path.commonpath([path.resolve() for path in paths]) if len(paths) > 1 else paths[0].resolve().parent
+    names = [str(path.resolve().relative_to(root)) for path in paths]
+    stories = [Story.read(path, name, given.data_dir) for path, name in zip(paths, names, strict=True)]
+    out = given.out or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
+    write_page(out, stories, __version__)
+    print(f"report: {out}")
+
+
 def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:
     try:
         data = sys.stdin.buffer.read() if path is None else path.read_bytes()
@@ -204,4 +223,5 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "ablate": ablate,
     "evaluate": evaluate,
     "predict": predict,
+    "report": report,
 }

@@ -97,6 +97,21 @@ class Ablate:
     """Names of configs that a second table sets the others beside; the first config if left out."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """Writes one HTML page about a run, or about several beside each other; needs `pip install 'mtbert_jax[report]'`.
+
+    A folder that is no run itself stands for all runs below it. Runs that differ in their seed only share a row.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Run folders, finished or not, or folders of such."""
+    out: Path | None = None
+    """The page; `report.html` in the folder that was given, or here, where several were."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the runs'."""
+
+
 OWN = ("out", "seed", "seeds", "resume", "overwrite", "coordinator", "num-processes", "process-id")
 """Flags of `train` that `ablate` gives every run itself."""
 

@@ -1,0 +1,117 @@
+"""Plots as SVG that stands inside a page: its ink is the page's own, so that it is legible in light and dark."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtbert_jax.types import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = "#010203"  # becomes the page's text colour
+COLOURS = ("#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#e03176", "#0c9ca6", "#b8860b", "#868e96")
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mtbert",  # the same plot is the same text
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    "grid.color": INK,
+}
+Series = tuple[Sequence[float], Sequence[float]]
+
+
+def colour(number: int) -> str:
+    """A colour for the task or run of this number; they repeat."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def curves(title: str, y: str, lines: Mapping[str, Series], *, points: Mapping[str, Series] | None = None) -> str:
+    """Lines over steps, and perhaps points on an axis of their own at the right.
+
+    Args:
+        title: Over the plot.
+        y: What the lines are.
+        lines: By name; one that is unnamed gets no legend.
+        points: The same for the right axis, by what they are.
+    """
+
+    def draw(axes: "Axes") -> None:
+        for number, (name, (steps, values)) in enumerate(lines.items()):
+            axes.plot(steps, values, color=colour(number), label=name, linewidth=1.4)
+        axes.set(xlabel="step", ylabel=y)
+        if len(lines) > 1:
+            axes.legend(fontsize=8)
+        if points:
+            right = axes.twinx()
+            right.grid(visible=False)
+            right.spines["right"].set_visible(True)
+            for number, (name, (steps, values)) in enumerate(points.items()):
+                right.plot(steps, values, "o-", color=colour(number + len(lines)), markersize=4, label=name)
+                right.set_ylabel(name)
+
+    return _svg(title, draw)
+
+
+def heat(title: str, rows: Sequence[str], columns: Sequence[str], values: np.ndarray, text: str, y: str, x: str) -> str:
+    """A matrix with its numbers in its cells.
+
+    Args:
+        title: Over the plot.
+        rows: Names.
+        columns: Names.
+        values: ``[row column]``; NaN leaves a cell empty.
+        text: Format of a number.
+        y: What the rows are.
+        x: What the columns are.
+    """
+    largest = max(float(np.nanmax(np.abs(values), initial=0.0)), 1e-9)
+
+    def draw(axes: "Axes") -> None:
+        axes.grid(visible=False)
+        axes.imshow(np.abs(values) / largest, cmap="Blues", vmin=0, vmax=1.6, alpha=0.75, aspect="auto")
+        small = 7 if max(len(rows), len(columns)) > 6 else 9
+        for row, column in np.argwhere(np.isfinite(values)):
+            axes.text(column, row, format(values[row, column], text), ha="center", va="center", fontsize=small)
+        axes.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns)) > 6 else 0)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set(xlabel=x, ylabel=y)
+
+    return _svg(title, draw)
+
+
+def scatter(title: str, x: str, xs: np.ndarray, y: str, ys: np.ndarray) -> str:
+    """Points, and the line on which both are equal."""
+
+    def draw(axes: "Axes") -> None:
+        axes.plot(xs, ys, ".", color=colour(0), alpha=0.35, markersize=4, markeredgewidth=0)
+        ends = [float(min(xs.min(), ys.min())), float(max(xs.max(), ys.max()))]
+        axes.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.6)
+        axes.set(xlabel=x, ylabel=y)
+
+    return _svg(title, draw)
+
+
+def _svg(title: str, draw: Any) -> str:
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plots need matplotlib: pip install 'mtbert_jax[report]'") from None
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")
