@@ -189,8 +189,10 @@ def report(args: list[str]) -> None:
     if not given.runs:
         raise InputError("give one or more run folders: mtbert report RUN ...")
     paths = find_runs(given.runs)
-    root = os.path.commonpath([path.resolve() for path in paths]) if len(paths) > 1 else paths[0].resolve().parent
-    names = [str(path.resolve().relative_to(root)) for path in paths]
+    places = [path.resolve() for path in paths]
+    alone = places[0].parents[1 if places[0].name.startswith("seed") else 0]
+    root = os.path.commonpath(places) if len(places) > 1 else alone
+    names = [str(place.relative_to(root)) for place in places]
     stories = [Story.read(path, name, given.data_dir) for path, name in zip(paths, names, strict=True)]
     out = given.out or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
     write_page(out, stories, __version__)

@@ -106,7 +106,7 @@ def run_body(story: Story) -> str:
         "<h2>Learning curves</h2>" + _figures(_learning(story)),
         _section("Between tasks", _conflicts(story)),
         _section("Regularisation", _figures(_penalties(story))),
-        *[_section(f"Task {name}", _judgement(one)) for name, one in story.judged.items()],
+        _section("Predictions on dev", _judgements(list(story.judged.values()))),
         _section("Cost", _figures(_cost(story)) + _cost_facts(story)),
         *[f'<p class="note">{escape(note)}</p>' for note in story.notes],
     ]
@@ -215,17 +215,19 @@ def _penalties(story: Story) -> list[str]:
     ]
 
 
-def _judgement(one: Judgement) -> str:
+def _judgements(judged: Sequence[Judgement]) -> str:
+    return _figures(_agreement(one) for one in judged) + "".join(_mistakes(one) for one in judged)
+
+
+def _agreement(one: Judgement) -> str:
     task, labels = one.task, one.labels
     if task.kind == "regression":
-        figure = scatter("predicted beside gold", "gold", labels, "predicted", one.predicted)
-    else:
-        names = [str(name) for name in (task.classes or range(task.num_label_classes))]
-        counts = np.zeros((len(names), len(names)))
-        np.add.at(counts, (labels.astype(int), one.predicted.astype(int)), 1)
-        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        figure = heat("share of each gold class", names, names, shares, ".2f", "gold", "predicted")
-    return f'<div class="figures"><figure>{figure}</figure></div>' + _mistakes(one)
+        return scatter(f"{task.name}: predicted beside gold", "gold", labels, "predicted", one.predicted)
+    names = [str(name) for name in (task.classes or range(task.num_label_classes))]
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, (labels.astype(int), one.predicted.astype(int)), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return heat(f"{task.name}: share of each gold class", names, names, shares, ".2f", "gold", "predicted")
 
 
 def _mistakes(one: Judgement) -> str:
@@ -238,9 +240,9 @@ def _mistakes(one: Judgement) -> str:
             values.append(f"{one.losses[place]:.2f}")
         lines.append(f"<tr><td>{text}</td>" + "".join(f'<td class="number">{escape(v)}</td>' for v in values) + "</tr>")
     if not lines:
-        return "<p>No example of the dev file is missed.</p>"
+        return f"<p>{escape(one.task.name)}: no example is missed.</p>"
     table = f'<div class="wide text"><table><thead>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-    return f"<details><summary>the {len(lines)} worst mistakes</summary>{table}</details>"
+    return f"<details><summary>{escape(one.task.name)}: the {len(lines)} worst mistakes</summary>{table}</details>"
 
 
 def _label(one: Judgement, value: float) -> str:
