@@ -27,39 +27,47 @@ STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "grid.color": INK,
 }
+FEW = 15  # values of a line that are marked one by one
 Series = tuple[Sequence[float], Sequence[float]]
 
 
-def colour(number: int) -> str:
-    """A colour for the task or run of this number; they repeat."""
-    return COLOURS[number % len(COLOURS)]
+def look(number: int, values: Sequence[float]) -> dict[str, Any]:
+    """How line number `number` is drawn: 24 of them can be told apart; few values are points, too."""
+    again = number // len(COLOURS) % 3
+    marker = "os^"[again] if len(values) < FEW else ""
+    dashes = ("-", "--", ":")[again]
+    colour = COLOURS[number % len(COLOURS)]
+    return {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 4, "linewidth": 1.4}
 
 
-def curves(title: str, y: str, lines: Mapping[str, Series], *, points: Mapping[str, Series] | None = None) -> str:
-    """Lines over steps, and perhaps points on an axis of their own at the right.
+def curves(title: str, y: str, lines: Mapping[str, Sequence[Series]], right: tuple[str, Series] | None = None) -> str:
+    """Lines over steps, and perhaps one on an axis of its own at the right.
 
     Args:
         title: Over the plot.
         y: What the lines are.
-        lines: By name; one that is unnamed gets no legend.
-        points: The same for the right axis, by what they are.
+        lines: By name; those that share a name look alike. A single name gets no legend.
+        right: What the line at the right is, and the line.
     """
 
     def draw(axes: "Axes") -> None:
-        for number, (name, (steps, values)) in enumerate(lines.items()):
-            axes.plot(steps, values, color=colour(number), label=name, linewidth=1.4)
+        for number, (name, some) in enumerate(lines.items()):
+            for place, (steps, values) in enumerate(some):
+                axes.plot(steps, values, label="" if place else name, **look(number, values))
         axes.set(xlabel="step", ylabel=y)
-        if len(lines) > 1:
+        if 1 < len(lines) <= len(COLOURS):
             axes.legend(fontsize=8)
-        if points:
-            right = axes.twinx()
-            right.grid(visible=False)
-            right.spines["right"].set_visible(True)
-            for number, (name, (steps, values)) in enumerate(points.items()):
-                right.plot(steps, values, "o-", color=colour(number + len(lines)), markersize=4, label=name)
-                right.set_ylabel(name)
+        elif len(lines) > 1:
+            axes.figure.legend(fontsize=6, ncols=2, loc="outside lower center")
+        if right:
+            (name, (steps, values)) = right
+            other = axes.twinx()
+            other.grid(visible=False)
+            other.spines["right"].set_visible(True)
+            other.plot(steps, values, **look(len(lines), values))
+            other.set_ylabel(name)
 
-    return _svg(title, draw)
+    return _svg(title, draw, height=2.9 + 0.11 * (len(lines) if len(lines) > len(COLOURS) else 0))
 
 
 def heat(title: str, rows: Sequence[str], columns: Sequence[str], values: np.ndarray, text: str, y: str, x: str) -> str:
@@ -93,7 +101,7 @@ def scatter(title: str, x: str, xs: np.ndarray, y: str, ys: np.ndarray) -> str:
     """Points, and the line on which both are equal."""
 
     def draw(axes: "Axes") -> None:
-        axes.plot(xs, ys, ".", color=colour(0), alpha=0.35, markersize=4, markeredgewidth=0)
+        axes.plot(xs, ys, ".", color=COLOURS[0], alpha=0.35, markersize=4, markeredgewidth=0)
         ends = [float(min(xs.min(), ys.min())), float(max(xs.max(), ys.max()))]
         axes.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.6)
         axes.set(xlabel=x, ylabel=y)
@@ -101,14 +109,14 @@ def scatter(title: str, x: str, xs: np.ndarray, y: str, ys: np.ndarray) -> str:
     return _svg(title, draw)
 
 
-def _svg(title: str, draw: Any) -> str:
+def _svg(title: str, draw: Any, height: float = 2.9) -> str:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError("plots need matplotlib: pip install 'mtbert_jax[report]'") from None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        figure = Figure(figsize=(4.6, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")

@@ -14,7 +14,7 @@ import pytest
 
 from mtbert_jax.cli import main
 from mtbert_jax.config import Config, save_config
-from mtbert_jax.report.page import page, rows_of
+from mtbert_jax.report.page import group_runs, page
 from mtbert_jax.report.story import Story, find_runs
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.types import InputError
@@ -177,7 +177,7 @@ def test_several_runs_are_a_table_and_curves_laid_over_each_other(config: Config
             own = dataclasses.replace(config, lr=lr, seed=seed)
             record(finish(own, tmp_path / name / f"seed{seed}"), own)
             stories.append(Story.read(tmp_path / name / f"seed{seed}", f"{name}/seed{seed}"))
-    rows = rows_of(stories)
+    rows = [row for row, _ in group_runs(stories)]
     assert [(row.name, row.seeds) for row in rows] == [("a", (0, 1)), ("b", (0, 1))]
     read = parsed(page(stories, "1"))
     assert "4 runs" in read.text
