@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 from pathlib import Path
+from typing import IO, Any
 
 import jax
 
@@ -110,6 +111,24 @@ def machine() -> str:
     cores, mine = os.cpu_count(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     share = "" if mine == cores else f"{mine} of "
     return f"{jax.device_count()} × {jax.devices()[0].device_kind}, {share}{cores} CPU cores"
+
+
+def lock_file(file: IO[Any]) -> bool:
+    """Locks an open file for this process and those that inherit it; whether nobody else has it.
+
+    The lock goes when the last of them has closed the file or ended. Where files cannot be locked nobody has them.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def write_whole(path: Path, text: str) -> None:

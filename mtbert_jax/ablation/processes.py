@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from itertools import pairwise
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from mtbert_jax.ablation.cells import Cell, Together
+from mtbert_jax.host import lock_file
 from mtbert_jax.training.interrupt import Interruption
 from mtbert_jax.types import InputError
 
@@ -116,7 +117,7 @@ class _Process:
         self._signalled = False
         cell.folder.path.mkdir(parents=True, exist_ok=True)
         with cell.log.open("ab") as log:
-            if not _lock(log):
+            if not lock_file(log):  # the process that prints into it then holds it, too
                 raise BlockingIOError("another process is still at work in this folder")
             self._start = log.tell()
             self._process = subprocess.Popen(  # noqa: S603 - this very program
@@ -170,16 +171,3 @@ class _Process:
         except OSError as error:  # somebody has deleted it
             return f"its log cannot be read: {error.strerror or error}"
         return next((line for line in reversed(lines) if line), "it printed nothing")
-
-
-def _lock(log: BinaryIO) -> bool:
-    """Whether nobody else runs this cell; the lock is the log's, and so also the process's that prints into it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

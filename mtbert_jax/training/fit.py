@@ -50,7 +50,7 @@ def fit(
         display: Where progress is shown.
 
     Raises:
-        InputError: Config, encoder, data or folder are not right.
+        InputError: Config, encoder, data or folder are not right, or another process trains in the folder.
         Interrupted: A signal came; all that was done is saved.
     """
     check_config(config)
@@ -63,18 +63,20 @@ def fit(
     setups = [setup.with_config(own_config) for own_config, _ in runs]
     plans = [own_setup.plans(train) for own_setup in setups]
     encoder = load_pretrained(directory)[1]
-    for own_config, place in runs:
-        check_folder(place, own_config, resume, overwrite)
-    wait_for_all("folders checked")
-    if layout.leads:
-        for own_config, place in runs:
-            open_folder(place, own_config, overwrite)
-            save_description(place.encoder, setup.bert, setup.tokenizer)
-    wait_for_all("folders opened")
-
-    display = display or Display(quiet=not layout.leads)
-    _announce(display, folder, setup, layout, train, dev, plans[0])
     with ExitStack() as stack, Interruption() as interruption:
+        for _, place in runs if layout.leads else ():
+            stack.enter_context(place.hold())
+        for own_config, place in runs:
+            check_folder(place, own_config, resume, overwrite)
+        wait_for_all("folders checked")
+        if layout.leads:
+            for own_config, place in runs:
+                open_folder(place, own_config, overwrite)
+                save_description(place.encoder, setup.bert, setup.tokenizer)
+        wait_for_all("folders opened")
+
+        display = display or Display(quiet=not layout.leads)
+        _announce(display, folder, setup, layout, train, dev, plans[0])
         replicas = []
         for own_setup, (_, place), stages in zip(setups, runs, plans, strict=True):
             replicas.append(Replica.open(own_setup, place, stages))

@@ -1,9 +1,13 @@
 """The run folder: where everything of a run lies, and who may write there."""
 
+import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from mtbert_jax.config import Config, load_config
+from mtbert_jax.host import lock_file
 from mtbert_jax.types import InputError
 
 
@@ -48,9 +52,37 @@ class RunFolder:
         return self.predictions / "dev-logits.npz"
 
     @property
+    def lock(self) -> Path:
+        """Locked while a process trains here; it tells which."""
+        return self.path / "lock"
+
+    @property
     def results(self) -> Path:
         """Scores of the best checkpoint."""
         return self.path / "results.json"
+
+    def hold(self) -> IO[str]:
+        """Keeps other processes from training here until what is returned is closed, or this process ends.
+
+        Where files cannot be locked, as on Windows and some network drives, nobody is kept out.
+
+        Raises:
+            InputError: Another process trains here, or the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = self.lock.open("a+", encoding="utf-8")
+            if lock_file(file):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+                return file
+        except OSError as error:
+            raise InputError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
+        with file:
+            file.seek(0)
+            holder = file.read().strip()
+        raise InputError(f"{self.path}: another process trains here ({holder}); wait for it, or give another --out")
 
     def load_config(self) -> Config:
         """The config of the run that lies here.

@@ -1,0 +1,69 @@
+"""Who may train in a run folder."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtbert_jax.config import Config
+from mtbert_jax.training.fit import fit
+from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.types import InputError
+from tests.training.test_fit import Quiet
+
+fcntl = pytest.importorskip("fcntl")
+
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a+")
+fcntl.flock(file, fcntl.LOCK_EX)
+file.write("process 7 on elsewhere")
+file.flush()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "new" / "run")
+    busy = rf"new/run: another process trains here \(process {os.getpid()} on "
+    with folder.hold(), pytest.raises(InputError, match=busy):
+        folder.hold()
+    folder.hold().close()
+
+
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(config: Config, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    holder = subprocess.Popen([sys.executable, "-S", "-c", HOLD, str(folder.lock)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=r"another process trains here \(process 7 on elsewhere\)"):
+            fit(config, folder, overwrite=True, display=Quiet())
+        assert not folder.config.exists()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with folder.hold():
+            assert folder.lock.read_text().startswith(f"process {os.getpid()} on ")
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write the run folder .*file/run: Not a directory"):
+        RunFolder(tmp_path / "file" / "run").hold()
+
+
+def test_where_files_cannot_be_locked_nobody_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = RunFolder(tmp_path)
+    with folder.hold(), folder.hold():
+        pass
