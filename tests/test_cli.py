@@ -51,7 +51,7 @@ def fails(capsys: pytest.CaptureFixture[str], argv: list[str], *expected: str) -
 
 def test_train_leaves_the_run_folder_of_the_contract(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
-        "config.toml", "metrics.jsonl", "checkpoints", "predictions", "results.json", "encoder"
+        "config.toml", "metrics.jsonl", "checkpoints", "predictions", "results.json", "encoder", ".lock"
     }  # fmt: skip
     results = json.loads((trained / "results.json").read_text())
     costs = {"seconds", "peak_memory_bytes", "device", "versions"}

@@ -54,7 +54,7 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         """Locked while a process trains here; it tells which."""
-        return self.path / "lock"
+        return self.path / ".lock"
 
     @property
     def results(self) -> Path:

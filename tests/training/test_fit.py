@@ -198,7 +198,7 @@ def test_delete_run_leaves_what_is_not_the_runs(config: Config, tmp_path: Path) 
     folder = run(config, tmp_path / "run")
     (folder.path / "notes.txt").write_text("mine")
     delete_run(folder)
-    assert [path.name for path in folder.path.iterdir()] == ["notes.txt"]
+    assert {path.name for path in folder.path.iterdir()} == {"notes.txt", ".lock"}
 
 
 def test_patience_ends_a_stage_early(config: Config, tmp_path: Path) -> None:
