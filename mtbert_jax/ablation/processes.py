@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -120,17 +120,15 @@ class _Process:
             if not lock_file(log):  # the process that prints into it then holds it, too
                 raise BlockingIOError("another process is still at work in this folder")
             self._start = log.tell()
-            self._process = subprocess.Popen(  # noqa: S603 - this very program
-                cell.command,
-                env={**os.environ, **LAST_WORDS},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        if cores:
-            with contextlib.suppress(ProcessLookupError):  # it has ended already
-                os.sched_setaffinity(self._process.pid, cores)  # before it has begun to count them
+            with _on(cores):
+                self._process = subprocess.Popen(  # noqa: S603 - this very program
+                    cell.command,
+                    env={**os.environ, **LAST_WORDS},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
 
     def __enter__(self) -> "_Process":
         return self
@@ -171,3 +169,17 @@ class _Process:
         except OSError as error:  # somebody has deleted it
             return f"its log cannot be read: {error.strerror or error}"
         return next((line for line in reversed(lines) if line), "it printed nothing")
+
+
+@contextlib.contextmanager
+def _on(cores: tuple[int, ...]) -> Iterator[None]:
+    """Binds this thread to some CPU cores, if there are any: what it starts meanwhile is bound to them from birth."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

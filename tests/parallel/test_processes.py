@@ -121,7 +121,7 @@ def test_two_processes_train_the_run_of_one(regularized: Config, tmp_path: Path)
     results = json.loads((tmp_path / "two" / "results.json").read_text())
     model = MultitaskModel.from_checkpoint(two.out)
     assert model.evaluate("dev")[0]["average"] == pytest.approx(results["dev"]["average"], abs=1e-3)
-    assert len(list((tmp_path / "two" / "predictions").iterdir())) == 6
+    assert len(list((tmp_path / "two" / "predictions").glob("*.csv"))) == 6
 
 
 def test_a_process_without_a_coordinator_is_refused(capsys: pytest.CaptureFixture[str], regularized: Config) -> None:
