@@ -36,6 +36,7 @@ def check_config(config: Config) -> None:
         ("eval_every_steps", 0),
         ("save_every_steps", 0),
         ("patience", 0),
+        ("max_bad_steps", 0),
         ("micro_batches", 1),
     ):
         if getattr(config, name) < least:

@@ -36,7 +36,7 @@ from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.replica import seeds_apart
-from mtbert_jax.types import InputError
+from mtbert_jax.types import InputError, TrainingError
 
 USAGE = """usage: mtbert COMMAND ...
 
@@ -71,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"mtbert: {error}", file=sys.stderr)
         return 2
+    except TrainingError as error:
+        print(f"mtbert: {error}", file=sys.stderr)
+        return 1
     except Interrupted as interrupted:
         return interrupted.status
     except KeyboardInterrupt:

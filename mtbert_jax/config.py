@@ -256,6 +256,8 @@ class Config:
     """Steps between two checkpoints besides those of evaluations; 0 saves at evaluations only."""
     eval_batch_size: int = 64
     """Examples in an evaluation batch."""
+    max_bad_steps: int = 100
+    """A task whose loss or gradient is not finite is left out; so many steps in a row stop the run, 0 never does."""
     patience: int = 0
     """Stop after so many evaluations without a better average; 0 never stops early."""
     out: str = ""

@@ -16,6 +16,13 @@ class InputError(Exception):
     """
 
 
+class TrainingError(Exception):
+    """Training cannot go on, for reasons that show on the way only.
+
+    The message is one line. The command line prints it without a traceback and exits with status 1.
+    """
+
+
 def first_line(error: Exception) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

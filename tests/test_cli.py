@@ -13,6 +13,7 @@ from mtbert_jax.cli import main
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
+from mtbert_jax.types import TrainingError
 
 
 @pytest.fixture
@@ -296,3 +297,15 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert main(["train", str(tmp_path / "a b.toml"), "--overwrite", "--seeds", "1", "2", "--out", "x"]) == 130
     command = f"mtbert train '{tmp_path}/a b.toml' --seeds 1 2 --out x --resume"
     assert capsys.readouterr().err == f"interrupted and saved; go on with: {command}\n"
+
+
+def test_training_that_cannot_go_on_is_one_line_and_status_1(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TrainingError("task sts: no more")
+
+    monkeypatch.setattr("mtbert_jax.cli.fit", fail)
+    save_config(config, tmp_path / "a.toml")
+    assert main(["train", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err == "mtbert: task sts: no more\n"

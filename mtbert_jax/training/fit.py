@@ -27,7 +27,7 @@ SHARE_OF_MEMORY = 0.8
 """Of what is free: what seeds that train together may take, by estimate."""
 
 MAY_CHANGE = (
-    *("out", "data_dir", "cache_dir", "encoder", "revision", "log_every_steps", "eval_batch_size"),
+    *("out", "data_dir", "cache_dir", "encoder", "revision", "log_every_steps", "eval_batch_size", "max_bad_steps"),
     *("parallel", "remat", "attention"),
 )
 """Fields that a resumed run may have otherwise: they move files, records or work, and numbers by rounding only."""

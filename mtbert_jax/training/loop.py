@@ -18,7 +18,7 @@ from mtbert_jax.training.replica import Replica, gather, num_examples
 from mtbert_jax.training.setup import Plan
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import StepMetrics, make_train_step
-from mtbert_jax.types import Params
+from mtbert_jax.types import Params, TrainingError
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Loop:
         display: Where progress is shown.
         interruption: Signals.
         pending: Metrics of the steps since the last record, with a leading `replica` axis if the layout is wide.
+        bad: Steps in a row that a task of a replica has been left out of, as far as is recorded.
     """
 
     replicas: Sequence[Replica]
@@ -42,6 +43,7 @@ class Loop:
     display: Display
     interruption: Interruption
     pending: list[StepMetrics] = field(default_factory=list)
+    bad: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.setup = self.replicas[0].setup
@@ -126,6 +128,8 @@ class Loop:
         """Records the steps since the last record, and shows them."""
         if self.pending:
             own = self._apart(self.pending)
+            for number, steps in enumerate(own):
+                self._check_finite(number, steps, done)
             epoch = {"epoch": done / plan.batches.steps_per_epoch}
             rate, lr = self.clock.rate / len(own), float(plan.rate(done - 1))
             records = [step_record(steps, rate, lr) for steps in own]
@@ -133,6 +137,27 @@ class Loop:
                 replica.write("train", plan, done, epoch | record)
             self.display.show(plan.stage.name, mean_record(records), done)
         self.pending, self.clock = [], Clock()
+
+    def _check_finite(self, number: int, steps: list[StepMetrics], done: int) -> None:
+        """Counts the steps in a row that each task has been left out of.
+
+        Raises:
+            TrainingError: They are too many.
+        """
+        replica, limit = self.replicas[number], self.setup.config.max_bad_steps
+        for place, step in enumerate(steps, start=done - len(steps)):
+            for task, finite in step.finite.items():
+                bad = 0 if finite else self.bad.get((number, task), 0) + 1
+                self.bad[number, task] = bad
+                if bad == limit > 0:
+                    rows, _ = replica.batches.tasks[task].rows(replica.batches.indices(place)[task])
+                    ids = ", ".join(self.train[task].ids[row] for row in rows)
+                    step_number = replica.progress.stage_start + place + 1
+                    raise TrainingError(
+                        f"task {task}: its loss or gradient was not finite in {limit} steps in a row (max_bad_steps), "
+                        f"the last of them step {step_number}, a batch of the examples {ids}; a lower lr may help. "
+                        "What was saved before stays"
+                    )
 
     def evaluate(self, plan: Plan, state: TrainState, done: int) -> list[float | None]:
         """Scores the dev splits, records them, and notes whether they are the best so far; each replica's average."""

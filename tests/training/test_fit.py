@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.schema import to_dict
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.fit import delete_run, fit
@@ -22,7 +23,7 @@ from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import Display, read_metrics
 from mtbert_jax.training.replica import abstract_state
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.types import InputError
+from mtbert_jax.types import InputError, TrainingError
 from tests.conftest import replace_task
 
 
@@ -278,3 +279,26 @@ def test_the_config_is_saved_with_every_checkpoint(config: Config, tmp_path: Pat
     folder = run(config, tmp_path / "run")
     with Checkpoints(folder.checkpoints, {}) as checkpoints:
         assert checkpoints.about(6)[0] == to_dict(dataclasses.replace(config, out=str(folder.path)))
+
+
+def test_a_task_that_is_never_finite_again_ends_the_run_by_name(config: Config, tmp_path: Path) -> None:
+    """The others go on until then; what was saved before stays, and is gone on with."""
+    rows = (Path(config.data_dir) / config.tasks[2].train).read_text(encoding="utf-8").splitlines()
+    bad = [rows[0], *(row.rpartition("\t")[0] + "\t1e38" for row in rows[1:])]  # its square is infinite
+    (tmp_path / "bad.tsv").write_text("\n".join(bad), encoding="utf-8")
+    sts = dataclasses.replace(config.tasks[2], train=str(tmp_path / "bad.tsv"), label_range=())
+    config = dataclasses.replace(config, tasks=(*config.tasks[:2], sts), steps=9, max_bad_steps=4, save_every_steps=2)
+    config = dataclasses.replace(config, log_every_steps=3)
+    message = r"task sts: .* not finite in 4 steps in a row .* step 4, a batch of the examples"
+    with pytest.raises(TrainingError, match=message) as error:
+        run(config, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    ids = str(error.value).partition("examples ")[2].partition(";")[0].split(", ")
+    known = [row.split("\t")[1] for row in rows[1:]]
+    assert len(ids) == (sts.batch_size or config.batch_size)
+    assert set(ids) <= set(known)
+    records = [record for record in read_metrics(folder.metrics) if record["kind"] == "train"]
+    assert [(record["step"], record["left_out"]) for record in records] == [(3, {"sts": 3})]
+    assert set(records[0]["loss"]) == {"sst", "para"}
+    assert np.isfinite(jax.tree.leaves(MultitaskModel.from_checkpoint(folder.path, "latest").params)[0]).all()
+    run(dataclasses.replace(config, max_bad_steps=0, out=""), tmp_path / "forever")
