@@ -110,33 +110,30 @@ class Probe:
         parts = {name: self._pairs([gram[name] for gram in grams], large[name]) for name in trained}
         whole = parts.pop("all")
         surgery = {
-            key: {name: float(np.mean([update[key][name] for update in updates])) for name in ("cosine", "norm")}
-            for key in ("gradient", "update")
+            "gradient": _means([surgery_on_gramian(jnp.asarray(gram["all"])) for gram in grams]),
+            "update": _means(updates),
+            "gradient_of_all_batches": surgery_on_gramian(jnp.asarray(large["all"])),
         }
-        of_all = surgery_on_gramian(jnp.asarray(large["all"]))
-        return {"pairs": whole, "surgery": {**surgery, "gradient_of_all_batches": of_all}, "parts": parts}
+        return {"pairs": whole, "surgery": surgery, "parts": parts}
 
     def _pairs(self, grams: list[np.ndarray], large: np.ndarray) -> dict[str, dict[str, float]]:
         found = {}
+        of_batches = np.array([cosines(jnp.asarray(gram)) for gram in grams])
+        of_all = np.asarray(cosines(jnp.asarray(large)))
         for i, j in itertools.combinations(range(len(self.tasks)), 2):
-            single = [float(cosines(jnp.asarray(gram))[i, j]) for gram in grams]
+            single = of_batches[:, i, j]
             found[f"{self.tasks[i]}/{self.tasks[j]}"] = {
                 "cosine": float(np.mean(single)),
-                "conflict": float(np.mean(np.array(single) < 0)),
-                "cosine_of_all_batches": float(cosines(jnp.asarray(large))[i, j]),
+                "conflict": float(np.mean(single < 0)),
+                "cosine_of_all_batches": float(of_all[i, j]),
             }
         return found
 
-    def _compare(self, stacked: Params, state: TrainState) -> dict[str, dict[str, jax.Array]]:
+    def _compare(self, stacked: Params, state: TrainState) -> dict[str, jax.Array]:
         """The encoder's update with surgery beside that of a plain sum: the cosine, and the ratio of norms."""
         surgery = self.plan.tx.update(stacked, state.opt_state, state.params)[0]
         plain = self.without.update(stacked, state.opt_state, state.params)[0]
-        weights = _weights(gramian(jax.tree.leaves(stacked["encoder"])))
-        combined = [
-            jax.tree.map(lambda leaf, w=w: jnp.tensordot(w, leaf, 1), stacked["encoder"])
-            for w in (weights, jnp.ones(len(weights)))
-        ]
-        return {"gradient": beside(*combined), "update": beside(surgery["encoder"], plain["encoder"])}
+        return beside(surgery["encoder"], plain["encoder"])
 
 
 def part_grams(stacked: Tree) -> dict[str, jax.Array]:
@@ -154,13 +151,14 @@ def beside(one: Tree, other: Tree) -> dict[str, jax.Array]:
 
 def surgery_on_gramian(gram: jax.Array) -> dict[str, float]:
     """Surgery beside a plain sum, where only the tasks' inner products are known."""
-    weights, ones = _weights(gram), jnp.ones(len(gram))
+    orders = random_orders(jax.random.key(0), len(gram), include_self=False)
+    weights, ones = pcgrad_weights(gram, orders), jnp.ones(len(gram))
     norms = [float(jnp.sqrt(w @ gram @ w)) for w in (weights, ones)]
     return {"cosine": float(weights @ gram @ ones) / (norms[0] * norms[1]), "norm": norms[0] / norms[1]}
 
 
-def _weights(gram: jax.Array) -> jax.Array:
-    return pcgrad_weights(gram, random_orders(jax.random.key(0), len(gram), include_self=False))
+def _means(of_batches: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: float(np.mean([one[name] for one in of_batches])) for name in of_batches[0]}
 
 
 if __name__ == "__main__":

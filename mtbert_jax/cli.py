@@ -26,7 +26,6 @@ from mtbert_jax.config import Config
 from mtbert_jax.host import keep_compiled_programs, keep_freed_memory
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.parallel import join_processes
-from mtbert_jax.report.differences import differences
 from mtbert_jax.report.page import write_page
 from mtbert_jax.report.rows import make_row
 from mtbert_jax.report.story import Story, find_runs
@@ -129,11 +128,11 @@ def ablate(args: list[str]) -> int:
             "--at-once shares the cores of a CPU out, but here is a GPU or TPU; --together trains seeds there"
         )
     try:
-        rows, failed = run(cells, given.out, None, together, given.at_once, given.against)
+        rows, gains, failed = run(cells, given.out, None, together, given.at_once, given.against)
     except Interrupted:
         print(f"interrupted; go on with the same command: {shlex.join(['mtbert', 'ablate', *args])}", file=sys.stderr)
         raise
-    _console().print(terminal(rows, differences(rows, given.against)))
+    _console().print(terminal(rows, gains))
     print(f"tables: {given.out / 'table'}.md, .csv, .json")
     for line in failed:
         print(line, file=sys.stderr)

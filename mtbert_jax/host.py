@@ -106,10 +106,15 @@ def _peak_resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def own_cores() -> list[int]:
+    """The CPU cores that this process may use; none where the system does not bind processes to cores."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def machine() -> str:
     """Devices and cores in words: ``1 × NVIDIA H200, 16 CPU cores``."""
-    cores, mine = os.cpu_count(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = "" if mine == cores else f"{mine} of "
+    cores, mine = os.cpu_count(), len(own_cores())
+    share = f"{mine} of " if mine and mine != cores else ""
     return f"{jax.device_count()} × {jax.devices()[0].device_kind}, {share}{cores} CPU cores"
 
 

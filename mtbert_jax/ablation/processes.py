@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mtbert_jax.ablation.cells import Cell, Together
-from mtbert_jax.host import lock_file
+from mtbert_jax.host import lock_file, own_cores
 from mtbert_jax.training.interrupt import Interruption
 from mtbert_jax.types import InputError
 
@@ -39,9 +39,9 @@ def share_cores(among: int) -> list[tuple[int, ...]]:
     """
     if among < 1:
         raise InputError(f"--at-once {among}: must be at least 1")
-    if among == 1 or not hasattr(os, "sched_getaffinity"):
+    cores = own_cores()
+    if among == 1 or not cores:
         return [()] * among
-    cores = sorted(os.sched_getaffinity(0))
     if len(cores) < among:
         raise InputError(f"--at-once {among}: there are {len(cores)} CPU cores, and each process needs one")
     ends = [round(place * len(cores) / among) for place in range(among + 1)]
@@ -68,7 +68,7 @@ def work(
     cells: Sequence[Cell | Together],
     shares: Sequence[tuple[int, ...]],
     interruption: Interruption,
-    show: Callable[[list[str]], None] = lambda _: None,
+    show: Callable[[list[str]], None] | None = None,
 ) -> Generator[Event, None, None]:
     """Runs cells to their ends, or until a signal that came here, and was passed on, has stopped them.
 
@@ -97,7 +97,8 @@ def work(
                     yield Event(process.number, process.cell, time.monotonic() - process.since, process.trouble())
                 elif interruption.status is not None:
                     process.stop(interruption.status)
-            show([process.last_line() for process in running])
+            if show:
+                show([process.last_line() for process in running])
 
 
 class _Process:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from mtbert_jax.ablation.cells import Cell, jobs, moved, table
 from mtbert_jax.ablation.processes import share_cores, work
+from mtbert_jax.report.differences import Difference, differences
 from mtbert_jax.report.rows import Row
 from mtbert_jax.report.tables import write_tables
 from mtbert_jax.training.interrupt import Interrupted, Interruption
@@ -21,10 +22,12 @@ class Outcome(NamedTuple):
 
     Attributes:
         rows: The table.
+        gains: What rows are better by than others.
         failed: One line for every cell that failed.
     """
 
     rows: list[Row]
+    gains: list[Difference]
     failed: list[str]
 
 
@@ -62,10 +65,17 @@ def run(
     for cell in cells:
         for line in moved(cell):
             say(f"{cell}: {line}; taken for the same, elsewhere")
-    rows, failed, left = None, [], len(todo)
+
+    def tabulated() -> tuple[list[Row], list[Difference]]:
+        rows = table(cells)
+        gains = differences(rows, against)
+        write_tables(rows, out, gains)
+        return rows, gains
+
+    tables, failed, left = None, [], len(todo)
     status = console.status(Text("")) if console.is_terminal else contextlib.nullcontext()
     with Interruption() as interruption, status as spinner:
-        show = (lambda lines: spinner.update(Text("\n  ".join(lines)))) if spinner else lambda _: None
+        show = (lambda lines: spinner.update(Text("\n  ".join(lines)))) if spinner else None
         events = work(todo, shares, interruption, show)
         with contextlib.closing(events):  # its processes end with it
             for event in events:
@@ -83,11 +93,7 @@ def run(
                     failed.append(f"{event.cell} failed: {event.trouble} (log: {event.cell.log})")
                 else:
                     say(f"{name}: finished after {took}")
-                    rows = table(cells)
-                    write_tables(rows, out, against)
+                    tables = tabulated()
     if left:
         raise Interrupted(interruption.status or 0)
-    if rows is None:
-        rows = table(cells)
-        write_tables(rows, out, against)
-    return Outcome(rows, failed)
+    return Outcome(*(tables or tabulated()), failed)

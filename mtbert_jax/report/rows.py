@@ -1,13 +1,14 @@
 """Finished runs of one config with several seeds → one row: means, spreads, intervals, and what it took."""
 
-import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.readers import read_split
@@ -16,7 +17,7 @@ from mtbert_jax.intervals import Interval, Judged, bootstrap
 from mtbert_jax.metrics import PRIMARY, task_metrics
 from mtbert_jax.training.fit import config_changes
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.types import InputError
+from mtbert_jax.types import Example, InputError
 
 AVERAGES = ("average", "plain_average")
 
@@ -72,11 +73,7 @@ def read_results(folder: RunFolder, config: Config) -> dict[str, Any] | None:
     """The results of a run, or None where it is not finished, or is another one."""
     if not folder.config.is_file() or config_changes(folder.load_config(), config):
         return None
-    try:
-        results = json.loads(folder.results.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a file that was cut off is none
-        return None
-    return results if isinstance(results, dict) else None
+    return folder.load_results()
 
 
 def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
@@ -154,10 +151,7 @@ def judge(
             raise InputError(f"task {task.name} has one dev example only")
         rows = []
         for folder, score in zip(runs, scores, strict=True):
-            path = folder.predictions / prediction_file(task, "dev")
-            ids, predicted = read_predictions(path, task)
-            if ids != [example.id for example in examples]:
-                raise InputError(f"{path} has other ids than {task.dev}")
+            path, predicted = dev_predictions(folder, task, examples)
             metric = PRIMARY[task.kind]
             again = task_metrics(task.kind, predicted, labels)[metric]
             if not np.isclose(again, score[task.name][metric], rtol=0, atol=1e-6, equal_nan=True):
@@ -165,3 +159,18 @@ def judge(
             rows.append(predicted)
         judged[task.name] = Judged(task.kind, np.stack(rows), labels)
     return judged
+
+
+def dev_predictions(
+    folder: RunFolder, task: TaskConfig, examples: Sequence[Example]
+) -> tuple[Path, Float[np.ndarray, " example"]]:
+    """A run's prediction file of a task's dev examples, and what it holds.
+
+    Raises:
+        InputError: It is missing, or is of other examples.
+    """
+    path = folder.predictions / prediction_file(task, "dev")
+    ids, predicted = read_predictions(path, task)
+    if ids != [example.id for example in examples]:
+        raise InputError(f"{path} has other ids than {task.dev}")
+    return path, predicted

@@ -1,6 +1,5 @@
 """What a run folder tells: its config, its records, its scores, and its dev predictions beside the data files."""
 
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from jaxtyping import Float
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.readers import read_split
-from mtbert_jax.data.writers import prediction_file, read_predictions
 from mtbert_jax.losses import task_loss
+from mtbert_jax.report.rows import dev_predictions
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import Record, read_metrics
 from mtbert_jax.types import Example, InputError
@@ -85,7 +84,7 @@ class Story:
         """
         folder = RunFolder(path)
         config = folder.load_config()
-        results, notes, sizes, judged = _results(folder), [], {}, {}
+        results, notes, sizes, judged = folder.load_results(), [], {}, {}
         logits = _logits(folder)
         for task in config.resolved_tasks():
             try:
@@ -154,14 +153,6 @@ def _runs_below(path: Path, depth: int) -> Iterator[Path]:
             yield from _runs_below(below, depth - 1)
 
 
-def _results(folder: RunFolder) -> dict[str, Any] | None:
-    try:
-        results = json.loads(folder.results.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return results if isinstance(results, dict) else None
-
-
 def _logits(folder: RunFolder) -> dict[str, np.ndarray]:
     try:
         with np.load(folder.logits, allow_pickle=False) as arrays:
@@ -171,10 +162,9 @@ def _logits(folder: RunFolder) -> dict[str, np.ndarray]:
 
 
 def _judge(folder: RunFolder, task: TaskConfig, examples: Sequence[Example], logits: np.ndarray | None) -> Judgement:
-    path = folder.predictions / prediction_file(task, "dev")
-    ids, predicted = read_predictions(path, task)
-    if ids != [example.id for example in examples] or any(example.label is None for example in examples):
-        raise InputError(f"{path} does not belong to the labels in {task.dev}")
+    _, predicted = dev_predictions(folder, task, examples)
+    if any(example.label is None for example in examples):
+        raise InputError(f"{task.dev} has examples without a label")
     losses = None
     if logits is not None and logits.shape == (len(examples), task.num_outputs):
         labels = np.array([example.label for example in examples], np.float32)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mtbert_jax.host import write_whole
 from mtbert_jax.intervals import CONFIDENCE, RESAMPLES
-from mtbert_jax.report.differences import Difference, differences
+from mtbert_jax.report.differences import Difference
 from mtbert_jax.report.rows import AVERAGES, Row, Value
 from mtbert_jax.schema import finite
 from mtbert_jax.training.records import clock_text
@@ -22,18 +22,17 @@ from mtbert_jax.types import InputError
 GIB = 2**30
 
 
-def write_tables(rows: Sequence[Row], folder: Path, against: Sequence[str] = ()) -> None:
+def write_tables(rows: Sequence[Row], folder: Path, gains: Sequence[Difference] = ()) -> None:
     """Writes ``table.md``, ``table.csv`` and ``table.json``, each whole or not at all.
 
     Args:
         rows: The rows.
         folder: Where to.
-        against: Names of rows that the others are set beside; the first one if left out.
+        gains: Their differences.
 
     Raises:
         InputError: The folder cannot be written.
     """
-    gains = differences(rows, against)
     texts = {"md": markdown(rows, gains), "csv": comma_separated(rows), "json": as_json(rows, gains)}
     try:
         folder.mkdir(parents=True, exist_ok=True)

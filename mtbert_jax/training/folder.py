@@ -1,10 +1,11 @@
 """The run folder: where everything of a run lies, and who may write there."""
 
+import json
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.host import lock_file
@@ -83,6 +84,14 @@ class RunFolder:
             file.seek(0)
             holder = file.read().strip()
         raise InputError(f"{self.path}: another process trains here ({holder}); wait for it, or give another --out")
+
+    def load_results(self) -> dict[str, Any] | None:
+        """What ``results.json`` holds; None where it is missing, or was cut off."""
+        try:
+            results = json.loads(self.results.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return results if isinstance(results, dict) else None
 
     def load_config(self) -> Config:
         """The config of the run that lies here.
