@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ class Story:
     Attributes:
         name: What to call it.
         folder: Where it lies.
-        config: Its config.
+        config: Its config, with the data where they are now.
         records: Its records, oldest first.
         results: Its results; None for a run that has not ended.
         sizes: Examples of each task, by split; empty where data files cannot be read.
@@ -84,12 +84,13 @@ class Story:
         """
         folder = RunFolder(path)
         config = folder.load_config()
+        config = replace(config, data_dir=data_dir or config.data_dir)
         results, notes, sizes, judged = folder.load_results(), [], {}, {}
         logits = _logits(folder)
         for task in config.resolved_tasks():
             try:
                 splits = [split for split in ("train", "dev", "test") if getattr(task, split)]
-                read = {s: read_split(task, s, data_dir or config.data_dir, config.bad_rows).examples for s in splits}  # type: ignore[arg-type]
+                read = {s: read_split(task, s, config.data_dir, config.bad_rows).examples for s in splits}  # type: ignore[arg-type]
                 sizes[task.name] = {split: len(examples) for split, examples in read.items()}
                 if results is not None and read.get("dev"):
                     judged[task.name] = _judge(folder, task, read["dev"], logits.get(task.name))

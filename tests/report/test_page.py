@@ -186,6 +186,15 @@ def test_several_runs_are_a_table_and_curves_laid_over_each_other(config: Config
     assert f"{rows[1].values['average'].mean:.3f}" in read.text
 
 
+def test_several_runs_are_compared_on_data_that_have_moved(config: Config, tmp_path: Path) -> None:
+    stories = []
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        folder = finish(dataclasses.replace(config, lr=lr), tmp_path / name)
+        save_config(dataclasses.replace(config, lr=lr, out=str(folder.path), data_dir="gone"), folder.config)
+        stories.append(Story.read(folder.path, name, config.data_dir))
+    assert all(row.note == "" and row.judged for row, _ in group_runs(stories))
+
+
 def test_runs_are_found_below_a_folder(config: Config, tmp_path: Path) -> None:
     for name in ("b/seed1", "b/seed0", "a"):
         finish(config, tmp_path / name)
