@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mtbert_jax.host import write_whole
 from mtbert_jax.includes import lay_over, read_all
 from mtbert_jax.schema import from_dict, to_toml
 
@@ -303,4 +304,4 @@ def load_config(path: str | Path) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes `config` as TOML that `load_config` reads back."""
-    path.write_text(to_toml(config), encoding="utf-8", errors="replace")
+    write_whole(path, to_toml(config))

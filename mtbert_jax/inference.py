@@ -85,16 +85,16 @@ class MultitaskModel:
         setup = Setup.load(here, folder.encoder, layout)
         if not folder.checkpoints.is_dir():
             raise InputError(f"{run} holds no checkpoint yet")
-        with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints:
-            stages = {step: config.resolved_stages()[progress.stage] for step, progress in checkpoints.sound_steps()}
-            steps = list(stages)
-            best = checkpoints.best_step()
-            if not steps:
-                raise InputError(f"{run} holds no checkpoint that can be read")
-            step = best if which == "best" and best in steps else steps[0]
-            params = setup.restored_params()
-            teacher = trees.split(params, stages[step].freeze or ())[1] if config.evaluate == "teacher" else None
-            return cls(setup, checkpoints.restore_params(step, params, teacher), step)
+        with Checkpoints(folder.checkpoints) as checkpoints:
+            steps, best = list(checkpoints.standings), checkpoints.best_step()
+            shapes = setup.restored_params()
+            for step in [best, *steps] if which == "best" and best in steps else steps:
+                stage = config.resolved_stages()[checkpoints.standings[step].stage]
+                teacher = trees.split(shapes, stage.freeze or ())[1] if config.evaluate == "teacher" else None
+                params = checkpoints.restore_params(step, shapes, teacher)
+                if params is not None:
+                    return cls(setup, params, step)
+        raise InputError(f"{run} holds no checkpoint that can be read")
 
     def predict(self, task: str, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels and probabilities of one's own texts.
@@ -190,8 +190,8 @@ def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:
 
 def _cost(folder: RunFolder, config: Config) -> dict[str, Any]:
     """What the run took, and on what."""
-    with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints:
-        progress = checkpoints.sound_steps()[0][1]
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        progress = next(iter(checkpoints.standings.values()))
     return {
         "seconds": progress.seconds,
         "peak_memory_bytes": max(progress.peak_memory, peak_memory()),

@@ -1,22 +1,27 @@
 """Checkpoints by orbax: the latest ones and the best one, each with the config that made it."""
 
+import gc
+import itertools
 import logging
 import math
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as policies
 
 from mtbert_jax import trees
+from mtbert_jax.parallel import wait_for_all
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.types import InputError, Params, first_line
+from mtbert_jax.types import Params, TrainingError, first_line
 
-METRIC = "average"
 LATEST = 2
+ASIDE = "aside"
 logger = logging.getLogger(__name__)
 
 
@@ -33,6 +38,7 @@ class Progress:
         pending: Steps since the last record, packed: a resumed run writes the same record.
         seconds: Wall time of the loop so far, evaluations and compilation included, over all resumptions.
         peak_memory: Most memory in use at once so far, in bytes, over all resumptions.
+        average: The dev average at this very step; None where there was no evaluation, or it was NaN.
     """
 
     stage: int = 0
@@ -43,27 +49,35 @@ class Progress:
     pending: tuple[dict[str, Any], ...] = ()
     seconds: float = 0.0
     peak_memory: int = 0
+    average: float | None = None
 
 
 class Checkpoints:
-    """The ``checkpoints`` folder of a run.
+    """The ``checkpoints`` folder of a run: the latest two steps, and the one with the best dev average.
 
-    A step is written whole or not at all. Saving is asynchronous: `close` waits for it, and so does leaving a ``with``.
+    A step is written whole or not at all, and an older one is deleted only after that. With every step lie fingerprints
+    of its arrays, so that one which was damaged on disk is not taken for what was saved. Saving is asynchronous:
+    `close` waits for it, and so does leaving a ``with``.
     """
 
-    def __init__(self, directory: Path, config: dict[str, Any]) -> None:
-        """Opens or makes the folder.
+    def __init__(self, directory: Path, config: dict[str, Any] | None = None) -> None:
+        """Opens the folder.
 
         Args:
             directory: The folder.
-            config: The run's config, as `schema.to_dict` gives it; saved with every step.
+            config: The run's config, as `schema.to_dict` gives it; saved with every step. Without it the folder is only
+                read; with it the folder is made, and cleared of saves that a killed process left unfinished.
         """
         self._config = config
-        policy = policies.AnyPreservationPolicy(
-            [policies.LatestN(LATEST), policies.BestN(get_metric_fn=lambda m: m[METRIC], reverse=False, n=1)]
+        self._averages: dict[int, float] = {}
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_LatestAndBest(self._averages),
+            read_only=config is None,
+            create=config is not None,
+            cleanup_tmp_directories=config is not None,
         )
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=lambda m: m[METRIC])
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self.standings = dict(self._read_standings())
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -73,87 +87,166 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
+        with self._complaining():
+            self._manager.wait_until_finished()
         self._manager.close()
 
-    def save(self, state: TrainState, progress: Progress, average: float | None = None) -> None:
+    def save(self, state: TrainState, progress: Progress) -> None:
         """Saves `state` under its step; a second save of one step is passed over.
 
         Args:
             state: All arrays.
-            progress: Where the run stands.
-            average: The dev average at this step; without one, or where it is NaN, the step cannot become the best.
+            progress: Where the run stands; its average decides whether this step is the best.
+
+        Raises:
+            TrainingError: The disk is full, or cannot be written: now, or when the step before was.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
-        metric = -math.inf if average is None or math.isnan(average) else average
-        args = ocp.args.Composite(
-            **{name: ocp.args.StandardSave(item) for name, item in _items(state).items()},
-            about=ocp.args.JsonSave({"config": self._config, "progress": progress.__dict__}),
-        )
-        self._manager.save(step, args=args, metrics={METRIC: metric})
+        if progress.average is not None and math.isnan(progress.average):
+            progress = replace(progress, average=None)
+        items = _items(state)
+        fingerprints = {name: trees.fingerprint(item) for name, item in items.items()}
+        about = {"config": self._config, "progress": progress.__dict__, "fingerprints": fingerprints}
+        args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        self._note(step, progress)
+        with self._complaining():
+            self._try_folder()
+            self._manager.save(step, args=ocp.args.Composite(**args, about=ocp.args.JsonSave(about)))
 
-    def about(self, step: int) -> tuple[dict[str, Any], Progress]:
-        """The config and the standing that were saved with a step."""
-        about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-        progress = about["progress"]
-        return about["config"], Progress(**{**progress, "pending": tuple(progress["pending"])})
+    def about(self, step: int) -> dict[str, Any]:
+        """What was saved with a step beside its arrays."""
+        about: dict[str, Any] = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
+            "about"
+        ]
+        return about
 
     def steps(self) -> list[int]:
         """All steps that are there, newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
     def best_step(self) -> int | None:
-        """The step with the best dev average, if any step has one."""
-        return self._manager.best_step()
-
-    def sound_steps(self) -> list[tuple[int, Progress]]:
-        """Steps whose description can be read, newest first; the others are named in a warning."""
-        sound = []
-        for step in self.steps():
-            try:
-                sound.append((step, self.about(step)[1]))
-            except Exception as error:  # noqa: BLE001 - orbax raises many kinds for a damaged step
-                logger.warning(
-                    "checkpoint of step %d cannot be read (%s); trying the one before", step, first_line(error)
-                )
-        return sound
+        """The step with the best dev average, the first of several; None where no step has one."""
+        return min(self._averages, key=lambda step: (-self._averages[step], step), default=None)
 
     def try_restore(self, step: int, target: TrainState) -> TrainState | None:
         """The state at `step`, shaped like `target`; None, and a warning, where it is damaged."""
-        try:
-            restored = self._restore(step, _items(target))
-        except Exception as error:  # noqa: BLE001 - as above
-            logger.warning(
-                "checkpoint of step %d cannot be restored (%s); trying the one before", step, first_line(error)
-            )
+        restored = self._restored(step, _items(target))
+        if restored is None:
             return None
         rest = restored.pop("rest")
         return target._replace(step=jnp.asarray(step, jnp.int32), **restored, **rest)
 
-    def restore_params(self, step: int, target: Params, teacher: Params | None = None) -> Params:
-        """The parameters at `step`, shaped like `target`.
+    def restore_params(self, step: int, target: Params, teacher: Params | None = None) -> Params | None:
+        """The parameters at `step`, shaped like `target`; None, and a warning, where they are damaged.
 
         Args:
             step: The step.
             target: Shapes of all parameters.
             teacher: Shapes of the teacher's, where those are wanted instead; what the teacher lacks was frozen.
-
-        Raises:
-            InputError: The step cannot be restored.
         """
         wanted = {"params": target} if teacher is None else {"params": target, "teacher": teacher}
-        try:
-            restored = self._restore(step, wanted)
-            return trees.merge(restored["params"], restored.get("teacher", {}))
-        except Exception as error:  # noqa: BLE001 - as above
-            raise InputError(f"checkpoint of step {step} cannot be restored: {first_line(error)}") from None
+        restored = self._restored(step, wanted)
+        return None if restored is None else trees.merge(restored["params"], restored.get("teacher", {}))
 
-    def _restore(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+    def set_aside(self, step: int) -> None:
+        """Moves what is newer than `step`, damaged as it is, out of the way of what will be saved there."""
+        newer = [later for later in self.steps() if later > step]
+        if not newer:
+            return
+        for later in newer if jax.process_index() == 0 else ():
+            folder = Path(self._manager.directory)
+            place = next(p for n in itertools.count() if not (p := folder / ASIDE / f"{later}.{n}").exists())
+            place.parent.mkdir(exist_ok=True)
+            (folder / str(later)).rename(place)
+            logger.warning("what is there of step %d lies in %s now", later, place)
+        wait_for_all("newer steps set aside")
+        self._manager.reload()
+        for later in newer:
+            self._averages.pop(later, None)
+
+    def _read_standings(self) -> Iterator[tuple[int, Progress]]:
+        """Where the run stood at each step whose description can be read, newest first; warns of the others."""
+        for step in self.steps():
+            try:
+                progress = self.about(step)["progress"]
+                standing = Progress(**{**progress, "pending": tuple(progress["pending"])})
+                self._note(step, standing)
+                yield step, standing
+            except Exception as error:  # noqa: BLE001 - orbax raises many kinds for a damaged step
+                self._warn(step, error)
+
+    def _note(self, step: int, progress: Progress) -> None:
+        if progress.average is not None:
+            self._averages[step] = progress.average
+
+    def _restored(self, step: int, items: dict[str, Any]) -> dict[str, Any] | None:
+        """Some parts of a step, if they are what was saved."""
         args = {name: ocp.args.StandardRestore(_abstract(item)) for name, item in items.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        try:
+            with _threads_kept_quiet():
+                restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+            fingerprints = self.about(step).get("fingerprints", {})  # there were none once
+            for name in items:
+                if name in fingerprints and trees.fingerprint(restored[name]) != fingerprints[name]:
+                    raise ValueError(f"the arrays of {name!r} are not those that were saved")
+        except Exception as error:  # noqa: BLE001 - as above
+            self._averages.pop(step, None)
+            self._warn(step, error)
+            return None
         return {name: restored[name] for name in items}
+
+    def _try_folder(self) -> None:
+        """Makes a folder and takes it away: where that fails, orbax's threads would wait for theirs for minutes."""
+        if jax.process_index() == 0:
+            probe = Path(self._manager.directory) / ".probe"
+            probe.mkdir(exist_ok=True)
+            probe.rmdir()
+
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
+        """What goes wrong in saving, in one line."""
+        try:
+            yield
+        except Exception as error:
+            left = f"step {max(self.standings)}" if self.standings else "none"
+            raise TrainingError(
+                f"cannot save a checkpoint in {self._manager.directory}: {first_line(error)}; "
+                f"the newest that was complete before: {left}"
+            ) from error
+
+    def _warn(self, step: int, error: Exception) -> None:
+        logger.warning("checkpoint of step %d cannot be read: %s", step, first_line(error))
+
+
+class _LatestAndBest:
+    """Which steps stay: orbax's protocol, without its metrics files, since one that is damaged stops it altogether."""
+
+    def __init__(self, averages: dict[int, float]) -> None:
+        self._averages = averages
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """One answer for each checkpoint, which come oldest first."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        known = [step for step in steps if step in self._averages]
+        kept = {*steps[-LATEST:], *([max(known, key=lambda step: (self._averages[step], -step))] if known else [])}
+        return [step in kept for step in steps]
+
+
+@contextmanager
+def _threads_kept_quiet() -> Iterator[None]:
+    """Where arrays are damaged, keeps orbax's reader threads from printing what it raises as well."""
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda *_: None
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    except BaseException:
+        gc.collect()  # the readers that were given up complain when they are collected
+        raise
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
 
 
 def _items(state: TrainState) -> dict[str, Any]:

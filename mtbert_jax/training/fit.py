@@ -135,7 +135,7 @@ def check_folder(folder: RunFolder, config: Config, resume: bool, overwrite: boo
     Raises:
         InputError: A run lies there already, or, under `resume`, another one.
     """
-    if overwrite or not folder.config.is_file():
+    if overwrite or not (folder.config.is_file() or any(folder.checkpoints.glob("*"))):
         return
     if not resume:
         raise InputError(

@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mtbert_jax.host import write_whole
 from mtbert_jax.schema import finite
 from mtbert_jax.training.step import StepMetrics
 
@@ -27,8 +28,8 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step] if step else []
-        path.write_text("".join(kept), encoding="utf-8")
+        kept = [json.dumps(record, ensure_ascii=False) for record in read_metrics(path) if record["step"] <= step]
+        write_whole(path, "".join(f"{line}\n" for line in kept) if step else "")
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: Record) -> None:
@@ -42,14 +43,16 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """All records of a run, oldest first."""
-    return [json.loads(line) for line in _lines(path)]
-
-
-def _lines(path: Path) -> list[str]:
-    # A line without its end was being written when the process died.
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [line for line in lines if line.endswith("\n")]
+    """All records of a run, oldest first; a line that was being written when the process died is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records
 
 
 class Clock:

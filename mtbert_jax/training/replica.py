@@ -3,7 +3,6 @@
 A replica's folder holds what the run would have left alone, and can be resumed, scored and tabled as such.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import MetricsFile, Record
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.types import Batch, FeatureBatch, Params
+from mtbert_jax.types import Batch, FeatureBatch, InputError, Params
 
 
 def seeds_apart(config: Config, folder: RunFolder) -> list[tuple[Config, RunFolder]]:
@@ -69,10 +68,10 @@ class Replica:
         """Opens the records, less what lies after `step`."""
         self.metrics = MetricsFile(self.folder.metrics, step)
 
-    @functools.cached_property
+    @property
     def standings(self) -> dict[int, Progress]:
-        """Where it stood at each step that was saved when it was opened, newest first; read once."""
-        return dict(self.checkpoints.sound_steps())
+        """Where it stood at each step that was saved when it was opened, newest first."""
+        return self.checkpoints.standings
 
     @property
     def name(self) -> str:
@@ -107,8 +106,8 @@ class Replica:
             seconds: Wall time since the replica was opened or restored.
         """
         seconds, peak = self.earlier.seconds + seconds, max(self.earlier.peak_memory, peak_memory())
-        progress = replace(self.progress, pending=pending, seconds=seconds, peak_memory=peak)
-        self.checkpoints.save(state, progress, average)
+        progress = replace(self.progress, pending=pending, seconds=seconds, peak_memory=peak, average=average)
+        self.checkpoints.save(state, progress)
 
     def close(self) -> None:
         """Waits until everything is on disk."""
@@ -140,7 +139,11 @@ def abstract_state(setup: Setup, plan: Plan) -> TrainState:
 
 
 def restore(replicas: Sequence[Replica], layout: Layout) -> TrainState | None:
-    """The newest state that all replicas have and that can be read, walking past damaged ones; sets their progress."""
+    """The newest state that all replicas have and that can be read, walking past damaged ones; sets their progress.
+
+    Raises:
+        InputError: There are checkpoints, but none can be read.
+    """
     for step in sorted(set.intersection(*(set(replica.standings) for replica in replicas)), reverse=True):
         states = []
         for replica in replicas:
@@ -152,7 +155,13 @@ def restore(replicas: Sequence[Replica], layout: Layout) -> TrainState | None:
         else:
             for replica in replicas:
                 replica.progress = replica.earlier = replica.standings[step]
+                replica.checkpoints.set_aside(step)
             return TrainState.together(states, layout)
+    for replica in replicas:
+        if replica.checkpoints.steps():
+            raise InputError(
+                f"{replica.folder.checkpoints} holds no checkpoint that can be read; --overwrite begins the run again"
+            )
     return None
 
 

@@ -120,7 +120,7 @@ def test_time_and_memory_add_up_over_stages_and_resumptions(
         with pytest.raises(Interrupted) if at else contextlib.nullcontext():
             run(config, tmp_path / "run", resume=True, display=Quiet(at=at))
         with Checkpoints(tmp_path / "run" / "checkpoints", {}) as checkpoints:
-            progress = checkpoints.sound_steps()[0][1]
+            progress = next(iter(checkpoints.standings.values()))
         spent.append((progress.stage, progress.seconds, progress.peak_memory))
     assert spent == [(1, 7.0, 500), (1, 14.0, 500)]
 
@@ -156,6 +156,32 @@ def test_resume_walks_past_a_damaged_checkpoint(config: Config, tmp_path: Path) 
     records = [r["step"] for r in read_metrics(parts.metrics) if r["kind"] == "train"]
     assert records == [2, 4, 6]
     assert read_metrics(whole.metrics)[-2]["scores"] == read_metrics(parts.metrics)[-2]["scores"]
+    assert_same_run(config, whole, parts, 6)  # the step that was damaged is a sound one again
+    assert [path.name for path in (parts.checkpoints / "aside").iterdir()] == ["6.0"]
+
+
+def test_a_run_none_of_whose_checkpoints_can_be_read_is_not_begun_again_unasked(config: Config, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run")
+    for path in folder.checkpoints.glob("*/about/metadata"):
+        path.write_bytes(b"{")
+    before = folder.metrics.read_bytes()
+    with pytest.raises(InputError, match="no checkpoint that can be read; --overwrite begins the run again"):
+        run(config, tmp_path / "run", resume=True)
+    assert folder.metrics.read_bytes() == before
+    folder.config.unlink()
+    with pytest.raises(InputError, match="holds a run already"):  # saves would be passed over for the old ones
+        run(config, tmp_path / "run")
+
+
+def test_predicting_walks_past_a_damaged_best_checkpoint(config: Config, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run")
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        best = checkpoints.best_step()
+        (other,) = set(checkpoints.steps()) - {best}
+    for path in (folder.checkpoints / str(best) / "params").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-9])
+    assert MultitaskModel.from_checkpoint(folder.path).step == other
 
 
 def test_the_frozen_encoder_is_bit_identical_after_its_stage(config: Config, tmp_path: Path) -> None:
@@ -278,7 +304,7 @@ def test_bad_rows_that_were_skipped_are_reported(config: Config, data_dir: Path,
 def test_the_config_is_saved_with_every_checkpoint(config: Config, tmp_path: Path) -> None:
     folder = run(config, tmp_path / "run")
     with Checkpoints(folder.checkpoints, {}) as checkpoints:
-        assert checkpoints.about(6)[0] == to_dict(dataclasses.replace(config, out=str(folder.path)))
+        assert checkpoints.about(6)["config"] == to_dict(dataclasses.replace(config, out=str(folder.path)))
 
 
 def test_a_task_that_is_never_finite_again_ends_the_run_by_name(config: Config, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ HEADS = StageConfig(name="heads", steps=4, freeze=("encoder",), lr=1e-2, smart=S
 def restored(config: Config, folder: RunFolder, step: int) -> TrainState:
     setup = Setup.load(config, Path(config.encoder))
     with Checkpoints(folder.checkpoints, {}) as checkpoints:
-        stage = checkpoints.about(step)[1].stage
+        stage = checkpoints.standings[step].stage
         plan = setup.plans(setup.datasets("train"))[stage]
         state = checkpoints.try_restore(step, abstract_state(setup, plan))
     assert state is not None
