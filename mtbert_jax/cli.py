@@ -55,7 +55,10 @@ WIDE = 1000  # columns where no terminal limits them
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.root.handlers:
+        if type(handler) is logging.StreamHandler:  # perhaps not ours: importing orbax already makes one
+            handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it raises, and we say that in one line
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")

@@ -1,5 +1,6 @@
 """Checkpoints by orbax: the latest ones and the best one, each with the config that made it."""
 
+import functools
 import gc
 import itertools
 import logging
@@ -9,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from orbax.checkpoint.options import AsyncOptions
 
 from mtbert_jax import trees
 from mtbert_jax.parallel import wait_for_all
@@ -68,6 +71,7 @@ class Checkpoints:
             config: The run's config, as `schema.to_dict` gives it; saved with every step. Without it the folder is only
                 read; with it the folder is made, and cleared of saves that a killed process left unfinished.
         """
+        _ignore_closed_loops()
         self._config = config
         self._averages: dict[int, float] = {}
         options = ocp.CheckpointManagerOptions(
@@ -75,6 +79,8 @@ class Checkpoints:
             read_only=config is None,
             create=config is not None,
             cleanup_tmp_directories=config is not None,
+            # Else threads wait for minutes for a folder that could not be made.
+            async_options=AsyncOptions(create_directories_asynchronously=False),
         )
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
         self.standings = dict(self._read_standings())
@@ -112,7 +118,6 @@ class Checkpoints:
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         self._note(step, progress)
         with self._complaining():
-            self._try_folder()
             self._manager.save(step, args=ocp.args.Composite(**args, about=ocp.args.JsonSave(about)))
 
     def about(self, step: int) -> dict[str, Any]:
@@ -197,23 +202,18 @@ class Checkpoints:
             return None
         return {name: restored[name] for name in items}
 
-    def _try_folder(self) -> None:
-        """Makes a folder and takes it away: where that fails, orbax's threads would wait for theirs for minutes."""
-        if jax.process_index() == 0:
-            probe = Path(self._manager.directory) / ".probe"
-            probe.mkdir(exist_ok=True)
-            probe.rmdir()
-
     @contextmanager
     def _complaining(self) -> Iterator[None]:
         """What goes wrong in saving, in one line."""
         try:
-            yield
+            with _threads_kept_quiet():
+                yield
         except Exception as error:
-            left = f"step {max(self.standings)}" if self.standings else "none"
+            folder = Path(self._manager.directory)
+            left = max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=None)
             raise TrainingError(
-                f"cannot save a checkpoint in {self._manager.directory}: {first_line(error)}; "
-                f"the newest that was complete before: {left}"
+                f"cannot save a checkpoint in {folder}: {first_line(error)}; the newest that is complete: "
+                + ("none" if left is None else f"step {left}")
             ) from error
 
     def _warn(self, step: int, error: Exception) -> None:
@@ -236,17 +236,28 @@ class _LatestAndBest:
 
 @contextmanager
 def _threads_kept_quiet() -> Iterator[None]:
-    """Where arrays are damaged, keeps orbax's reader threads from printing what it raises as well."""
-    hooks = sys.excepthook, sys.unraisablehook
-    sys.excepthook = lambda *_: None
+    """Keeps the readers and writers that orbax has given up from printing that, beside what it raises."""
+    hook = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:
         yield
     except BaseException:
-        gc.collect()  # the readers that were given up complain when they are collected
+        gc.collect()  # they complain when they are collected
         raise
     finally:
-        sys.excepthook, sys.unraisablehook = hooks
+        sys.unraisablehook = hook
+
+
+@functools.cache
+def _ignore_closed_loops() -> None:
+    """Keeps the threads of such readers and writers, which may still want to report, from printing tracebacks."""
+    hook = sys.excepthook
+
+    def of_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if str(error) != "Event loop is closed":
+            hook(kind, error, trace)
+
+    sys.excepthook = of_others
 
 
 def _items(state: TrainState) -> dict[str, Any]:

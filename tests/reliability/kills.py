@@ -5,7 +5,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics
 from tests.reliability.nursery import Child, Job, Nursery
@@ -52,10 +51,10 @@ def survive(nursery: Nursery, config: Path, place: Path, kills: int, seed: int =
     outcome, rng = Outcome(), random.Random(seed)
     for folder in (whole, parts):
         shutil.rmtree(folder.path, ignore_errors=True)
-    startup = _undisturbed(nursery, _job(config, whole, overrides), whole)
-    outcome.steps = _last_step(whole)
+    startup = undisturbed(nursery, job_of(config, whole, overrides), whole)
+    outcome.steps = last_step(whole)
     aims = _aims(rng, kills, outcome.steps)
-    job = _job(config, parts, overrides)
+    job = job_of(config, parts, overrides)
     while True:
         child = nursery.start(job)
         outcome.starts += 1
@@ -64,12 +63,12 @@ def survive(nursery: Nursery, config: Path, place: Path, kills: int, seed: int =
             if kind == "start":
                 _sleep(child, rng.uniform(0, 1.2 * startup))
             elif kind == "end":
-                _wait_for(child, lambda: _last_step(parts) == outcome.steps)
+                wait_for(child, lambda: last_step(parts) == outcome.steps)
                 _sleep(child, rng.uniform(0, 1.0))
             else:
-                _wait_for(child, lambda least=target: _last_step(parts) >= least)
+                wait_for(child, lambda least=target: last_step(parts) >= least)
                 if kind == "save":
-                    _wait_for(child, lambda: bool(_unfinished(parts)))
+                    wait_for(child, lambda: bool(_unfinished(parts)))
                 _sleep(child, rng.uniform(0, 0.03))
             if child.poll() is None:
                 child.kill()
@@ -78,7 +77,7 @@ def survive(nursery: Nursery, config: Path, place: Path, kills: int, seed: int =
         if child.wait() == 0:
             break
         if child.wait() != -9:
-            raise AssertionError(f"a start ended with status {child.wait()}: {_tail(Path(job.log))}")
+            raise AssertionError(f"a start ended with status {child.wait()}: {tail(job)}")
     outcome.gathered = len(_batches(parts)[1])
     outcome.differences = list(differences(whole, parts))
     return outcome
@@ -102,21 +101,22 @@ def differences(one: RunFolder, other: RunFolder) -> Iterator[str]:
         yield "predictions"
 
 
-def _undisturbed(nursery: Nursery, job: Job, folder: RunFolder) -> float:
+def undisturbed(nursery: Nursery, job: Job, folder: RunFolder) -> float:
     """Runs to the end; seconds to the first record, on the second of two starts, when programs are compiled."""
     child = nursery.start(job)
-    _wait_for(child, lambda: _last_step(folder) > 0)
+    wait_for(child, lambda: last_step(folder) > 0)
     child.kill()
     shutil.rmtree(folder.path)
     child, since = nursery.start(job), time.monotonic()
-    _wait_for(child, lambda: _last_step(folder) > 0)
+    wait_for(child, lambda: last_step(folder) > 0)
     startup = time.monotonic() - since
     if child.wait(3600) != 0:
-        raise AssertionError(f"the undisturbed run failed: {_tail(Path(job.log))}")
+        raise AssertionError(f"the undisturbed run failed: {tail(job)}")
     return startup
 
 
-def _job(config: Path, folder: RunFolder, overrides: tuple[str, ...]) -> Job:
+def job_of(config: Path, folder: RunFolder, overrides: tuple[str, ...] = ()) -> Job:
+    """Training, or going on with it, in `folder`; its log and the list of its batches lie beside that."""
     args = ("train", str(config), *overrides, "--out", str(folder.path), "--resume")
     return Job(args, f"{folder.path}.log", f"{folder.path}.batches")
 
@@ -132,16 +132,17 @@ def _aims(rng: random.Random, kills: int, steps: int) -> Iterator[tuple[str, int
 
 def _sleep(child: Child, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    _wait_for(child, lambda: time.monotonic() >= deadline)
+    wait_for(child, lambda: time.monotonic() >= deadline)
 
 
-def _wait_for(child: Child, ready: Any) -> None:
+def wait_for(child: Child, ready: Callable[[], bool]) -> None:
     """Returns when `ready` holds, or the process has ended."""
     while child.poll() is None and not ready():
         time.sleep(0.0005)
 
 
-def _last_step(folder: RunFolder) -> int:
+def last_step(folder: RunFolder) -> int:
+    """The step of the newest record."""
     try:
         with folder.metrics.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 4000))
@@ -155,8 +156,9 @@ def _unfinished(folder: RunFolder) -> list[Path]:
     return list(folder.checkpoints.glob("*tmp*"))
 
 
-def _tail(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")[-2000:]
+def tail(job: Job) -> str:
+    """The end of what a job has printed."""
+    return Path(job.log).read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
 def _batches(folder: RunFolder) -> tuple[dict[str, set[str]], list[str]]:
@@ -192,9 +194,3 @@ def _arrays(step: Path) -> dict[str, np.ndarray]:
 
 def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
     return one is not None and other is not None and one.dtype == other.dtype and one.tobytes() == other.tobytes()
-
-
-def standing(folder: RunFolder) -> int | None:
-    """The newest step of a run that can be read."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        return next(iter(checkpoints.standings), None)

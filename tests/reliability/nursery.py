@@ -7,6 +7,7 @@ reads jobs as JSON lines and answers each with two lines: the process's number, 
 
 import json
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class Job:
         batches: File to which a line is appended for each batch that it gathers: stage, step and a sum of the rows.
         folder: With `fault`, operations on files below this folder are counted.
         fault: Number of the operation that fails as if the disk were full, and with it all that follow; 0 for none.
+        file_limit: Bytes after which no file can grow; 0 for no limit.
     """
 
     args: Sequence[str]
@@ -37,6 +39,7 @@ class Job:
     batches: str = ""
     folder: str = ""
     fault: int = 0
+    file_limit: int = 0
 
 
 class Child:
@@ -125,6 +128,8 @@ def become(job: Job) -> None:
         note_batches(job.batches)
     if job.fault:
         fail_from(job.fault, job.folder)
+    if job.file_limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job.file_limit, job.file_limit))
 
 
 def note_batches(file: str) -> None:

@@ -187,7 +187,7 @@ def test_a_disk_that_takes_no_more_ends_in_one_message(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     checkpoints = Checkpoints(tmp_path, CONFIG)
-    with pytest.raises(TrainingError, match="No space left on device.*complete before: step 1"):
+    with pytest.raises(TrainingError, match="No space left on device.*that is complete: step 1"):
         monkeypatch.setattr(Path, "mkdir", full)
         monkeypatch.setattr(os, "mkdir", full)
         checkpoints.save(state(2), Progress())
