@@ -200,7 +200,15 @@ def save_pretrained(directory: str | Path, config: BertConfig, params: Params, t
     for ours, theirs in names(config):
         value = np.asarray(leaves[ours], np.float32)
         tensors[theirs] = np.ascontiguousarray(value.T if ours.endswith("kernel") else value)
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(directory / "model.safetensors", tensors)
+
+
+def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes a safetensors file for torch, which whoever can read the files beside it can read, too."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)  # safetensors shuts everyone out but its owner
 
 
 def save_description(directory: str | Path, config: BertConfig, tokenizer: Any = None) -> None:
@@ -211,5 +219,18 @@ def save_description(directory: str | Path, config: BertConfig, tokenizer: Any =
     (directory / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     if tokenizer is not None:
         (directory / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
-        settings = {"tokenizer_class": "BertTokenizer", "model_max_length": config.max_position_embeddings}
+        # Not BertTokenizer: that one keeps the vocabulary alone, and then writes everything in lower case.
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": config.max_position_embeddings,
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            **_special_tokens(tokenizer),
+        }
         (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _special_tokens(tokenizer: Any) -> dict[str, str]:
+    """The special tokens under the names of ``tokenizer_config.json``; padding is masked, so any token will do."""
+    known = {name: f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+    there = {f"{name}_token": token for name, token in known.items() if tokenizer.token_to_id(token) is not None}
+    return {"pad_token": known["unk"], **there}

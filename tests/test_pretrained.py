@@ -16,7 +16,15 @@ from tokenizers import Tokenizer
 from mtbert_jax import pretrained
 from mtbert_jax.data.tokenize import load_tokenizer
 from mtbert_jax.nn.bert import BertConfig
-from mtbert_jax.pretrained import FILES, load_bert_config, load_pretrained, locate, names, save_pretrained
+from mtbert_jax.pretrained import (
+    FILES,
+    load_bert_config,
+    load_pretrained,
+    locate,
+    names,
+    save_description,
+    save_pretrained,
+)
 from mtbert_jax.types import InputError, Params
 from tests.conftest import TINY
 
@@ -100,7 +108,25 @@ def test_a_saved_tokenizer_loads_again(encoder_dir: Path, tmp_path: Path) -> Non
     save_pretrained(tmp_path, config, params, load_tokenizer(encoder_dir))
     assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab_size() == TINY.vocab_size
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
-    assert settings == {"tokenizer_class": "BertTokenizer", "model_max_length": 64}
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"  # which reads tokenizer.json as it stands
+    assert settings["model_max_length"] == 64
+    assert settings["model_input_names"] == ["input_ids", "token_type_ids", "attention_mask"]
+    special = {name: token for name, token in settings.items() if name.endswith("_token")}
+    assert special == {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "SEP", "CLS", "MASK")}
+
+
+def test_a_tokenizer_without_a_token_for_padding_gets_a_known_one(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\nfilm\n")
+    save_description(tmp_path, TINY, load_tokenizer(tmp_path))
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert settings["pad_token"] == "[UNK]"
+    assert "mask_token" not in settings
+
+
+def test_weights_can_be_read_by_whoever_can_read_the_config(encoder_dir: Path, tmp_path: Path) -> None:
+    save_pretrained(tmp_path, *load_pretrained(encoder_dir))
+    modes = {(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1
 
 
 def test_the_names_of_a_whole_model_load(encoder_dir: Path, directory: Path) -> None:

@@ -1,5 +1,6 @@
 """The encoder against Hugging Face's, on real weights (NUMERICS, section 4)."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax.data.tokenize import encode, load_tokenizer
+from mtbert_jax.pretrained import save_description
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: make parity")
@@ -79,6 +81,20 @@ def test_what_save_pretrained_wrote_gives_transformers_the_same_model(tmp_path: 
     read = [transformers.AutoTokenizer.from_pretrained(folder)(*texts) for folder in (WEIGHTS, tmp_path)]
     assert read[0]["input_ids"] == read[1]["input_ids"]
     assert read[0]["token_type_ids"] == read[1]["token_type_ids"]
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_a_saved_tokenizer_keeps_what_it_does_with_capitals(tmp_path: Path, lower_case: bool) -> None:
+    """BertTokenizer of `transformers` would take the vocabulary alone, and write all in lower case."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "Film", "film", "é", "e"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower_case}))
+    tokenizer = load_tokenizer(tmp_path)
+    save_description(tmp_path / "saved", mt.BertConfig(), tokenizer)
+    read = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    ids = read(["Film film é [SEP]"], ["é"], split_special_tokens=True)["input_ids"]
+    assert ids == [tokenizer.encode("Film film é [SEP]", "é").ids]
+    assert (ids[0][1] == ids[0][2]) == lower_case
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
