@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,13 @@ from mtbert_jax.metrics import predictions
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.schema import nearest, to_dict
 from mtbert_jax.training.checkpoint import Checkpoints
-from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, over_split
+from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, make_pooling_step, over_split
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import InputError, Params
+
+Embedding = Literal["mean", "cls"]
+"""How `MultitaskModel.encode` makes one vector of a text."""
 
 
 class Prediction(NamedTuple):
@@ -57,6 +60,7 @@ class MultitaskModel:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_eval_step", make_eval_step(self.setup.model, self.setup.layout))
+        object.__setattr__(self, "_pooling_step", make_pooling_step(self.setup.model, self.setup.layout))
 
     @classmethod
     def from_checkpoint(
@@ -111,18 +115,32 @@ class MultitaskModel:
             raise InputError(
                 f"no task {task!r} in this run{nearest(task, self.setup.tasks)} (tasks: {', '.join(self.setup.tasks)})"
             )
-        parts = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        for number, part in enumerate(parts, start=1):
-            if len(part) != len(spec.text):
-                wanted = "two texts" if len(spec.text) == 2 else "one text"
-                raise InputError(f"text {number}: task {task} takes {wanted}, got {len(part)}")
+        parts = _parts(texts, len(spec.text), f"task {task}")
         if not parts:
             return []
-        limit = self.setup.config.token_limit(spec)
-        tokens = encode(self.setup.tokenizer, [tuple(map(clean, part)) for part in parts], limit)
-        labels = np.zeros(len(parts), np.float32)
-        logits = self.logits(task, Dataset([], parts, tokens, labels, False, []))
-        return self.describe(task, logits)
+        return self.describe(task, self.logits(task, self._dataset(parts, self.setup.config.token_limit(spec))))
+
+    def encode(self, texts: Sequence[str], pooling: Embedding = "mean") -> Float[np.ndarray, "text hidden"]:
+        """Embeddings of single texts by the shared encoder, float32, in their order; no head has a part in them.
+
+        Args:
+            texts: Strings, cut off after the run's `max_length` tokens.
+            pooling: `mean`, the mean of all token states, or `cls`, BERT's pooler output.
+
+        Raises:
+            InputError: There is no such pooling, or one of the texts is none.
+        """
+        if pooling not in get_args(Embedding):
+            hint = "; pair is of two texts" if pooling == "pair" else nearest(str(pooling), get_args(Embedding))
+            raise InputError(f"encode: pooling = {pooling!r} is none of {', '.join(get_args(Embedding))}{hint}")
+        parts = _parts(texts, 1, "encode")
+        setup, lengths, step = self.setup, self.setup.fixed_lengths(), self._pooling_step  # type: ignore[attr-defined]
+        data, size, width = self._dataset(parts, lengths[-1]), setup.config.eval_batch_size, setup.bert.hidden_size
+        return over_split(step, self.params, pooling, data, size, lengths, width, setup.layout)
+
+    def _dataset(self, parts: list[tuple[str, ...]], limit: int) -> Dataset:
+        tokens = encode(self.setup.tokenizer, parts, int(limit))
+        return Dataset([], parts, tokens, np.zeros(len(parts), np.float32), False, [])
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
         """Logits of texts of one's own, in their order."""
@@ -161,6 +179,23 @@ class MultitaskModel:
             write_predictions(path, task, datasets[name].ids, predictions(task.kind, values))
             paths.append(path)
         return paths
+
+
+def _parts(texts: Sequence[str | tuple[str, ...]], count: int, whose: str) -> list[tuple[str, ...]]:
+    """Every text as a tuple of its parts, cleaned as those of data files are."""
+    if isinstance(texts, str):
+        raise InputError(f"{whose} takes a list of texts, not a single string")
+    parts = []
+    for number, text in enumerate(texts, start=1):
+        part = text if isinstance(text, (tuple, list)) else (text,)
+        if len(part) != count:
+            raise InputError(
+                f"text {number}: {whose} takes {'two texts' if count == 2 else 'one text'}, got {len(part)}"
+            )
+        if not all(isinstance(one, str) for one in part):
+            raise InputError(f"text {number}: {whose} takes strings, got {part[0] if count == 1 else part!r}")
+        parts.append(tuple(map(clean, part)))
+    return parts
 
 
 def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:

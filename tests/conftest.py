@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import shutil
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +15,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 import jax
 import pytest
+from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, HeadConfig, TaskConfig
 from mtbert_jax.data.tokenize import load_tokenizer
@@ -151,6 +153,23 @@ def tiny_run(encoder: Path, data: Path, folder: Path) -> Config:
         log_every_steps=2,
         eval_every_steps=3,
     )
+
+
+@pytest.fixture(scope="session")
+def mixed_run(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path, data_dir: Path) -> Path:
+    """The folder of a run whose heads differ in pooling, depth and width; the limits cut some examples off."""
+    from tests.runs import checkpointed
+
+    encoder = Path(shutil.copytree(encoder_dir, tmp_path_factory.mktemp("known") / "encoder"))
+    tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
+    tokenizer.add_special_tokens(WORDS[:5])  # as the hub's tokenizers have them: found in text, unless told otherwise
+    tokenizer.save(str(encoder / "tokenizer.json"))
+    config = tiny_run(encoder, data_dir, tmp_path_factory.mktemp("mixed"))
+    deep = HeadConfig(pooling="mean", hidden_layers=2, hidden_size=12)
+    config = replace_task(config, "sst", head=HeadConfig(pooling="cls"))
+    config = replace_task(config, "para", head=HeadConfig(pooling="pair", hidden_layers=0))
+    config = replace_task(config, "sts", head=deep, max_length=14)
+    return checkpointed(dataclasses.replace(config, max_length=20, lengths=(20,))).path
 
 
 def replace_task(config: Config, name: str, **changes: object) -> Config:

@@ -115,9 +115,9 @@ class MultitaskBert:
         pooling = self.heads[task if isinstance(task, str) else task.names[0]].pooling
         return self._head(params, task, self._encode(params, pooling, embeddings, batch, key), key)
 
-    def features(self, params: Params, task: str, batch: Batch) -> Float[Array, "batch feature"]:
-        """What the head of `task` reads, dropout off."""
-        return self._encode(params, self.heads[task].pooling, self.embed(params, batch), batch, None)
+    def features(self, params: Params, pooling: Pooling, batch: Batch) -> Float[Array, "batch feature"]:
+        """What a head of that pooling reads, dropout off."""
+        return self._encode(params, pooling, self.embed(params, batch), batch, None)
 
     def _encode(
         self,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.config import TaskConfig
+from mtbert_jax.config import Pooling, TaskConfig
 from mtbert_jax.data.batches import evaluation_batches, evaluation_feature_batches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.metrics import averages, predictions, task_metrics
@@ -36,32 +36,41 @@ def make_eval_step(
     return lambda params, task, batch: program(*places[task], params, batch)
 
 
-def make_feature_step(
+def make_pooling_step(
     model: MultitaskBert, layout: Layout = ALONE
 ) -> Callable[[Params, str, Any], Float[Array, "batch feature"]]:
-    """``(params, task, batch) → what the task's head reads``, jitted once for all tasks of a group, dropout off."""
+    """``(params, pooling, batch) → what a head of that pooling reads``, jitted once for each pooling, dropout off."""
 
-    def features(task: str, params: Params, batch: Batch) -> Array:
-        return layout.whole(model.features(layout.whole(params), task, batch))
+    def features(pooling: Pooling, params: Params, batch: Batch) -> Array:
+        return layout.whole(model.features(layout.whole(params), pooling, batch))
 
     program = jax.jit(features, static_argnums=0)
-    first = {name: names[0] for names in model.groups() for name in names}
-    return lambda params, task, batch: program(first[task], params, batch)
+    return lambda params, pooling, batch: program(pooling, params, batch)
 
 
 def over_split(
     step: EvalStep,
     params: Params,
-    task: str,
+    which: str,
     dataset: Dataset,
     batch_size: int,
     lengths: np.ndarray,
     width: int,
     layout: Layout = ALONE,
 ) -> Float[np.ndarray, "example width"]:
-    """The first `width` numbers of what `step` says of every example of one task, in the dataset's order.
+    """The first `width` numbers of what `step` says of every example, in the dataset's order.
 
     The device is not waited for between batches: the next one is gathered while the last one computes.
+
+    Args:
+        step: Called with parameters, `which` and a batch.
+        params: All parameters.
+        which: Task or pooling, as `step` takes it.
+        dataset: One task's examples.
+        batch_size: Examples in a batch.
+        lengths: Lengths that batches are padded to.
+        width: How many numbers of each row are kept.
+        layout: Where arrays lie.
     """
     size = layout.fit(batch_size)
     batches = (
@@ -69,7 +78,7 @@ def over_split(
         if dataset.features is None
         else evaluation_feature_batches(dataset.features, dataset.labels, size)
     )
-    pending = [(rows, step(params, task, layout.spread(batch))) for rows, batch in batches]
+    pending = [(rows, step(params, which, layout.spread(batch))) for rows, batch in batches]
     outputs = np.zeros((len(dataset.labels), width), np.float32)
     for rows, values in pending:
         outputs[rows] = np.asarray(values)[: len(rows), :width]
@@ -78,12 +87,12 @@ def over_split(
 
 def with_features(setup: Setup, params: Params, *splits: dict[str, Dataset]) -> list[dict[str, Dataset]]:
     """The splits with what the encoder says of every example, dropout off: one forward pass over each."""
-    step, layout = make_feature_step(setup.model, setup.layout), setup.layout
+    step, layout = make_pooling_step(setup.model, setup.layout), setup.layout
     size, lengths = setup.config.eval_batch_size, setup.lengths(*splits)
 
     def kept(name: str, data: Dataset) -> Dataset:
-        width = setup.model.num_features(name)
-        return data._replace(features=over_split(step, params, name, data, size, lengths[name], width, layout))
+        pooling, width = setup.model.heads[name].pooling, setup.model.num_features(name)
+        return data._replace(features=over_split(step, params, pooling, data, size, lengths[name], width, layout))
 
     return [{name: kept(name, data) for name, data in split.items()} for split in splits]
 

@@ -147,13 +147,17 @@ class Setup:
         fitted = fit_ladder(counts, self.config.max_shapes, len(counts) - 1)
         return {name: fitted for split in splits for name in split}
 
-    def fixed_lengths(self, task: str) -> Ladder:
-        """Lengths for texts of a task that are not known beforehand: the config's, or else usual ones.
+    def fixed_lengths(self, task: str | None = None) -> Ladder:
+        """Lengths for texts of a task, or of none, that are not known beforehand: the config's, or else usual ones.
 
         The last is the task's own limit: it stands in place of the next longer length, and nothing is padded beyond
-        what the task can have. A limit that no other task has costs one more program at most.
+        what the task can have. A limit that no other task has costs one more program at most. Without a task it is
+        the run's, which may be above what the encoder has positions for if every task has its own.
         """
-        return ladder(self.config.lengths or STANDARD, self.config.token_limit(self.tasks[task]))
+        limit = min(self.config.max_length, self.bert.max_position_embeddings)
+        if task is not None:
+            limit = self.config.token_limit(self.tasks[task])
+        return ladder(self.config.lengths or STANDARD, limit)
 
     def datasets(self, split: Split) -> dict[str, Dataset]:
         """One split of every task that has a file for it."""

@@ -148,7 +148,7 @@ def test_embedding_and_the_rest_of_the_way_are_the_logits(pooling: Any, key: int
 @pytest.mark.parametrize("pooling", ["cls", "mean", "pair"])
 def test_a_head_on_kept_features_gives_the_logits(pooling: Any) -> None:
     model, params, logits = build(pooling)
-    features = jax.jit(model.features, static_argnums=1)(params, "para", BATCH)
+    features = jax.jit(model.features, static_argnums=1)(params, pooling, BATCH)
     assert features.shape == (2, model.num_features("para"))
     kept = FeatureBatch(features, BATCH.labels, BATCH.weights)
     np.testing.assert_allclose(logits(params, "para", kept), logits(params, "para", BATCH), atol=1e-6)

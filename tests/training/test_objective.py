@@ -211,6 +211,6 @@ def test_fillers_have_no_part_in_either_term(bench: Bench) -> None:
 def test_kept_features_give_the_loss_of_the_tokens(config: Config) -> None:
     bench = Bench(dataclasses.replace(config, encoder_dropout=0.0))
     batch: Batch = bench.batches["sst"]
-    kept = FeatureBatch(bench.model.features(bench.params, "sst", batch), batch.labels, batch.weights)
+    kept = FeatureBatch(bench.model.features(bench.params, "cls", batch), batch.labels, batch.weights)
     tokens, features = (bench.objective("sst", SmartConfig(), batch=one)[0] for one in (batch, kept))
     assert features == pytest.approx(tokens, rel=1e-5)

@@ -1,0 +1,98 @@
+"""A trained model on one's own text: what it says of the dev texts, and embeddings."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mtbert_jax as mt
+from mtbert_jax.nn.bert import BertEncoder
+from tests.conftest import TINY
+
+TEXTS = ["the film was good .", "", "a very long book was not bad . " * 9, "[SEP] [", "the song"]
+
+
+@pytest.fixture(scope="module")
+def model(mixed_run: Path) -> mt.MultitaskModel:
+    return mt.MultitaskModel.from_checkpoint(mixed_run)
+
+
+@pytest.mark.parametrize("task", ["sst", "para", "sts"])
+def test_own_text_gives_the_runs_own_dev_predictions(model: mt.MultitaskModel, mixed_run: Path, task: str) -> None:
+    spec = model.setup.tasks[task]
+    examples = mt.read_task(spec, "dev", model.setup.config.data_dir)
+    texts = [example.texts if len(example.texts) == 2 else example.texts[0] for example in examples]
+    with np.load(mixed_run / "predictions" / "dev-logits.npz") as file:
+        wanted = model.describe(task, file[task])
+    found = model.predict(task, texts)
+    assert len(set(wanted)) > 1
+    if task == "sts":
+        assert [p.label for p in found] == pytest.approx([p.label for p in wanted], abs=1e-5)
+    else:
+        assert [p.label for p in found] == [p.label for p in wanted]
+        np.testing.assert_allclose([p.probabilities for p in found], [p.probabilities for p in wanted], atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_embeddings_are_those_of_each_text_alone(model: mt.MultitaskModel, pooling: Any) -> None:
+    """Computed by the encoder itself, one text at a time, unpadded."""
+    found = model.encode(TEXTS, pooling)
+    assert found.shape == (5, TINY.hidden_size)
+    assert found.dtype == np.float32
+    encoder = jax.jit(BertEncoder(model.setup.bert).apply)
+    for text, row in zip(TEXTS, found, strict=True):
+        ids = model.setup.tokenizer.encode(text).ids[:20]
+        ids[-1] = model.setup.tokenizer.token_to_id("[SEP]")  # max_length = 20 cuts the long one off before it
+        output: Any = encoder({"params": model.params["encoder"]}, jnp.array([ids]))
+        wanted = output.pooled[0] if pooling == "cls" else output.hidden_states[0].mean(axis=0)
+        np.testing.assert_allclose(row, wanted, atol=1e-5)
+
+
+def test_embeddings_do_not_depend_on_company_or_order(model: mt.MultitaskModel) -> None:
+    together = model.encode(TEXTS)
+    np.testing.assert_allclose(model.encode(TEXTS[::-1])[::-1], together, atol=1e-6)
+    np.testing.assert_allclose(model.encode(TEXTS * 5)[20:], together, atol=1e-6)  # more than a batch of 8
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+    np.testing.assert_array_equal(model.encode(["half \ud800"]), model.encode(["half ?"]))
+
+
+def test_no_texts_have_embeddings_of_the_right_width(model: mt.MultitaskModel) -> None:
+    assert model.encode([]).shape == (0, TINY.hidden_size)
+    assert model.encode([], "cls").dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("texts", "pooling", "message"),
+    [
+        (["one", ("a", "b")], "mean", "text 2: encode takes one text, got 2"),
+        (["one", None], "mean", "text 2: encode takes strings, got None"),
+        ("one", "mean", "encode takes a list of texts, not a single string"),
+        (["one"], "pair", "encode: pooling = 'pair' is none of mean, cls; pair is of two texts"),
+        (["one"], "means", "encode: pooling = 'means' is none of mean, cls; did you mean 'mean'?"),
+    ],
+)
+def test_what_has_no_embedding_is_named(model: mt.MultitaskModel, texts: Any, pooling: Any, message: str) -> None:
+    with pytest.raises(mt.InputError) as error:
+        model.encode(texts, pooling)
+    assert str(error.value) == message
+
+
+def test_a_single_string_is_no_list_of_texts(model: mt.MultitaskModel) -> None:
+    with pytest.raises(mt.InputError, match="task sst takes a list of texts, not a single string"):
+        model.predict("sst", "film")
+
+
+def test_the_runs_limit_may_be_above_the_encoders_where_every_task_has_its_own(
+    model: mt.MultitaskModel, mixed_run: Path
+) -> None:
+    config = model.setup.config
+    tasks = tuple(dataclasses.replace(task, max_length=20) for task in config.tasks)
+    config = dataclasses.replace(config, tasks=tasks, max_length=5000, lengths=())
+    wide = mt.MultitaskModel.from_checkpoint(mixed_run, config=config)
+    found = wide.encode([TEXTS[2], TEXTS[0]])
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[1], model.encode([TEXTS[0]])[0], atol=1e-6)
