@@ -1,4 +1,4 @@
-"""The command line: train, ablate, evaluate, predict, report.
+"""The command line: train, ablate, evaluate, predict, report, export.
 
 Exit status: 0 done, 1 failed, 2 what the user gave is wrong (one message on standard error, no traceback).
 """
@@ -21,8 +21,9 @@ from mtbert_jax import __version__
 from mtbert_jax.ablation.cells import plan
 from mtbert_jax.ablation.processes import has_accelerator
 from mtbert_jax.ablation.runs import run
-from mtbert_jax.commands import Evaluate, Predict, Report, Train, parse, parse_ablate, parse_train
+from mtbert_jax.commands import Evaluate, Export, Predict, Report, Train, parse, parse_ablate, parse_train
 from mtbert_jax.config import Config
+from mtbert_jax.export.run import export_run
 from mtbert_jax.host import keep_compiled_programs, keep_freed_memory
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.parallel import join_processes
@@ -45,6 +46,7 @@ USAGE = """usage: mtbert COMMAND ...
   predict RUN --task NAME [--input FILE]  label one's own texts, one a line, as JSON Lines
   predict RUN                             write the prediction files of all tasks, dev and test
   report RUN ... [--out FILE.html]        one page about a run, or about several beside each other
+  export RUN --format hf|stablehlo        a checkpoint for transformers, or for plain JAX
 
 `mtbert COMMAND --help` explains a command; with a config, `mtbert train CONFIG.toml --help` shows its values.
 """
@@ -207,6 +209,12 @@ def report(args: list[str]) -> None:
     print(f"report: {out}")
 
 
+def export(args: list[str]) -> None:
+    """The command `export`."""
+    given = parse(Export, args, "mtbert export")
+    print(f"export: {export_run(given.run, given.format, given.out, given.checkpoint, given.overwrite)}")
+
+
 def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:
     try:
         data = sys.stdin.buffer.read() if path is None else path.read_bytes()
@@ -234,4 +242,5 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "export": export,
 }

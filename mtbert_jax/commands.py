@@ -112,6 +112,26 @@ class Report:
     """Folder of the data files, in place of the runs'."""
 
 
+@dataclass(frozen=True)
+class Export:
+    """Writes a checkpoint for use elsewhere, and prints the folder: encoder, heads, tokenizer and a page about them.
+
+    `hf`: an encoder for `AutoModel`, heads as safetensors, and a model card with the code that joins them. `stablehlo`:
+    a program per task by `jax.export`, for CPUs and NVIDIA GPUs, and a script that needs JAX and a tokenizer only.
+    """
+
+    run: RunPath
+    """The run folder."""
+    format: Literal["hf", "stablehlo"]
+    """For `transformers`, or for plain JAX."""
+    out: Path | None = None
+    """The folder of the export; `export/<format>` in the run folder if left out."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    overwrite: bool = False
+    """Replace an earlier export."""
+
+
 OWN = ("out", "seed", "seeds", "resume", "overwrite", "coordinator", "num-processes", "process-id")
 """Flags of `train` that `ablate` gives every run itself."""
 

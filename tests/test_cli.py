@@ -251,6 +251,8 @@ def test_a_wrong_encoder_is_named(
         (["train", "nowhere.toml"], "cannot read the config nowhere.toml"),
         (["evaluate", "nowhere"], "nowhere is no run folder"),
         (["predict", "nowhere"], "nowhere is no run folder"),
+        (["export", "nowhere", "--format", "hf"], "nowhere is no run folder"),
+        (["exprot", "nowhere"], "unknown command 'exprot'; did you mean 'export'?"),
     ],
 )
 def test_wrong_commands_are_named(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,7 +279,7 @@ def test_help_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "evaluate RUN" in capsys.readouterr().out
     assert main([]) == 2
-    for command in ("train", "evaluate", "predict"):
+    for command in ("train", "evaluate", "export", "predict"):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0

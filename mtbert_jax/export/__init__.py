@@ -1,0 +1,1 @@
+"""A trained model, taken elsewhere: to `transformers`, or to plain JAX."""

@@ -1,0 +1,175 @@
+"""The model card of an encoder with its heads: what it is, and the code that computes with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from mtbert_jax import trees
+from mtbert_jax.config import Config
+from mtbert_jax.export.wording import EXAMPLES, LOGITS, quoted, score_note, task_table, text_notes
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.schema import to_dict, to_toml
+
+_START = """\
+import json
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import linear
+from transformers import AutoModel, AutoTokenizer
+
+folder = "."  # where this file lies
+with open(f"{folder}/tasks.json", encoding="utf-8") as file:
+    tasks = json.load(file)["tasks"]
+heads = load_file(f"{folder}/heads.safetensors")
+tokenizer = AutoTokenizer.from_pretrained(folder)
+encoder = AutoModel.from_pretrained(folder).eval()
+"""
+_MEAN = """
+def mean(states, keep):
+    keep = keep[:, :, None].float()
+    return (states * keep).sum(1) / keep.sum(1).clamp(min=1)
+"""
+_LOGITS = """
+@torch.no_grad()
+def logits(name, *texts):  # a list of texts; for pairs a list of the first ones and a list of the second ones
+    task = tasks[name]
+    tokens = tokenizer(*texts, max_length=task["max_length"], truncation="longest_first", padding=True,
+                       split_special_tokens=True, return_tensors="pt")
+    output, mask, second = encoder(**tokens), tokens["attention_mask"], tokens["token_type_ids"]
+"""
+_POOLING = {
+    "cls": ["x = output.pooler_output"],
+    "mean": ["x = mean(output.last_hidden_state, mask)"],
+    "pair": [
+        "u, v = (mean(output.last_hidden_state, mask * keep) for keep in (1 - second, second))",
+        "x = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)",
+    ],
+}
+_END = """\
+    layer = lambda key, x: linear(x, heads[f"{name}.{key}.weight"], heads[f"{name}.{key}.bias"])
+    for number in range(task["hidden_layers"]):
+        x = torch.relu(layer(f"hidden_{number}", x))
+    return layer("output", x)
+"""
+
+
+def model_card(model: MultitaskModel, about: dict[str, Any]) -> str:
+    """The card, with front matter as the hub reads it.
+
+    Args:
+        model: What is exported.
+        about: What `describe` says of it.
+    """
+    config, bert = model.setup.config, model.setup.bert
+    tasks, hub = about["tasks"], hub_name(config)
+    size = trees.count(model.params["encoder"]) / 1e6
+    base = hub or Path(config.encoder).name
+    plural = "a head for it" if len(tasks) == 1 else "a head for each of them"
+    return f"""\
+---
+library_name: transformers
+pipeline_tag: feature-extraction
+{f"base_model: {json.dumps(hub)}" + chr(10) if hub else ""}tags:
+- bert
+- multitask-learning
+- mtbert_jax
+---
+
+# {about["run"]}
+
+A BERT encoder ({bert.num_hidden_layers} layers, hidden size {bert.hidden_size}, {size:.1f}M parameters), fine-tuned
+from {quoted(base)} on {", ".join(tasks)} with mtbert_jax, and {plural}. Step {about["step"]} of the run.
+
+{task_table(tasks)}
+
+{score_note(tasks)}
+
+`model.safetensors` and `config.json` are the encoder, as `AutoModel` reads it; `heads.safetensors` has the heads, which
+are no classes of `transformers`; `tasks.json` says how each is built, what it reads and what its logits mean.
+
+## Use
+
+`pip install torch transformers safetensors`. Then, in this folder:
+
+```python
+{code(tasks)}
+print({_call(tasks)})
+```
+
+{LOGITS}
+
+## For equal numbers
+
+{text_notes(about)}
+- Split special tokens: without `split_special_tokens=True` a "[SEP]" in a text would become a separator.
+{_dtype_note(about)}
+## Training
+
+```toml
+{_training(config)}```
+
+## What to know
+
+- {_whose(about)}
+- `pipeline(...)` of `transformers` gives the encoder's states, no labels.
+- Nothing is known here of texts unlike those of the training data.
+- No licence is stated here: those of the base encoder and of the training data apply.
+"""
+
+
+def code(tasks: dict[str, dict[str, Any]]) -> str:
+    """Python for torch, `transformers` and `safetensors`: logits of every task, by the poolings that the heads have."""
+    poolings = [pooling for pooling in _POOLING if any(task["pooling"] == pooling for task in tasks.values())]
+    lines = []
+    for pooling in poolings:
+        if len(poolings) > 1:
+            lines.append(f'    if task["pooling"] == "{pooling}":')
+        indent = " " * (4 if len(poolings) == 1 else 8)
+        lines += [indent + line for line in _POOLING[pooling]]
+    mean = "" if poolings == ["cls"] else _MEAN
+    return _START + mean + _LOGITS + "\n".join(lines) + "\n" + _END
+
+
+def hub_name(config: Config) -> str | None:
+    """The base encoder's name on the hub, where it is sure to be one: the hub's cache here has it under that name."""
+    if Path(config.encoder).is_dir():
+        return None
+    try:
+        found = try_to_load_from_cache(config.encoder, "config.json", revision=config.revision)
+    except ValueError:  # no name that a hub could have
+        return None
+    return config.encoder if isinstance(found, str) else None
+
+
+def _call(tasks: dict[str, dict[str, Any]]) -> str:
+    name, task = next(iter(tasks.items()))
+    return f"logits({name!r}, {', '.join(repr([text]) for text in EXAMPLES[len(task['text'])])})".replace("'", '"')
+
+
+def _training(config: Config) -> str:
+    """What was trained how, without anything that names a place on this machine."""
+    stages = []
+    for stage in config.resolved_stages():
+        fields = to_dict(stage)
+        idle = [term for term in ("smart", "proximal") if not fields[term]["weight"]]
+        for name in [*idle, *(["epochs"] if "steps" in fields else [])]:
+            del fields[name]
+        stages.append(fields)
+    return to_toml({"seed": config.seed, "compute_dtype": config.compute_dtype, "stages": stages})
+
+
+def _dtype_note(about: dict[str, Any]) -> str:
+    if about["compute_dtype"] == "float32":
+        return ""
+    return (
+        f"- The run computed matrix products in {about['compute_dtype']}, this code does so in float32: numbers differ "
+        "by that type's rounding.\n"
+    )
+
+
+def _whose(about: dict[str, Any]) -> str:
+    if about["parameters"] == "student":
+        return "The parameters are those that were trained."
+    return "The parameters are the teacher's, made of earlier ones of the run: it is what the run evaluated."

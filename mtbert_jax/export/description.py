@@ -1,0 +1,60 @@
+"""What a run's tasks are, in words and numbers that need nothing of this library."""
+
+from typing import Any, Literal
+
+from mtbert_jax import __version__
+from mtbert_jax.config import HeadConfig, TaskConfig
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.schema import finite
+from mtbert_jax.training.folder import RunFolder
+
+Format = Literal["hf", "stablehlo"]
+
+
+def describe(model: MultitaskModel, run: RunFolder, form: Format) -> dict[str, Any]:
+    """What ``tasks.json`` says of an export, but for the names of its files.
+
+    Returns:
+        Writer, format, name of the run, step of the checkpoint, whose parameters they are (``student`` or
+        ``teacher``), type of the matrix products, and every task under its name: see `_task`.
+    """
+    config = model.setup.config
+    results = run.load_results() or {}
+    dev = results.get("dev") if results.get("step") == model.step else None  # of this checkpoint, or of none
+    scores = dev if isinstance(dev, dict) else {}
+    return {
+        "written_by": f"mtbert_jax {__version__}",
+        "format": form,
+        "run": run.path.resolve().name,
+        "step": model.step,
+        "parameters": config.evaluate,
+        "compute_dtype": config.compute_dtype,
+        "tasks": {name: _task(model, task, finite(scores.get(name))) for name, task in model.setup.tasks.items()},
+    }
+
+
+def _task(model: MultitaskModel, task: TaskConfig, dev: Any) -> dict[str, Any]:
+    """One task: what it reads, how its head is built, what its logits mean, and its scores on dev where known.
+
+    ``classes`` are the labels in the order of the logits; a binary task's single logit is that of the second one.
+    """
+    classes: dict[str, list[str] | list[int]] = {
+        "classification": [*task.classes] or [*range(task.num_outputs)],
+        "binary": [0, 1],
+        "regression": [],
+    }
+    head = task.head or HeadConfig()
+    return {
+        "kind": task.kind,
+        "text": list(task.text),
+        "max_length": model.setup.config.token_limit(task),
+        "classes": classes[task.kind],
+        "label_range": finite(list(task.label_range)),
+        "outputs": task.num_outputs,
+        "pooling": head.pooling,
+        "hidden_layers": head.hidden_layers,
+        "hidden_size": head.hidden_size or model.setup.bert.hidden_size,
+        "activation": "relu",
+        "dropout": head.dropout,
+        "dev": dev if isinstance(dev, dict) else None,
+    }

@@ -1,0 +1,38 @@
+"""An encoder that `transformers` reads, and its heads beside it in torch's layout."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mtbert_jax import trees
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.pretrained import save_pretrained, save_tensors
+from mtbert_jax.types import Params
+
+HEADS = "heads.safetensors"
+
+
+def write_hugging_face(folder: Path, model: MultitaskModel) -> None:
+    """Writes encoder and tokenizer as `transformers` has them, and all heads in one file.
+
+    Args:
+        folder: It is there already.
+        model: The model.
+    """
+    save_pretrained(folder, model.setup.bert, model.params["encoder"], model.setup.tokenizer)
+    save_tensors(folder / HEADS, head_tensors(model.params["heads"]))
+
+
+def head_tensors(heads: Params) -> dict[str, np.ndarray]:
+    """Every leaf as a linear layer of torch has it, under such names as ``sst.hidden_0.weight``, ``sst.output.bias``.
+
+    >>> head_tensors({"sst": {"output": {"kernel": np.zeros((16, 5))}}})["sst.output.weight"].shape
+    (5, 16)
+    """
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(heads):
+        layer, _, name = trees.path_of(path).replace("/", ".").rpartition(".")
+        value = np.asarray(leaf, np.float32)
+        tensors[f"{layer}.{'weight' if name == 'kernel' else name}"] = np.ascontiguousarray(value.T)
+    return tensors

@@ -1,0 +1,57 @@
+"""What the two kinds of export say alike: which tasks there are, how they scored, how text becomes tokens."""
+
+from typing import Any
+
+EXAMPLES = {
+    1: ["A warm, funny, engaging film."],
+    2: ["How do I learn to swim?", "What is the best way to learn swimming?"],
+}
+"""Texts to try a task on, by how many it reads."""
+
+LOGITS = """\
+Logits come out, one row per example. A `classification` task's go through softmax, and `classes` in `tasks.json` has
+their order; a `binary` task's single one goes through a sigmoid, and the label is 1 where it is above 0; a `regression`
+task's is the value itself."""
+
+
+def quoted(text: str) -> str:
+    """Text of a person's choice as code in Markdown, on one line and inside a table's cell, too."""
+    return "`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def task_table(tasks: dict[str, dict[str, Any]]) -> str:
+    """The tasks with their scores, in Markdown."""
+    lines = ["| task | kind | reads | labels | pooling | dev |", "|---|---|---|---|---|---|"]
+    for name, task in tasks.items():
+        reads = " and ".join(quoted(column) for column in task["text"])
+        dev = [f"{key} {value:.3f}" for key, value in (task["dev"] or {}).items() if isinstance(value, (int, float))]
+        cells = [name, task["kind"], reads, _labels(task), task["pooling"], ", ".join(dev) or "not known"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _labels(task: dict[str, Any]) -> str:
+    if task["kind"] == "regression":
+        low, high = task["label_range"] or (None, None)
+        return "a number" if low is None or high is None else f"{low:g} to {high:g}"
+    classes = task["classes"]
+    if all(isinstance(name, int) for name in classes):
+        return f"{classes[0]} to {classes[-1]}"
+    return ", ".join(quoted(name) for name in classes)
+
+
+def score_note(tasks: dict[str, dict[str, Any]]) -> str:
+    """What the table's scores are of."""
+    if any(task["dev"] for task in tasks.values()):
+        return "Scores are of the run's dev files, on which this checkpoint was also chosen: expect less on new data."
+    return "This checkpoint has no scores: the run scored another one, or none."
+
+
+def text_notes(about: dict[str, Any]) -> str:
+    """How text becomes tokens, as a list in Markdown."""
+    limits = {task["max_length"] for task in about["tasks"].values()}
+    limit = f"{limits.pop()} tokens" if len(limits) == 1 else "the task's `max_length` of tokens"
+    return f"""\
+- Two texts are one input, `[CLS] a [SEP] b [SEP]`, with token types 0 and 1, made by the tokenizer rather than by hand.
+- Inputs are cut off after {limit}, special ones included; of two texts the longer one loses tokens first.
+- Lone surrogates, the half characters that JSON can hold, are replaced: `text.encode("utf-8", "replace").decode()`."""
