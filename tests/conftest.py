@@ -21,6 +21,9 @@ from mtbert_jax.config import Config, HeadConfig, TaskConfig
 from mtbert_jax.data.tokenize import load_tokenizer
 from mtbert_jax.nn.bert import BertConfig, BertEncoder
 from mtbert_jax.pretrained import save_pretrained
+from tests.tally import pytest_terminal_summary, tally
+
+__all__ = ["pytest_terminal_summary", "tally"]
 
 GOOD = ["good", "fine", "lovely", "bright", "warm"]
 BAD = ["bad", "dull", "awful", "grey", "cold"]
