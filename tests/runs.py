@@ -87,6 +87,6 @@ def checkpointed(config: Config) -> RunFolder:
     if config.evaluate == "teacher":
         state = state._replace(params=jax.tree.map(lambda leaf: 1.5 * leaf + jnp.float32(0.1), params), teacher=params)
     with Checkpoints(folder.checkpoints, to_dict(config)) as checkpoints:
-        checkpoints.save(state, Progress(stage_done=True), 0.5)
+        checkpoints.save(state, Progress(stage_done=True, average=0.5))
     write_results(folder, config)
     return folder

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 PROPERTY = "tally"
+Tally = Callable[[str, int], None]
 
 
 @pytest.fixture
-def tally(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+def tally(record_property: Callable[[str, object], None]) -> Tally:
     """Adds to a row of the table: ``tally("rows fuzzed", 300)``; rows of one name add up over all tests."""
     return lambda name, count: record_property(PROPERTY, [name, count])
 

@@ -18,6 +18,7 @@ from mtbert_jax.training.folder import RunFolder
 from tests.reliability.kills import differences, job_of, last_step, tail, undisturbed, wait_for
 from tests.reliability.nursery import Job, Nursery
 from tests.reliability.test_kills import everything, written
+from tests.tally import Tally
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -122,7 +123,7 @@ def troubles(trouble: Trouble, count: int) -> Iterator[Callable[[], None]]:
     ("count", "heads", "full"), [pytest.param(30, 20, 300, marks=pytest.mark.slow), pytest.param(3, 4, 40)]
 )
 def test_whatever_stops_a_run_is_said_in_one_message_and_it_goes_on(
-    config: Config, tmp_path: Path, count: int, heads: int, full: int
+    config: Config, tmp_path: Path, tally: Tally, count: int, heads: int, full: int
 ) -> None:
     path = written(everything(config, heads, full), tmp_path)
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
@@ -133,5 +134,6 @@ def test_whatever_stops_a_run_is_said_in_one_message_and_it_goes_on(
             meet()
         assert last_step(parts) < heads + full
         assert trouble.start()[0] == 0
+    tally("faults injected", count)
     shutil.rmtree(parts.checkpoints / "aside")
     assert list(differences(whole, parts)) == []

@@ -9,6 +9,7 @@ from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, S
 from tests.conftest import replace_task
 from tests.reliability.kills import survive
 from tests.reliability.nursery import Nursery
+from tests.tally import Tally
 
 SMART = SmartConfig(weight=0.1, ramp_fraction=0.5)
 TEACHER = ProximalConfig(weight=1.0, early_momentum=0.5, momentum=0.9, early_fraction=0.5)
@@ -49,12 +50,13 @@ def written(config: Config, place: Path) -> Path:
     ("kills", "heads", "full"), [pytest.param(24, 120, 400, marks=pytest.mark.slow), pytest.param(2, 4, 12)]
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
-    config: Config, tmp_path: Path, kills: int, heads: int, full: int
+    config: Config, tmp_path: Path, tally: Tally, kills: int, heads: int, full: int
 ) -> None:
     path = written(everything(config, heads, full), tmp_path)
     with Nursery(tmp_path / "programs") as nursery:
         outcome = survive(nursery, path, tmp_path, kills)
-    print(outcome)
+    tally("kills survived", outcome.kills.total())
+    tally("kills in the middle of a save", outcome.unfinished)
     assert outcome.differences == []
     assert outcome.steps == heads + full
     assert outcome.kills.total() >= kills - kills // 4  # one that came after the end does not count
