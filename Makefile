@@ -1,4 +1,4 @@
-# make demo      install, fetch a small real encoder, train three tasks on the bundled corpus
+# make demo      install, fetch a small real encoder, train three tasks on the bundled corpus, write a page about it
 # make test      install with development tools, run the tests
 # make test-all  the same and the tests that take minutes
 # make check     lint, types, import floors
@@ -14,6 +14,7 @@ MODEL := weights/minilm/model.safetensors
 
 demo: $(VENV)/installed $(MODEL)
 	$(BIN)/mtbert train configs/demo.toml --overwrite
+	$(BIN)/mtbert report runs/demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
@@ -45,7 +46,7 @@ $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -e .
+	$(PIP) install -q -e '.[report]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
