@@ -35,6 +35,7 @@ from mtbert_jax.schema import nearest
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.replica import seeds_apart
 from mtbert_jax.types import InputError, TrainingError
 
@@ -101,6 +102,10 @@ def train(args: list[str]) -> None:
     folder = RunFolder(Path(config.out))
     if given.resume and given.overwrite:
         raise InputError("--resume and --overwrite exclude each other")
+    if given.dry_run:
+        for line in rehearse(config):
+            print(line)
+        return
     join_processes(given.coordinator, given.num_processes, given.process_id)
     try:
         fit(config, folder, given.resume, given.overwrite)

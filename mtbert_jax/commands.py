@@ -27,6 +27,8 @@ class Train:
     """Go on with the run in the run folder, from its newest checkpoint."""
     overwrite: bool = False
     """Delete the run in the run folder first."""
+    dry_run: bool = False
+    """Say what would be trained, on what, in which shapes and how much memory, and stop."""
     coordinator: str | None = None
     """Train with others: `HOST:PORT` of process 0, or `auto`, where the cluster tells (SLURM, Open MPI, TPU pods)."""
     num_processes: int | None = None
@@ -132,7 +134,7 @@ class Export:
     """Replace an earlier export."""
 
 
-OWN = ("out", "seed", "seeds", "resume", "overwrite", "coordinator", "num-processes", "process-id")
+OWN = ("out", "seed", "seeds", "resume", "overwrite", "dry-run", "coordinator", "num-processes", "process-id")
 """Flags of `train` that `ablate` gives every run itself."""
 
 

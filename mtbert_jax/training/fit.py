@@ -3,21 +3,19 @@
 import shutil
 from contextlib import ExitStack
 
-import jax
 import numpy as np
 
-from mtbert_jax import trees
-from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.host import free_memory
 from mtbert_jax.parallel import REPLICA, Layout, agreed, wait_for_all
-from mtbert_jax.pretrained import load_pretrained, locate, save_description
+from mtbert_jax.pretrained import load_pretrained, save_description
 from mtbert_jax.schema import difference, to_dict
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interruption
 from mtbert_jax.training.loop import Loop
 from mtbert_jax.training.memory import estimate
+from mtbert_jax.training.prepare import describe, prepare
 from mtbert_jax.training.records import Display
 from mtbert_jax.training.replica import Replica, groups, restore, seeds_apart
 from mtbert_jax.training.setup import Plan, Setup
@@ -53,12 +51,7 @@ def fit(
         InputError: Config, encoder, data or folder are not right, or another process trains in the folder.
         Interrupted: A signal came; all that was done is saved.
     """
-    check_config(config)
-    directory = locate(config.encoder, config.revision)
-    layout = Layout.build(config.parallel, len(config.seeds))
-    setup = Setup.load(config, directory, layout.narrow)
-    train, dev = setup.datasets("train"), setup.datasets("dev")
-    _check_datasets(config, train, dev)
+    directory, layout, setup, train, dev = prepare(config)
     runs = seeds_apart(config, folder)
     setups = [setup.with_config(own_config) for own_config, _ in runs]
     plans = [own_setup.plans(train) for own_setup in setups]
@@ -76,7 +69,9 @@ def fit(
         wait_for_all("folders opened")
 
         display = display or Display(quiet=not layout.leads)
-        _announce(display, folder, setup, layout, train, dev, plans[0])
+        display.say(f"run folder {folder.path}")
+        for line in describe(setup, layout, train, dev, plans[0]):
+            display.say(line)
         replicas = []
         for own_setup, (_, place), stages in zip(setups, runs, plans, strict=True):
             replicas.append(Replica.open(own_setup, place, stages))
@@ -176,42 +171,3 @@ def delete_run(folder: RunFolder) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for path in (folder.config, folder.metrics, folder.results):
         path.unlink(missing_ok=True)
-
-
-def _check_datasets(config: Config, train: dict[str, Dataset], dev: dict[str, Dataset]) -> None:
-    for task in config.tasks:
-        if task.name not in train:
-            raise InputError(f'task {task.name} has no train file; give its name as train = "..."')
-        if not train[task.name].labelled or (task.name in dev and not dev[task.name].labelled):
-            raise InputError(f"task {task.name}: training and dev files need labels")
-
-
-def _announce(
-    display: Display,
-    folder: RunFolder,
-    setup: Setup,
-    layout: Layout,
-    train: dict[str, Dataset],
-    dev: dict[str, Dataset],
-    plans: list[Plan],
-) -> None:
-    params = trees.count(setup.abstract_params())
-    device = jax.devices()[0].device_kind
-    used = f"{layout.mesh.size} × {device} ({layout})" if layout.mesh else f"1 × {device}"
-    display.say(f"run folder {folder.path}; {params / 1e6:.1f}M parameters; {used}")
-    if setup.attention.kernel == "cudnn" or jax.default_backend() == "gpu":
-        display.say(f"attention by {setup.attention.kernel}: {setup.attention.reason}")
-    if setup.config.seeds:
-        display.say(f"seeds {', '.join(map(str, setup.config.seeds))} train together, each in a folder of its own")
-    for name, data in train.items():
-        lengths = data.tokens.lengths
-        counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
-        display.say(f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most")
-        epoch = plans[0].batches.tasks[name].num_examples
-        if epoch > len(data.ids):
-            display.say(f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat")
-        skipped = [*data.skipped, *(dev[name].skipped if name in dev else [])]
-        if skipped:
-            display.say(f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}")
-    for plan in plans:
-        display.say(f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer or ())}")

@@ -1,0 +1,103 @@
+"""Everything that is known of a run before it writes or computes anything, checked and put into words."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mtbert_jax import trees
+from mtbert_jax.checks import check_config
+from mtbert_jax.config import Config
+from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.parallel import Layout
+from mtbert_jax.pretrained import locate
+from mtbert_jax.schema import to_toml
+from mtbert_jax.training.memory import estimate
+from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.types import InputError
+
+GIB = 2**30
+
+
+def prepare(config: Config) -> tuple[Path, Layout, Setup, dict[str, Dataset], dict[str, Dataset]]:
+    """The encoder's directory, the devices, the setup, and the train and dev datasets by task.
+
+    Raises:
+        InputError: Config, encoder or data are not right.
+    """
+    check_config(config)
+    directory = locate(config.encoder, config.revision)
+    layout = Layout.build(config.parallel, len(config.seeds))
+    setup = Setup.load(config, directory, layout.narrow)
+    train, dev = setup.datasets("train"), setup.datasets("dev")
+    _check_datasets(config, train, dev)
+    return directory, layout, setup, train, dev
+
+
+def rehearse(config: Config) -> Iterator[str]:
+    """What training would be, line by line: the whole config, data, stages, shapes to compile, memory by estimate.
+
+    Raises:
+        InputError: As `prepare`; or the optimizer or what is frozen does not fit the model.
+    """
+    _, layout, setup, train, dev = prepare(config)
+    plans = setup.plans(train)
+    yield to_toml(config)
+    yield from describe(setup, layout, train, dev, plans)
+    for plan in plans:
+        yield from _shapes(plan)
+        memory = estimate(setup, plan, layout)
+        parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in memory._asdict().items() if size)
+        each = " for each seed" if config.seeds else ""
+        yield f"stage {plan.stage.name}: about {memory.total / GIB:.2f} GiB on a device{each}, by estimate ({parts})"
+
+
+def describe(
+    setup: Setup, layout: Layout, train: dict[str, Dataset], dev: dict[str, Dataset], plans: list[Plan]
+) -> Iterator[str]:
+    """Model, devices, tasks and stages, line by line."""
+    params = trees.count(setup.abstract_params())
+    device = jax.devices()[0].device_kind
+    used = f"{layout.mesh.size} × {device} ({layout})" if layout.mesh else f"1 × {device}"
+    yield f"{params / 1e6:.1f}M parameters; {used}"
+    if setup.attention.kernel == "cudnn" or jax.default_backend() == "gpu":
+        yield f"attention by {setup.attention.kernel}: {setup.attention.reason}"
+    if setup.config.seeds:
+        yield f"seeds {', '.join(map(str, setup.config.seeds))} train together, each in a folder of its own"
+    for name, data in train.items():
+        lengths = data.tokens.lengths
+        counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
+        yield f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most"
+        epoch = plans[0].batches.tasks[name].num_examples
+        if epoch > len(data.ids):
+            yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
+        skipped = [*data.skipped, *(dev[name].skipped if name in dev else [])]
+        if skipped:
+            yield f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}"
+    for plan in plans:
+        yield f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer or ())}"
+
+
+def _shapes(plan: Plan) -> Iterator[str]:
+    """The lengths that a stage's first epoch pads its batches to, and what that costs."""
+    if plan.stage.cache_features:
+        return
+    computed, real, used = 0, 0, set()
+    for step in range(min(plan.batches.steps_per_epoch, plan.batches.num_steps)):
+        for name, index in plan.batches.indices(step).items():
+            stream = plan.batches.tasks[name]
+            rows, length = stream.rows(index)
+            used.add((stream.num_rows, length))
+            computed += stream.num_rows * length
+            real += int(np.sum(stream.tokens.lengths[rows]))
+    shapes = ", ".join(f"{rows} × {length}" for rows, length in sorted(used))
+    yield f"stage {plan.stage.name}: batches of {shapes} tokens; {computed / real:.2f} computed for each real one"
+
+
+def _check_datasets(config: Config, train: dict[str, Dataset], dev: dict[str, Dataset]) -> None:
+    for task in config.tasks:
+        if task.name not in train:
+            raise InputError(f'task {task.name} has no train file; give its name as train = "..."')
+        if not train[task.name].labelled or (task.name in dev and not dev[task.name].labelled):
+            raise InputError(f"task {task.name}: training and dev files need labels")

@@ -1,0 +1,47 @@
+"""What a run would be, said before it is."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mtbert_jax.cli import main
+from mtbert_jax.config import Config, StageConfig, load_config, save_config
+from mtbert_jax.training.prepare import rehearse
+from mtbert_jax.training.records import read_metrics
+from mtbert_jax.types import InputError
+from tests.training.test_fit import run
+
+HEADS = StageConfig(name="heads", steps=4, freeze=("encoder",), cache_features=True)
+
+
+def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = dataclasses.replace(config, lengths=(16, 32, 48), stages=(HEADS, StageConfig("full")))
+    path = tmp_path / "run.toml"
+    save_config(config, path)
+    assert main(["train", str(path), "--lr", "0.002", "--dry-run"]) == 0
+    assert not Path(config.out).exists()
+    toml, said = capsys.readouterr().out.split("\n0.0M parameters")
+    (tmp_path / "said.toml").write_text(toml)
+    assert load_config(tmp_path / "said.toml") == dataclasses.replace(config, lr=0.002)
+    assert "task sst: 37 train, 21 dev examples" in said
+    assert "stage full: 6 steps, round_robin" in said
+    assert "stage heads: batches" not in said  # it reads kept features
+    for stage in ("heads", "full"):
+        assert f"stage {stage}: about 0.00 GiB on a device, by estimate (state" in said
+
+
+def test_the_shapes_of_a_dry_run_are_those_that_training_compiles(config: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, lengths=(16, 32, 48), steps=None, epochs=1.0)
+    (line,) = (line for line in rehearse(config) if line.startswith("stage train: batches of"))
+    shapes = line.removeprefix("stage train: batches of ").partition(" tokens; ")[0].split(", ")
+    assert set(shapes) <= {"4 × 16", "4 × 32", "4 × 48"}
+    (stage,) = (r for r in read_metrics(run(config, tmp_path / "run").metrics) if r["kind"] == "stage")
+    assert stage["compiled_shapes"] == len(shapes) + 1  # the update is one more program
+
+
+def test_what_is_wrong_with_a_run_is_wrong_with_its_rehearsal(config: Config) -> None:
+    with pytest.raises(InputError, match="freeze: no parameter lies below 'encodr'"):
+        list(rehearse(dataclasses.replace(config, freeze=("encodr",))))
