@@ -37,7 +37,7 @@ from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.replica import seeds_apart
-from mtbert_jax.types import InputError, TrainingError
+from mtbert_jax.types import InputError, TrainingError, plain
 
 USAGE = """usage: mtbert COMMAND ...
 
@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:  # a full disk, mostly
-        print(f"mtbert: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        place = error.filename or "a file"
+        print(f"mtbert: {plain(f'{place}: {error.strerror or error}')}", file=sys.stderr)
         return 1
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.paths import below, must_be_file
 from mtbert_jax.schema import nearest
-from mtbert_jax.types import Example, InputError
+from mtbert_jax.types import Example, InputError, plain
 
 Split = Literal["train", "dev", "test"]
 Row = tuple[int, "dict[str, str] | str"]
@@ -62,7 +63,10 @@ def read_split(
         raise InputError(f'task {task.name} has no {split} file; give its name as {split} = "..."')
     if not Path(data_dir).is_dir():
         raise InputError(f"data folder {data_dir} does not exist; give the right one with --data-dir")
-    path = Path(data_dir) / name
+    path = Path(name)
+    if not path.is_absolute():  # a whole path says openly where it leads
+        path = below(data_dir, name, "give its whole path if that is meant")
+    must_be_file(path)
     rows = _jsonl_rows(path) if path.suffix in (".jsonl", ".ndjson") else _table_rows(path, task.quotes)
     examples: list[Example] = []
     skipped: list[str] = []
@@ -75,7 +79,7 @@ def read_split(
             lines[result.id] = line
             examples.append(result)
         elif bad_rows == "skip":
-            skipped.append(f"{path}:{line}: {result}")
+            skipped.append(plain(f"{path}:{line}: {result}"))
         else:
             raise InputError(f'{path}:{line}: {result} (bad_rows = "skip" would leave such rows out)')
     if not examples:
@@ -87,7 +91,7 @@ def _table_rows(path: Path, quotes: bool) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_FIELD)
     line = 1
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogatepass", newline="") as file:
             delimiter = "\t" if "\t" in file.readline() else ","
             file.seek(0)
             quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
@@ -109,7 +113,7 @@ def _table_rows(path: Path, quotes: bool) -> Iterator[Row]:
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogatepass") as file:
             for line, text in enumerate(file, start=1):
                 if text.strip():
                     yield line, _json_row(text)
@@ -142,7 +146,7 @@ def _unreadable(path: Path, error: OSError | UnicodeDecodeError) -> str:
 
 def _bad_byte(path: Path) -> int:
     try:
-        path.read_bytes().decode()
+        path.read_bytes().decode(errors="surrogatepass")
     except UnicodeDecodeError as error:  # a file's own error counts from the start of its last chunk
         return error.start
     return 0
@@ -168,6 +172,8 @@ def _example(task: TaskConfig, row: dict[str, str], number: str) -> Example | st
     name = clean(row[task.id]).strip() if task.id else number
     if not name:
         return f"column {task.id!r} is empty"
+    if len(name.splitlines()) > 1:
+        return f"column {task.id!r} is {name!r}: an id stands in one line of the prediction file"
     if task.label not in row:
         return Example(name, texts)
     label = parse_label(task, row[task.label].strip())
@@ -175,7 +181,7 @@ def _example(task: TaskConfig, row: dict[str, str], number: str) -> Example | st
 
 
 def clean(text: str) -> str:
-    """The text with lone surrogates replaced: a tokenizer cannot take them."""
+    """The text with lone surrogates replaced, which files can hold although no text has them: a tokenizer cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -196,6 +202,6 @@ def parse_label(task: TaskConfig, text: str) -> float | str:
             return f"{column} is {text}, outside {low} to {high}"
         return value
     classes = 2 if task.kind == "binary" else task.num_classes
-    if value not in range(classes):
+    if not (value.is_integer() and 0 <= value < classes):
         return f"{column} is {text}, not a whole number from 0 to {classes - 1}"
     return value

@@ -219,6 +219,31 @@ def test_lone_surrogates_are_replaced(tmp_path: Path) -> None:
     assert clean("é 漢 😀") == "é 漢 😀"
 
 
+def test_bytes_of_lone_surrogates_are_replaced_too(tmp_path: Path) -> None:
+    (row,) = read(tmp_path, HEADER.encode() + b"0\ta\tx \xed\xa0\xbd y\t1\n")
+    assert row.texts == ("x ? y",)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\u2028b", "a \nx2 , 1"])
+def test_an_id_of_two_lines_is_a_bad_row(name: str, tmp_path: Path) -> None:
+    """It would be two rows of the prediction file."""
+    message = refusal(tmp_path, json.dumps({"id": name, "sentence": "x", "sentiment": 1}), JSONL)
+    assert message.startswith(f"a.jsonl:1: column 'id' is {name!r}: an id stands in one line")
+
+
+def test_what_is_said_of_a_row_that_is_left_out_can_be_printed(tmp_path: Path) -> None:
+    write(tmp_path, HEADER + "0\ta\tone\t1\n1\tb\ttwo\t\x1b[2J\u202e9\n")
+    (message,) = read_split(SST, "train", tmp_path, "skip").skipped
+    assert message.isprintable()
+    assert "x1b[2J" in message
+
+
+def test_labels_of_many_classes_are_not_searched_one_by_one() -> None:
+    task = dataclasses.replace(SST, num_classes=10**12)
+    assert parse_label(task, "999999999999.0") == 999999999999.0
+    assert isinstance(parse_label(task, "0.5"), str)
+
+
 def test_an_empty_text_is_a_text(tmp_path: Path) -> None:
     assert read(tmp_path, HEADER + "0\ta\t\t1\n") == [Example("a", ("",), 1.0)]
 
