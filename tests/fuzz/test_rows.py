@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from mtbert_jax.data.tokenize import encode, load_tokenizer
 from mtbert_jax.data.writers import read_predictions, write_predictions
 from tests.fuzz.outcome import fuzz, outcome
 from tests.fuzz.pieces import odd_numbers, odd_texts, odd_values, spoiled
+from tests.tally import Tally
 
 TASKS = (
     TaskConfig("sst", "classification", ("a",), "label", num_classes=5),
@@ -79,9 +79,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("cases", [pytest.param(40), pytest.param(700, marks=pytest.mark.slow)])
-def test_any_file_of_rows_is_read_or_refused(
-    cases: int, place: Path, encoder_dir: Path, tally: Callable[[str, int], None]
-) -> None:
+def test_any_file_of_rows_is_read_or_refused(cases: int, place: Path, encoder_dir: Path, tally: Tally) -> None:
     tokenizer = load_tokenizer(encoder_dir)
 
     def case(given: tuple[tuple[str, bytes], int, bool, str, str]) -> None:
