@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -251,13 +250,13 @@ def _threads_kept_quiet() -> Iterator[None]:
 @functools.cache
 def _ignore_closed_loops() -> None:
     """Keeps the threads of such readers and writers, which may still want to report, from printing tracebacks."""
-    hook = sys.excepthook
+    hook = sys.unraisablehook
 
-    def of_others(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if str(error) != "Event loop is closed":
-            hook(kind, error, trace)
+    def of_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
 
-    sys.excepthook = of_others
+    sys.unraisablehook = of_others
 
 
 def _items(state: TrainState) -> dict[str, Any]:

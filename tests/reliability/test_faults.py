@@ -81,10 +81,10 @@ class Trouble:
         assert len(re.findall(r"^mtbert: ", said, re.MULTILINE)) == (status != 0), said
 
     def large_file(self) -> None:
-        """Arrays do not fit."""
+        """Records or arrays no longer fit into a file."""
         status, said = self.start(file_limit=6000)
         assert status == 1
-        assert "cannot save a checkpoint in" in said
+        assert os.strerror(errno.EFBIG) in said
 
     def signal(self, number: signal.Signals) -> None:
         status, said = self.start(act=lambda pid: os.kill(pid, number))
