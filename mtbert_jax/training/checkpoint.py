@@ -68,7 +68,8 @@ class Checkpoints:
         Args:
             directory: The folder.
             config: The run's config, as `schema.to_dict` gives it; saved with every step. Without it the folder is only
-                read; with it the folder is made, and cleared of saves that a killed process left unfinished.
+                read; with it the folder is made, and by the first save cleared of those that a killed process left
+                unfinished.
         """
         _ignore_closed_loops()
         self._config = config
