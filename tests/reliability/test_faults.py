@@ -1,5 +1,6 @@
 """Full disks, signals and damaged checkpoints: one message each, and then the run goes on as if nothing had been."""
 
+import contextlib
 import dataclasses
 import errno
 import itertools
@@ -54,6 +55,11 @@ def undescribed(step: Path, _: random.Random) -> None:
     (step / "about" / "metadata").write_bytes(b'{"config": ')
 
 
+def stop(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
 class Trouble:
     """What can happen to the run in `folder`; each method goes through one start of it."""
 
@@ -75,8 +81,8 @@ class Trouble:
         return status, said
 
     def disk(self, operation: int, below: str = "") -> None:
-        """No file can be made from some operation on."""
-        status, said = self.start(fault=operation, folder=str(self.folder.path / below))
+        """No file can be made from some operation on; the run is stopped where it does not come to that."""
+        status, said = self.start(act=stop, fault=operation, folder=str(self.folder.path / below))
         assert (status in (1, 2) and FULL in said) or status == 0, (status, said)
         assert len(re.findall(r"^mtbert: ", said, re.MULTILINE)) == (status != 0), said
 
@@ -114,7 +120,7 @@ def troubles(trouble: Trouble, count: int) -> Iterator[Callable[[], None]]:
         lambda: trouble.damage(empty),
         trouble.large_file,
         lambda: trouble.damage(undescribed),
-        lambda: trouble.disk(rng.randint(1, 4), "metrics.jsonl"),
+        lambda: trouble.disk(rng.randint(1, 3), "metrics.jsonl"),
     )
     return itertools.islice(itertools.cycle(kinds), count)
 
