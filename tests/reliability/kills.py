@@ -21,7 +21,7 @@ from tests.reliability.nursery import Child, Job, Nursery
 KINDS = ("step", "save", "start", "save")
 LAST = 2  # kills after the last step, while scores and predictions are written
 OF_THE_CLOCK = {"examples_per_second", "compiled_shapes", "compile_seconds"}
-OF_THE_MACHINE = {"seconds", "peak_memory_bytes", "config"}
+OF_THE_MACHINE = {"seconds", "peak_memory_bytes", "device", "config"}
 
 
 @dataclass

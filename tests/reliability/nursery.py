@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Job:
         folder: With `fault`, operations on files below this folder are counted.
         fault: Number of the operation that fails as if the disk were full, and with it all that follow; 0 for none.
         file_limit: Bytes after which no file can grow; 0 for no limit.
+        cores: Cores that it may use; 0 for all.
+        environment: Variables of its own.
     """
 
     args: Sequence[str]
@@ -40,6 +42,8 @@ class Job:
     folder: str = ""
     fault: int = 0
     file_limit: int = 0
+    cores: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Child:
@@ -124,6 +128,9 @@ def become(job: Job) -> None:
     for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)):
         os.dup2(os.open(path, flags), number)
     os.dup2(1, 2)
+    os.environ.update(job.environment)
+    if job.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.cores])
     if job.batches:
         note_batches(job.batches)
     if job.fault:
