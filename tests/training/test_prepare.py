@@ -33,10 +33,15 @@ def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(
         assert f"stage {stage}: about 0.00 GiB on a device, by estimate (state" in said
 
 
+def shapes_of_the_first_epoch(config: Config, stage: str) -> list[str]:
+    start = f"stage {stage}: batches of "
+    (line,) = (line for line in rehearse(config) if line.startswith(start))
+    return line.removeprefix(start).partition(" tokens; ")[0].split(", ")
+
+
 def test_the_shapes_of_a_dry_run_are_those_that_training_compiles(config: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, lengths=(16, 32, 48), steps=None, epochs=1.0)
-    (line,) = (line for line in rehearse(config) if line.startswith("stage train: batches of"))
-    shapes = line.removeprefix("stage train: batches of ").partition(" tokens; ")[0].split(", ")
+    shapes = shapes_of_the_first_epoch(config, "train")
     assert set(shapes) <= {"4 × 16", "4 × 32", "4 × 48"}
     (stage,) = (r for r in read_metrics(run(config, tmp_path / "run").metrics) if r["kind"] == "stage")
     assert stage["compiled_shapes"] == len(shapes) + 1  # the update is one more program
