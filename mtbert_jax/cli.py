@@ -211,6 +211,8 @@ def report(args: list[str]) -> None:
     names = [str(place.relative_to(root)) for place in places]
     stories = [Story.read(path, name, given.data_dir) for path, name in zip(paths, names, strict=True)]
     out = given.out or (given.runs[0] if len(given.runs) == 1 else Path()) / "report.html"
+    if given.hide_texts:
+        stories = [story.without_texts() for story in stories]
     write_page(out, stories, __version__)
     print(f"report: {out}")
 

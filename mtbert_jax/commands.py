@@ -112,6 +112,8 @@ class Report:
     """The page; `report.html` in the folder that was given, or here, where several were."""
     data_dir: str | None = None
     """Folder of the data files, in place of the runs'."""
+    hide_texts: bool = False
+    """Shows the ids of mistakes instead of their texts, for data that must not be passed on."""
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,14 @@ class Story:
                 notes.append(f"task {task.name}: {error}")
         return cls(name, folder, config, tuple(read_metrics(folder.metrics)), results, sizes, judged, tuple(notes))
 
+    def without_texts(self) -> "Story":
+        """The same with ids in place of texts, for data that must not be passed on."""
+        judged = {
+            name: one._replace(examples=[example._replace(texts=(example.id,)) for example in one.examples])
+            for name, one in self.judged.items()
+        }
+        return replace(self, judged=judged)
+
     def of(self, kind: str) -> list[Record]:
         """Records of one kind: `train`, `eval` or `stage`."""
         return [record for record in self.records if record["kind"] == kind]

@@ -131,6 +131,9 @@ def test_what_stands_in_data_and_names_is_text_only(config: Config, tmp_path: Pa
     assert f"{bad} 5" in " ".join(read.text.split())
     assert "<i>enc</i>" in read.text
     assert "Run a<b>&" in read.text
+    hidden = parsed(page([story.without_texts()], "1")).text
+    assert "alert(1)" not in hidden
+    assert "sst: the 4 worst mistakes" in hidden
 
 
 def test_the_worst_mistakes_come_first(config: Config, tmp_path: Path) -> None:
