@@ -9,6 +9,16 @@ from mtbert_jax.types import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
+# Far beyond what is of use, and below what memory or patience would end at without a word.
+MANY = 100
+LARGEST_BATCH = 2**16
+MOST_CLASSES = 10**5
+MOST_EPOCHS = 10**5
+MOST_STEPS = 10**7
+WIDEST_LAYER = 10**5
+DEEPEST_HEAD = 100
+MOST_ASCENTS = 100
+
 
 def check_config(config: Config) -> None:
     """Refuses values that cannot work, whatever their source.
@@ -29,18 +39,22 @@ def check_config(config: Config) -> None:
         raise InputError("lengths: give positive numbers, such as [32, 64, 128], or none to fit them to the data")
     if config.encoder_dropout is not None and not 0 <= config.encoder_dropout < 1:
         raise InputError(f"encoder_dropout = {config.encoder_dropout}: must be at least 0 and below 1")
-    for name, least in (
-        ("max_shapes", 1),
-        ("eval_batch_size", 1),
-        ("log_every_steps", 1),
-        ("eval_every_steps", 0),
-        ("save_every_steps", 0),
-        ("patience", 0),
-        ("max_bad_steps", 0),
-        ("micro_batches", 1),
+    for name, least, most in (
+        ("max_shapes", 1, math.inf),
+        ("eval_batch_size", 1, LARGEST_BATCH),
+        ("log_every_steps", 1, math.inf),
+        ("eval_every_steps", 0, math.inf),
+        ("save_every_steps", 0, math.inf),
+        ("patience", 0, math.inf),
+        ("max_bad_steps", 0, math.inf),
+        ("micro_batches", 1, LARGEST_BATCH),
     ):
-        if getattr(config, name) < least:
-            raise InputError(f"{name} = {getattr(config, name)}: must be at least {least}")
+        _check_number(name, getattr(config, name), least, most)
+    for name in ("encoder", "data_dir", "cache_dir", "out"):
+        _check_path(name, getattr(config, name))
+    for name in ("tasks", "stages", "seeds"):
+        if len(getattr(config, name)) > MANY:
+            raise InputError(f"{name}: there are {len(getattr(config, name))}, and {MANY} are allowed")
     for seed in (config.seed, *config.seeds):
         if not 0 <= seed < 2**32:
             raise InputError(f"seed = {seed}: must be at least 0 and below 2**32")
@@ -51,6 +65,18 @@ def check_config(config: Config) -> None:
     _check_parallel(config.parallel)
     for stage in config.resolved_stages():
         _check_stage(stage, f"stage {stage.name}: " if config.stages else "")
+
+
+def _check_number(where: str, value: float, least: float, most: float) -> None:
+    if not value >= least:
+        raise InputError(f"{where} = {value}: must be at least {least}")
+    if value > most:
+        raise InputError(f"{where} = {value}: must be at most {most}")
+
+
+def _check_path(where: str, path: str) -> None:
+    if "\0" in path:
+        raise InputError(f"{where} = {path!r}: no path has a NUL in it")
 
 
 def _check_parallel(parallel: ParallelConfig) -> None:
@@ -70,6 +96,11 @@ def _check_task(task: TaskConfig, where: str) -> None:
         refuse(f"name = {task.name!r}: use letters, digits, '-' and '_'")
     if len(task.text) not in (1, 2) or not all(task.text):
         refuse("text: name one column, or two for pairs")
+    for name in (task.output_column, *task.classes):
+        if name.splitlines() not in ([], [name]):
+            refuse(f"{name!r}: names of classes and columns stand in one line of the prediction file")
+    for split in ("train", "dev", "test"):
+        _check_path(f"{where}: {split}", getattr(task, split))
     if not task.train and not task.dev and not task.test:
         refuse("no file: give train, dev or test")
     if task.kind == "classification":
@@ -77,6 +108,8 @@ def _check_task(task: TaskConfig, where: str) -> None:
             refuse(f"num_classes = {task.num_classes} but {len(task.classes)} classes are named; leave num_classes out")
         if task.num_outputs < 2:
             refuse("classification needs num_classes of 2 or more, or the names of the classes")
+        if task.num_outputs > MOST_CLASSES:
+            refuse(f"{task.num_outputs} classes: there may be {MOST_CLASSES} at most")
         if len(set(task.classes)) < len(task.classes):
             refuse("classes: each may stand there once")
     elif task.num_classes or task.classes:
@@ -93,10 +126,12 @@ def _check_task(task: TaskConfig, where: str) -> None:
         refuse("head.pooling = 'pair' needs two texts; take 'mean' or 'cls' for one")
     if head.hidden_layers < 0 or head.hidden_size < 0:
         refuse("head.hidden_layers and head.hidden_size must be at least 0")
+    if head.hidden_layers > DEEPEST_HEAD or head.hidden_size > WIDEST_LAYER:
+        refuse(f"head.hidden_layers must be at most {DEEPEST_HEAD}, head.hidden_size at most {WIDEST_LAYER}")
     if not (math.isfinite(task.loss_weight) and task.loss_weight > 0):
         refuse(f"loss_weight = {task.loss_weight}: must be above 0")
-    if task.batch_size is not None and task.batch_size < 1:
-        refuse(f"batch_size = {task.batch_size}: must be at least 1")
+    if task.batch_size is not None:
+        _check_number(f"{where}: batch_size", task.batch_size, 1, LARGEST_BATCH)
     if task.max_length is not None and task.max_length < 3:
         refuse(f"max_length = {task.max_length}: an example needs at least 3 tokens")
     if not 0 <= task.smart_factor < math.inf:
@@ -122,12 +157,13 @@ def _check_balance(task: TaskConfig, refuse: Callable[[str], None]) -> None:
 
 
 def _check_stage(stage: StageConfig, where: str) -> None:
-    if stage.steps is not None and stage.steps < 1:
-        raise InputError(f"{where}steps = {stage.steps}: must be at least 1")
-    if stage.steps is None and not (stage.epochs is not None and 0 < stage.epochs < math.inf):
-        raise InputError(f"{where}epochs = {stage.epochs}: must be above 0")
-    if stage.batch_size is None or stage.batch_size < 1:
-        raise InputError(f"{where}batch_size = {stage.batch_size}: must be at least 1")
+    if not stage.name.isprintable():
+        raise InputError(f"stage name {stage.name!r}: must be printable")
+    if stage.steps is not None:
+        _check_number(f"{where}steps", stage.steps, 1, MOST_STEPS)
+    elif not (stage.epochs is not None and 0 < stage.epochs <= MOST_EPOCHS):
+        raise InputError(f"{where}epochs = {stage.epochs}: must be above 0, and at most {MOST_EPOCHS}")
+    _check_number(f"{where}batch_size", stage.batch_size or 0, 1, LARGEST_BATCH)
     if stage.lr is None or not 0 < stage.lr < math.inf:
         raise InputError(f"{where}lr = {stage.lr}: must be above 0")
     if stage.warmup_fraction is None or not 0 <= stage.warmup_fraction <= 1:
@@ -150,8 +186,7 @@ def _check_smart(smart: SmartConfig, where: str) -> None:
         value = getattr(smart, name)
         if value is not None and not 0 <= value < math.inf:
             raise InputError(f"{where}smart.{name} = {value}: must be at least 0")
-    if smart.steps < 0:
-        raise InputError(f"{where}smart.steps = {smart.steps}: must be at least 0")
+    _check_number(f"{where}smart.steps", smart.steps, 0, MOST_ASCENTS)
     if not 0 <= smart.ramp_fraction <= 1:
         raise InputError(f"{where}smart.ramp_fraction = {smart.ramp_fraction}: must be from 0 to 1")
 
@@ -169,3 +204,4 @@ def _check_proximal(proximal: ProximalConfig, where: str) -> None:
             f"{where}proximal.anchor_every_steps = {proximal.anchor_every_steps}: must be at least 2; with 1 the "
             "teacher is the student itself in every step, and the gradient of the proximal term is zero"
         )
+    _check_number(f"{where}proximal.anchor_every_steps", proximal.anchor_every_steps, 2, MOST_STEPS)

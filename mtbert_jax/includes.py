@@ -1,38 +1,52 @@
 """TOML files that include others: all that a file leads to, in order, and how one is laid over another."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from mtbert_jax.paths import LARGEST_TOML, must_be_file, must_lie_in, read_text, real
 from mtbert_jax.types import InputError
 
 Table = dict[str, Any]
 
+MOST_FILES = 100
+MOST_DOTS = 200
+"""In one line, those of decimal numbers aside: tomllib's time grows with the square of a dotted key's length."""
 
-def read_all(path: Path) -> list[tuple[Path, Table]]:
+
+def read_all(path: Path, root: Path | None = None) -> list[tuple[Path, Table]]:
     """A TOML file and all that it includes, each with its own values: included files stand before what includes them.
 
     ``include`` is a path relative to the file that it stands in, or a list of such. A file that is reached twice counts
     once, where it is reached first: otherwise its second coming would undo what others have laid over it.
 
+    Args:
+        path: The file.
+        root: Folder that no include leads out of; the one above the file's own if left out.
+
     Raises:
         InputError: A file is missing or no TOML, an include is no path to one, or files include each other in a circle.
     """
     found: dict[Path, tuple[Path, Table]] = {}
-    _visit(path, {}, found)
+    _visit(path, root or real(path.parent).parent, {}, found)
     return list(found.values())
 
 
-def _visit(path: Path, above: dict[Path, Path], found: dict[Path, tuple[Path, Table]]) -> None:
-    values = _read_toml(path)
-    file = path.resolve()
+def _visit(path: Path, root: Path, above: dict[Path, Path], found: dict[Path, tuple[Path, Table]]) -> None:
+    file = real(path)
     if file in above:
         circle = [*above.values()][list(above).index(file) :]
         raise InputError(f"{circle[0]}: its includes lead in a circle: {' → '.join(map(str, [*circle, path]))}")
     if file in found:
         return
+    if len(found) + len(above) == MOST_FILES:
+        raise InputError(f"{path}: this is file {MOST_FILES + 1} that includes lead to; {MOST_FILES} are allowed")
+    values = _read_toml(path)
     for name in _included(path, values.pop("include", [])):
-        _visit(path.parent / name, {**above, file: path}, found)
+        must_lie_in(root, path.parent / name, "includes go up to the folder above the config's and no further")
+        must_be_file(path.parent / name)
+        _visit(path.parent / name, root, {**above, file: path}, found)
     found[file] = path, values
 
 
@@ -47,7 +61,11 @@ def _included(path: Path, include: Any) -> list[str]:
 
 def _read_toml(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        text = read_text(path, LARGEST_TOML)
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.count(".") > MOST_DOTS and re.sub(r"\d\.\d", "", line).count(".") > MOST_DOTS:
+                raise InputError(f"{path}:{number}: has more than {MOST_DOTS} dots")
+        return tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read the config {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

@@ -6,34 +6,50 @@ from pathlib import Path
 from mtbert_jax.types import InputError
 
 MEBIBYTE = 2**20
-LARGEST_TOML = 4 * MEBIBYTE
+LARGEST_TOML = MEBIBYTE
 LARGEST_JSON = 32 * MEBIBYTE
 """The largest vocabularies of BERTs take a third of it."""
 
 
-def below(folder: str | Path, name: str | Path, remedy: str = "") -> Path:
-    """``folder / name``, which must lie in the folder, wherever ``..`` and links lead.
+def real(path: Path) -> Path:
+    """Where a path leads, ``..`` and links followed.
+
+    Raises:
+        InputError: It cannot be the path of a file.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:  # a NUL
+        raise InputError(f"{path} is no path: {error}") from None
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder lies there; no is the answer for what cannot be a path, too."""
+    return os.path.isdir(Path(path))  # noqa: PTH112 - Path's own raises where a name is too long
+
+
+def must_lie_in(folder: Path, path: Path, remedy: str = "") -> None:
+    """Refuses a path that leads out of a folder by ``..`` or a link; the folder may lie anywhere, and be a link itself.
 
     Args:
-        folder: The folder; it may be a link itself, and lie anywhere.
-        name: A path relative to it.
+        folder: The folder.
+        path: The path, which begins with the folder's.
         remedy: What to do instead, for the message.
 
     Raises:
-        InputError: It lies elsewhere, or cannot be the name of a file.
+        InputError: It leads elsewhere.
     """
-    path = Path(folder) / name
-    try:
-        real, root = os.path.realpath(path), os.path.realpath(folder)
-    except ValueError as error:  # a NUL
-        raise InputError(f"{path} is no path: {error}") from None
-    if not Path(real).is_relative_to(root):
-        raise InputError(f"{path} leads out of {folder}, to {real}{remedy and '; '}{remedy}")
-    return path
+    place = real(path)
+    if not place.is_relative_to(real(folder)):
+        raise InputError(f"{path} leads out of {folder}, to {place}{remedy and '; '}{remedy}")
 
 
-def must_be_file(path: Path) -> None:
+def must_be_file(path: Path, whose: str = "") -> None:
     """Refuses what lies there and is no file: a pipe would be waited for, a device might never end.
+
+    Args:
+        path: The path; that nothing lies there is somebody else's to say.
+        whose: What it is, for the message.
 
     Raises:
         InputError: Something else than a file lies there, or the path cannot be one.
@@ -43,7 +59,7 @@ def must_be_file(path: Path) -> None:
     except OSError as error:  # a name that is too long, links in a circle
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     if wrong:
-        raise InputError(f"{path} is no file")
+        raise InputError(f"{path}{whose and ', '}{whose}{whose and ','} is no file")
 
 
 def read_text(path: Path, largest: int) -> str:

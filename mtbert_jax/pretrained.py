@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from mtbert_jax import trees
 from mtbert_jax.nn.bert import ACTIVATIONS, BertConfig, BertEncoder
+from mtbert_jax.paths import is_folder
 from mtbert_jax.types import InputError, Params
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -63,7 +64,7 @@ def locate(encoder: str | Path, revision: str | None = None) -> Path:
     Raises:
         InputError: It is no directory, and no name that the hub has.
     """
-    if Path(encoder).is_dir():
+    if is_folder(encoder):
         return Path(encoder)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", str(encoder)):
         raise InputError(

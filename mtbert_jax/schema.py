@@ -53,7 +53,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal:
         if value not in args or isinstance(value, bool):
             hint = nearest(value, args) if isinstance(value, str) else ""
-            raise InputError(f"{where} = {value!r} is none of {', '.join(map(repr, args))}{hint}")
+            raise InputError(f"{where} = {_describe(value)} is none of {', '.join(map(repr, args))}{hint}")
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
@@ -64,6 +64,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             value = float(value)
         except OverflowError:
             raise InputError(f"{where}: is too large") from None
+    if type(value) is int and abs(value) >= 2**63:
+        raise InputError(f"{where}: is too large")
     if type(value) is not kind:
         raise InputError(f"{where}: expected {_NAMES[kind]}, got {_describe(value)}")
     if kind is float and math.isnan(value):
@@ -79,6 +81,8 @@ def _describe(value: Any) -> str:
         return "a table"
     if isinstance(value, (list, tuple)):
         return "a list"
+    if type(value) is int and abs(value) >= 2**63:
+        return "a number that is too large"  # Python would not even print very large ones
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

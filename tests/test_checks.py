@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from mtbert_jax.checks import check_config
-from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig
+from mtbert_jax.config import (
+    Config,
+    HeadConfig,
+    ProximalConfig,
+    SmartConfig,
+    StageConfig,
+    TaskConfig,
+)
 from mtbert_jax.types import InputError
 
 SST = TaskConfig("sst", num_classes=3, label="y", train="a.csv")
@@ -98,3 +105,50 @@ def test_task_options_that_cannot_work_are_named(task: TaskConfig, changes: dict
 def test_task_options_that_can_work_are_not_refused() -> None:
     weighted = dataclasses.replace(SST, class_weights=(0.5, 1.0, 2.0), sampling_balance=0.5, smart_factor=0.0)
     check_config(Config(tasks=(weighted, dataclasses.replace(PARA, loss_balance=1.0, class_weights=()))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 10**9}, "batch_size = 1000000000: must be at most 65536"),
+        ({"eval_batch_size": 10**6}, "eval_batch_size = 1000000: must be at most 65536"),
+        ({"micro_batches": 10**6}, "micro_batches = 1000000: must be at most 65536"),
+        ({"steps": 10**8}, "steps = 100000000: must be at most 10000000"),
+        ({"epochs": 1e300}, "epochs = 1e+300: must be above 0, and at most 100000"),
+        ({"smart": SmartConfig(steps=10**6)}, "smart.steps = 1000000: must be at most 100"),
+        (
+            {"proximal": ProximalConfig(anchor_every_steps=2**40)},
+            "proximal.anchor_every_steps = 1099511627776: must",
+        ),
+        ({"seeds": tuple(range(5000))}, "seeds: there are 5000, and 100 are allowed"),
+        ({"stages": (StageConfig(),) * 5000}, "stages: there are 5000, and 100 are allowed"),
+        ({"head": HeadConfig(hidden_layers=10**6)}, "tasks[1] (sst): head.hidden_layers must be at most 100"),
+        ({"head": HeadConfig(hidden_size=10**9)}, "tasks[1] (sst): head.hidden_layers must be at most 100"),
+        (
+            {"tasks": (dataclasses.replace(SST, batch_size=10**9),)},
+            "tasks[1] (sst): batch_size = 1000000000: must be at",
+        ),
+        ({"tasks": (dataclasses.replace(SST, num_classes=10**9),)}, "tasks[1] (sst): 1000000000 classes: there may be"),
+    ],
+)
+def test_sizes_that_would_end_in_memory_or_patience_are_refused(changes: dict[str, Any], message: str) -> None:
+    assert refusal(dataclasses.replace(Config(tasks=(SST,)), **changes)).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["encoder", "data_dir", "cache_dir", "out"])
+def test_no_path_has_a_nul_in_it(name: str) -> None:
+    assert refusal(dataclasses.replace(Config(tasks=(SST,)), **{name: "a\0b"})).startswith(f"{name} = 'a\\x00b': ")
+    assert "train = 'a\\x00b'" in refusal(Config(tasks=(dataclasses.replace(SST, train="a\0b"),)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"output_column": "a\nb , 1"}, {"classes": ("a", "b\r"), "num_classes": 0}, {"output_column": "a\u2028b"}],
+)
+def test_what_is_written_into_prediction_files_is_one_line(changes: dict[str, Any]) -> None:
+    message = refusal(Config(tasks=(dataclasses.replace(SST, **changes),)))
+    assert message.endswith("names of classes and columns stand in one line of the prediction file")
+
+
+def test_the_name_of_a_stage_can_be_printed() -> None:
+    assert "must be printable" in refusal(Config(tasks=(SST,), stages=(StageConfig("\x1b[2J"),)))

@@ -198,3 +198,12 @@ def test_a_field_of_a_task_that_cannot_work_is_named(task: TaskConfig, changes: 
 
 def test_the_runs_head_is_checked_too() -> None:
     assert "head.dropout" in refusal(dataclasses.replace(GOOD, head=HeadConfig(dropout=2.0)))
+
+
+@pytest.mark.parametrize("field", ["seed", "lr", "encoder", "order", "tasks", "freeze"])
+def test_a_number_that_python_would_not_even_print_is_refused_in_one_line(field: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "run.toml", f"{field} = 0x{'f' * 9000}\n")
+    with pytest.raises(InputError) as error:
+        load_config(path)
+    assert str(error.value).startswith(f"{path}: {field}")
+    assert len(str(error.value)) < 400

@@ -1,9 +1,11 @@
 """Configs that include others: what wins, what merges, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from mtbert_jax import includes
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import HeadConfig, ProximalConfig, SmartConfig, load_config
 from mtbert_jax.includes import lay_over, read_all
@@ -83,10 +85,10 @@ def test_a_file_that_is_reached_often_is_followed_once(folder: Path, monkeypatch
         write(folder / f"{number}.toml", f'include = ["{number + 1}.toml", "{number + 1}.toml"]\n')
     write(folder / "9.toml", "lr = 1.0\n")
     reads: list[Path] = []
-    read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: reads.append(path) or read(path))
+    read = includes.read_text
+    monkeypatch.setattr(includes, "read_text", lambda path, largest: reads.append(path) or read(path, largest))
     assert load_config(folder / "0.toml").lr == 1.0
-    assert len(reads) < 20  # and not the 2**10 ways that lead there
+    assert len(reads) == 10  # and not the 2**10 ways that lead there
 
 
 def test_tables_merge_key_by_key(folder: Path) -> None:
@@ -183,3 +185,41 @@ def test_a_wrong_value_is_named_in_its_own_file_even_where_another_file_replaces
     write(folder / "base.toml", 'lr = "high"\n')
     message = refusal(write(folder / "run.toml", 'include = "base.toml"\nlr = 1.0\n'))
     assert message == f"{folder / 'base.toml'}: lr: expected a number, got 'high'"
+
+
+def test_includes_stay_below_the_folder_above_the_configs(folder: Path) -> None:
+    """Neither .. nor a link leads further up; what an included file includes does not either."""
+    (folder / "a" / "b").mkdir(parents=True)
+    write(folder / "far.toml", "lr = 1.0\n")
+    write(folder / "a" / "near.toml", "lr = 2.0\n")
+    write(folder / "a" / "climbs.toml", 'include = "../far.toml"\n')
+    (folder / "a" / "b" / "link.toml").symlink_to("../../far.toml")
+    run = folder / "a" / "b" / "run.toml"
+    assert load_config(write(run, 'include = "../near.toml"\n')).lr == 2.0
+    up, link = "../../far.toml", "link.toml"
+    for include, path in ((up, up), ("../climbs.toml", up), (link, link)):
+        message = refusal(write(run, f'include = "{include}"\n'))
+        assert message.startswith(f"{folder}/a/b/{path} leads out of {folder}/a, to {folder}/far.toml; includes go up")
+
+
+def test_an_include_is_a_file(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.toml")
+    assert refusal(write(folder / "run.toml", 'include = "pipe.toml"\n')) == f"{folder}/pipe.toml is no file"
+
+
+def test_a_chain_of_includes_has_an_end(folder: Path) -> None:
+    for number in range(2000):
+        write(folder / f"{number}.toml", f'include = "{number + 1}.toml"\n')
+    assert refusal(folder / "0.toml") == f"{folder}/100.toml: this is file 101 that includes lead to; 100 are allowed"
+
+
+def test_keys_of_very_many_parts_are_refused_before_they_take_minutes(folder: Path) -> None:
+    weights = f"[[tasks]]\nclass_weights = {[0.5] * 1000}\n"  # 1000 dots that are of no key
+    for parts in ("a" * 300_000, "1" * 300_000):
+        path = write(folder / "run.toml", ".".join(parts) + f" = 1\n{weights}")
+        assert refusal(path) == f"{path}:1: has more than 200 dots"
+    assert len(load_config(write(folder / "run.toml", weights)).tasks[0].class_weights) == 1000
+
+
+def test_a_config_that_is_no_config_at_all_is_not_read_to_its_end() -> None:
+    assert refusal(Path("/dev/zero")) == "/dev/zero is larger than 1 MiB"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.paths import below, must_be_file
+from mtbert_jax.paths import is_folder, must_be_file, must_lie_in
 from mtbert_jax.schema import nearest
 from mtbert_jax.types import Example, InputError, plain
 
@@ -61,12 +61,12 @@ def read_split(
     name = getattr(task, split)
     if not name:
         raise InputError(f'task {task.name} has no {split} file; give its name as {split} = "..."')
-    if not Path(data_dir).is_dir():
+    if not is_folder(data_dir):
         raise InputError(f"data folder {data_dir} does not exist; give the right one with --data-dir")
-    path = Path(name)
-    if not path.is_absolute():  # a whole path says openly where it leads
-        path = below(data_dir, name, "give its whole path if that is meant")
-    must_be_file(path)
+    path = Path(data_dir) / name
+    if not Path(name).is_absolute():  # a whole path says openly where it leads
+        must_lie_in(Path(data_dir), path, "give its whole path if that is meant")
+    must_be_file(path, f"the {split} file of task {task.name}")
     rows = _jsonl_rows(path) if path.suffix in (".jsonl", ".ndjson") else _table_rows(path, task.quotes)
     examples: list[Example] = []
     skipped: list[str] = []

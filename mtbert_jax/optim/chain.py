@@ -24,6 +24,9 @@ OWN = {
     fn.__name__: fn for fn in (aggregation.pcgrad, aggregation.sum_tasks, aggregation.mean_tasks, depth.layerwise_decay)
 }
 LONGEST = 2000
+MOST = 1000
+COUNTED = ("num_betas", "order")
+"""Parameters of optax that Python loops over, or that programs grow with, whatever they are."""
 
 
 def chain_context(lr: optax.Schedule, params: Params) -> dict[str, Any]:
@@ -85,9 +88,9 @@ def _value(node: ast.expr, where: str, context: dict[str, Any]) -> Any:
         case ast.Name(id=name):
             if name in context:
                 return context[name]
-            if name in _known_calls():
+            if name in known_calls():
                 return _NotCalled(name)
-            raise InputError(f"{where}: unknown name {name!r}{nearest(name, [*context, *_known_calls()])}")
+            raise InputError(f"{where}: unknown name {name!r}{nearest(name, [*context, *known_calls()])}")
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             return _call(name, args, keywords, where, context)
     raise InputError(f"{where}: only calls, names, numbers, strings, lists and dicts may stand here")
@@ -108,9 +111,9 @@ def _key(node: ast.expr, where: str, context: dict[str, Any]) -> str:
 
 
 def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], where: str, context: dict[str, Any]) -> Any:
-    function = _known_calls().get(name)
+    function = known_calls().get(name)
     if function is None:
-        raise InputError(f"{where}: unknown transformation {name!r}{nearest(name, _known_calls())}")
+        raise InputError(f"{where}: unknown transformation {name!r}{nearest(name, known_calls())}")
     values = [_value(arg, where, context) for arg in args]
     named = {keyword.arg: _value(keyword.value, where, context) for keyword in keywords if keyword.arg}
     if len(named) < len(keywords):
@@ -119,15 +122,18 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], where: s
     if missing:
         raise InputError(f"{where}: {missing!r} must be called: {missing}(...)")
     try:
-        inspect.signature(function).bind(*values, **named)
+        bound = inspect.signature(function).bind(*values, **named)
+        for parameter, value in bound.arguments.items():
+            if parameter in COUNTED and isinstance(value, int | float) and value > MOST:
+                raise InputError(f"{parameter} = {value}: must be at most {MOST}")
         return function(*values, **named)
-    except InputError:
-        raise
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     except Exception as error:  # noqa: BLE001 - optax may refuse its arguments with any exception
         raise InputError(f"{where}: {name} refuses its arguments: {first_line(error)}") from None
 
 
-def _known_calls() -> dict[str, Any]:
+def known_calls() -> dict[str, Any]:
     """Public functions by name: this project's own, then optax's, then optax.contrib's."""
     if not _CALLS:
         for module in (optax.contrib, optax):
@@ -167,8 +173,9 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
     except Exception as error:  # noqa: BLE001 - any transformation may fail in its own way
         raise InputError(f"optimizer: the chain does not run on these parameters: {first_line(error)}") from None
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
-    if [leaf.shape for leaf in jax.tree.leaves(updates)] != shapes:
-        if any(aggregation.stacked_leaves(updates, params)):
+    alike = trees.paths(updates) == trees.paths(params)
+    if not alike or [leaf.shape for leaf in jax.tree.leaves(updates)] != shapes:
+        if alike and any(aggregation.stacked_leaves(updates, params)):
             raise InputError(
                 "optimizer: the chain has no aggregator, so every task's gradient would be applied by itself; "
                 'put "pcgrad()", "sum_tasks()" or "mean_tasks()" first'

@@ -14,7 +14,7 @@ from mtbert_jax.schema import difference, to_dict
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interruption
 from mtbert_jax.training.loop import Loop
-from mtbert_jax.training.memory import estimate
+from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.prepare import describe, prepare
 from mtbert_jax.training.records import Display
 from mtbert_jax.training.replica import Replica, groups, restore, seeds_apart
@@ -55,6 +55,8 @@ def fit(
     runs = seeds_apart(config, folder)
     setups = [setup.with_config(own_config) for own_config, _ in runs]
     plans = [own_setup.plans(train) for own_setup in setups]
+    for plan in plans[0]:
+        check_state(setup, plan, layout)
     encoder = load_pretrained(directory)[1]
     with ExitStack() as stack, Interruption() as interruption:
         for _, place in runs if layout.leads else ():

@@ -103,4 +103,4 @@ class RunFolder:
             seeds = sorted(path.parent.name for path in self.path.glob("seed*/config.toml"))
             hint = f"; it holds the runs {', '.join(seeds)}: name one of them" if seeds else ""
             raise InputError(f"{self.path} is no run folder: it has no config.toml{hint}")
-        return load_config(self.config)
+        return load_config(self.config, self.path)  # whoever made it: it leads nowhere else

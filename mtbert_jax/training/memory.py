@@ -1,5 +1,6 @@
 """How much memory a run needs on each device, from the shapes of its arrays: nothing is compiled or computed."""
 
+import math
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtbert_jax import trees
+from mtbert_jax.host import free_memory
 from mtbert_jax.parallel import Layout
 from mtbert_jax.training.objective import task_objective
 from mtbert_jax.training.replica import first_state
 from mtbert_jax.training.setup import Plan, Setup
-from mtbert_jax.types import Batch, Params
+from mtbert_jax.training.state import TrainState
+from mtbert_jax.types import Batch, InputError, Params
 
 Tree = Any
 
@@ -43,8 +46,7 @@ def estimate(setup: Setup, plan: Plan, layout: Layout) -> Memory:
 
     Compilers save some of it and need work space of their own: measured peaks lie around it, not at it.
     """
-    params = setup.abstract_params()
-    state = jax.eval_shape(lambda params: first_state(setup, plan, params, 0), params)
+    params, state = setup.abstract_params(), _state(setup, plan)
     trainable = trees.split(params, plan.frozen)[1]
     tasks = len(plan.batches.names(0))
     copies = 2 * tasks if tasks > 1 else 1
@@ -53,6 +55,24 @@ def estimate(setup: Setup, plan: Plan, layout: Layout) -> Memory:
     parts = layout.rows * setup.config.micro_batches
     activations = max(_kept(setup, plan, name, params) for name in plan.batches.tasks) // parts
     return Memory(_on_device(split, state), copies * _on_device(split, trainable), activations, whole)
+
+
+def check_state(setup: Setup, plan: Plan, layout: Layout) -> None:
+    """Refuses a stage whose state alone does not fit: sizes in a config can be anything.
+
+    Raises:
+        InputError: Parameters, optimizer state and teacher need more than is free.
+    """
+    need, room = _on_device(layout.narrow, _state(setup, plan)), free_memory()
+    if room is not None and need > room:
+        raise InputError(
+            f"stage {plan.stage.name}: parameters and optimizer state take {need / 2**30:.1f} GiB on a device, "
+            f"{room / 2**30:.1f} are free; take smaller heads, a smaller encoder or another optimizer"
+        )
+
+
+def _state(setup: Setup, plan: Plan) -> TrainState:
+    return jax.eval_shape(lambda params: first_state(setup, plan, params, 0), setup.abstract_params())
 
 
 def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:
@@ -96,4 +116,4 @@ def _on_device(layout: Layout, tree: Tree) -> int:
 
 def _size(shape: tuple[int, ...], dtype: Any) -> int:
     width = 8 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else dtype.itemsize
-    return int(np.prod(shape, dtype=np.int64)) * width
+    return math.prod(shape) * width

@@ -13,7 +13,7 @@ from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.parallel import Layout
 from mtbert_jax.pretrained import locate
 from mtbert_jax.schema import to_toml
-from mtbert_jax.training.memory import estimate
+from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.types import InputError
 
@@ -46,6 +46,7 @@ def rehearse(config: Config) -> Iterator[str]:
     yield to_toml(config)
     yield from describe(setup, layout, train, dev, plans)
     for plan in plans:
+        check_state(setup, plan, layout)
         yield from _shapes(plan)
         memory = estimate(setup, plan, layout)
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in memory._asdict().items() if size)

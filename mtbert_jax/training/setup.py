@@ -11,6 +11,7 @@ import optax
 from tokenizers import Tokenizer
 
 from mtbert_jax import trees
+from mtbert_jax.checks import MOST_EPOCHS, MOST_STEPS
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig
 from mtbert_jax.data.balance import loss_weights
 from mtbert_jax.data.batches import TaskBatches, TrainBatches
@@ -185,11 +186,15 @@ class Setup:
         """All stages of the run, so that what is wrong in a late one shows at once.
 
         Raises:
-            InputError: A chain or what is frozen does not fit the model.
+            InputError: A chain or what is frozen does not fit the model, or a stage is endless.
         """
         plans = []
         for number, stage in enumerate(self.config.resolved_stages()):
             batches = self.batches(number, stage, train)
+            steps, epochs = batches.num_steps, batches.num_steps / batches.steps_per_epoch
+            if steps > MOST_STEPS or epochs > MOST_EPOCHS:
+                most = f"{MOST_STEPS} and {MOST_EPOCHS} are the most"
+                raise InputError(f"stage {stage.name}: would take {steps} steps in {epochs:.0f} epochs; {most}")
             plans.append(Plan(number, stage, batches, *self.chain(stage, batches)))
         return plans
 

@@ -1,13 +1,14 @@
 """What may come of any input, in one place: success, or one plain message; in time, in bounds, and in its folder."""
 
 import faulthandler
+import io
 import os
 import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.strategies import SearchStrategy
 
+from mtbert_jax.cli import main
 from mtbert_jax.types import LONGEST_MESSAGE, InputError
 
 SECONDS = 5.0
@@ -79,6 +81,24 @@ def outcome(door: Callable[[], object], place: Path, *names: str) -> str | None:
         assert 10 < len(message) <= LONGEST_MESSAGE + 20, message
         assert any(name in message for name in names), f"{message!r} has none of {names} in it"
     return message
+
+
+def command(*argv: str) -> None:
+    """Runs the command line in this process.
+
+    Raises:
+        InputError: It ended with status 2; the message is the one line that it printed.
+        AssertionError: It ended otherwise, or printed more.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main([*argv])
+    if status == 2:
+        lines = err.getvalue().splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("mtbert: "), lines
+        raise InputError(lines[0].removeprefix("mtbert: "))
+    assert status == 0, err.getvalue()
 
 
 @contextmanager

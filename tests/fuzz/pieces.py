@@ -1,5 +1,6 @@
 """What hostile input is made of: odd texts, odd values, and ways to spoil bytes and JSON."""
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -112,14 +113,18 @@ def places(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place for key, item in items for place in [(*prefix, key), *places(item, (*prefix, key))]]
 
 
+def at(value: Any, place: tuple[Any, ...]) -> Any:
+    """What stands at a place."""
+    for key in place:
+        value = value[key]
+    return value
+
+
 def altered(value: Any, place: tuple[Any, ...], change: Callable[[Any, Any], None]) -> Any:
     """A copy of nested lists and dicts, with `change(container, key)` done to what holds `place`."""
-    copy = json.loads(json.dumps(value))
-    inner = copy
-    for key in place[:-1]:
-        inner = inner[key]
-    change(inner, place[-1])
-    return copy
+    whole = copy.deepcopy(value)
+    change(at(whole, place[:-1]), place[-1])
+    return whole
 
 
 @st.composite
@@ -152,3 +157,20 @@ def spoiled_json(draw: st.DrawFn, value: Any, values: st.SearchStrategy[Any] = o
         name = draw(st.sampled_from(sorted(value)))
         text = f"{{{json.dumps(name)}: {json.dumps(draw(values))}, {text[1:]}"
     return text
+
+
+def to_toml(table: dict[str, Any]) -> bytes:
+    """Any nested dict as a TOML document, with tables in line; what TOML cannot hold makes it a broken one."""
+    lines = (f"{json.dumps(key)} = {_toml_value(value)}\n" for key, value in table.items())
+    return "".join(lines).encode("utf-8", "surrogatepass")
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)} = {_toml_value(item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, float):
+        return str(value)  # inf and nan have these names in TOML
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

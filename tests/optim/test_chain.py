@@ -1,12 +1,17 @@
 """Call strings → optax chains, and the shape contract."""
 
+import ast
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
-from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.optim import aggregation, depth
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, known_calls
 from mtbert_jax.types import InputError
 
 PARAMS = {
@@ -92,6 +97,9 @@ def test_encoder_heads_and_parts_name_the_two_parts() -> None:
         ("adam(lr); adam(lr)", "is no call"),
         ("adam(foo=1)", "adam refuses its arguments"),
         ("pcgrad(reduction='max')", "must be 'sum' or 'mean'"),
+        ("layerwise_decay(0)", "rate must be above 0, got 0"),
+        ("mechanize(adam(lr), num_betas=1000000000)", "num_betas = 1000000000: must be at most 1000"),
+        ("update_moment(2, 2, 0.9, 1000000000)", "order = 1000000000: must be at most 1000"),
         ("adam(**{'b1': 0.9})", r"'\*\*' is not allowed"),
         ("adam(*[lr])", "only calls, names"),
         ("optax.adam(lr)", "only calls, names"),
@@ -113,6 +121,89 @@ def test_what_is_refused_is_named_in_one_line(call: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+OWN = {"pcgrad", "sum_tasks", "mean_tasks", "layerwise_decay"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_three_namespaces_are_all_that_a_string_reaches() -> None:
+    """Public functions that lie in them, written there: none that they import, no module, no class but one."""
+    calls = known_calls()
+    assert {name for name in calls if hasattr(aggregation, name) or hasattr(depth, name)} == OWN
+    for name, function in calls.items():
+        assert not name.startswith("_")
+        home = "mtbert_jax.optim." if name in OWN else "optax."
+        assert function.__module__.startswith(home)
+        assert inspect.isfunction(function) or name == "MultiSteps"
+        assert name in OWN or function in (getattr(optax, name, None), getattr(optax.contrib, name, None))
+    assert not calls.keys() & {"optax", "jax", "contrib", "tree", "eval", "exec", "open", "getattr", "inspect", "print"}
+    assert {"adam", "muon", "cosine_decay_schedule"} < calls.keys()
+
+
+EXPRESSIONS = {
+    ast.Attribute: "lr.real",
+    ast.Await: "await lr",
+    ast.BinOp: "1 + 1",
+    ast.BoolOp: "True and lr",
+    ast.Call: "sgd(lr)",
+    ast.Compare: "1 < 2",
+    ast.Constant: "1",
+    ast.Dict: "{'a': 1}",
+    ast.DictComp: "{a: a for a in kernels}",
+    ast.GeneratorExp: "(a for a in kernels)",
+    ast.IfExp: "1 if lr else 2",
+    ast.JoinedStr: "f'{lr.__class__}'",
+    ast.Lambda: "lambda: 1",
+    ast.List: "[1]",
+    ast.ListComp: "[a for a in kernels]",
+    ast.Name: "lr",
+    ast.NamedExpr: "(a := 1)",
+    ast.Set: "{1}",
+    ast.SetComp: "{a for a in kernels}",
+    ast.Starred: "*[1]",
+    ast.Subscript: "kernels['encoder']",
+    ast.Tuple: "(1,)",
+    ast.UnaryOp: "-1",
+    ast.Yield: "(yield)",
+    ast.YieldFrom: "(yield from [1])",
+}
+ALLOWED = {ast.Call, ast.Constant, ast.Dict, ast.List, ast.Name, ast.Tuple, ast.UnaryOp}
+
+
+@pytest.mark.parametrize("kind", EXPRESSIONS, ids=lambda kind: kind.__name__)
+def test_of_pythons_expressions_only_those_that_name_or_hold_something_are_read(kind: type[ast.expr]) -> None:
+    """An allowed one reaches the function, which has no such parameter; any other is refused before that."""
+    text = f"identity(unknown={EXPRESSIONS[kind]})" if kind is not ast.Starred else "identity(*[1])"
+    assert any(isinstance(node, kind) for node in ast.walk(ast.parse(text, mode="eval").body))
+    message = "identity refuses its arguments" if kind in ALLOWED else "only calls, names, numbers, strings, lists and"
+    with pytest.raises(InputError, match=message):
+        build(text)
+
+
+def test_every_expression_of_this_python_is_tried() -> None:
+    wrapped = {
+        "FormattedValue",
+        "Slice",
+        "Interpolation",
+        "TemplateStr",
+    }  # parts of others; the last two are Python 3.14's
+    assert {kind.__name__ for kind in ast.expr.__subclasses__()} - wrapped <= {kind.__name__ for kind in EXPRESSIONS}
+
+
+@pytest.mark.parametrize("literal", ["b'a'", "1j", "...", "+1", "not 1", "~1", "--1", "-lr", "-True", "-'a'"])
+def test_of_literals_only_numbers_strings_true_false_and_none_are_read(literal: str) -> None:
+    with pytest.raises(InputError, match=r"only calls, names|refuses"):
+        build(f"identity({literal})")
+
+
+@pytest.mark.parametrize(
+    "name", ["__builtins__", "__name__", "__import__", "eval", "open", "getattr", "optax", "jax", "_src", "os", "sys"]
+)
+def test_a_name_of_python_or_of_a_module_is_unknown(name: str) -> None:
+    for text in (f"{name}", f"{name}()", f"chain({name})", f"partition({{'a': {name}('a')}}, parts)"):
+        with pytest.raises(InputError, match=f"unknown (name|transformation) {name!r}"):
+            build(text)
+
+
 def test_without_an_aggregator_stacked_gradients_are_refused() -> None:
     with pytest.raises(InputError, match=r'put "pcgrad\(\)", "sum_tasks\(\)" or "mean_tasks\(\)" first'):
         check_chain(build("adam(lr)"), GRADS, PARAMS)
@@ -127,6 +218,11 @@ def test_a_chain_that_fails_on_the_parameters_is_refused() -> None:
     bad = build("pcgrad()", "masked(scale(2.0), {'encoder': True})")
     with pytest.raises(InputError, match="does not run on these parameters"):
         check_chain(bad, GRADS, PARAMS)
+
+
+def test_a_chain_that_makes_updates_of_another_structure_is_refused() -> None:
+    with pytest.raises(InputError, match="updates are not shaped like the parameters"):
+        check_chain(build("sum_tasks()", "measure_with_ema(lr, 2)"), GRADS, PARAMS)
 
 
 def test_an_aggregator_inside_multisteps_is_refused() -> None:

@@ -67,3 +67,13 @@ def test_where_files_cannot_be_locked_nobody_is_kept_out(tmp_path: Path, monkeyp
     folder = RunFolder(tmp_path)
     with folder.hold(), folder.hold():
         pass
+
+
+def test_the_config_of_a_run_includes_nothing_from_outside_its_folder(tmp_path: Path) -> None:
+    """Nobody's run folder makes others read what lies beside it."""
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    (tmp_path / "beside.toml").write_text("lr = 1.0\n")
+    folder.config.write_text('include = "../beside.toml"\n')
+    with pytest.raises(InputError, match=f"leads out of {folder.path}, to {tmp_path}/beside.toml"):
+        folder.load_config()

@@ -2,17 +2,21 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 
-from mtbert_jax.config import Config, ProximalConfig, SmartConfig
+from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig
 from mtbert_jax.host import free_memory
 from mtbert_jax.parallel import ALONE
 from mtbert_jax.pretrained import load_pretrained
+from mtbert_jax.training.fit import fit
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import Memory, estimate
 from mtbert_jax.training.replica import first_state
 from mtbert_jax.training.setup import Setup
+from mtbert_jax.types import InputError
 
 
 def of(config: Config) -> tuple[Memory, Setup]:
@@ -49,6 +53,20 @@ def test_a_frozen_encoder_needs_no_gradients(config: Config) -> None:
     whole = of(config)[0]
     assert frozen.gradients < whole.gradients
     assert frozen.activations < whole.activations
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head": HeadConfig(hidden_layers=100, hidden_size=10**5)},
+        {"optimizer": ("sum_tasks()", "scale_by_lbfgs(memory_size=1000000000)")},
+    ],
+)
+def test_what_cannot_fit_is_refused_before_anything_is_allocated(changes: dict[str, Any], config: Config) -> None:
+    changes |= {"tasks": tuple(dataclasses.replace(task, head=None) for task in config.tasks)}
+    with pytest.raises(InputError, match=r"stage train: parameters and optimizer state take \d+\.\d GiB on a device"):
+        fit(dataclasses.replace(config, **changes), RunFolder(Path(config.out)))
+    assert not Path(config.out).exists()
 
 
 def test_this_machine_has_memory() -> None:

@@ -142,3 +142,11 @@ def test_an_up_sampled_task_has_longer_epochs_and_says_so(config: Config, tmp_pa
     assert records[-1]["step"] == -(-examples // 4) + 10 + 10
     said = [line for line in display.lines if "examples in an epoch" in line]
     assert said == [f"task sst: {examples} examples in an epoch, since those of rare classes repeat"]
+
+
+@pytest.mark.parametrize("order", ["round_robin", "annealed"])
+def test_a_stage_of_more_epochs_than_anybody_waits_for_is_refused(order: str, config: Config) -> None:
+    """Drawing the tasks of each would take minutes before the first step."""
+    setup = Setup.load(dataclasses.replace(config, order=order, steps=9_999_999), Path(config.encoder))
+    with pytest.raises(InputError, match=r"stage train: would take 9999999 steps in \d+ epochs; 10000000 and 100000"):
+        setup.plans(setup.datasets("train"))
