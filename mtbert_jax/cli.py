@@ -1,4 +1,4 @@
-"""The command line: train, check-data, ablate, evaluate, predict, report, export.
+"""The command line: train, check-data, ablate, evaluate, predict, submission, report, export.
 
 Exit status: 0 done, 1 failed, 2 what the user gave is wrong (one message on standard error, no traceback).
 """
@@ -26,6 +26,7 @@ from mtbert_jax.commands import (
     Export,
     Predict,
     Report,
+    Submission,
     Train,
     parse,
     parse_ablate,
@@ -41,6 +42,7 @@ from mtbert_jax.report.rows import make_row
 from mtbert_jax.report.story import Story, find_runs
 from mtbert_jax.report.tables import terminal, write_tables
 from mtbert_jax.schema import nearest
+from mtbert_jax.submission import hand_in
 from mtbert_jax.terminal import console, grid
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
@@ -57,6 +59,7 @@ USAGE = """usage: mtbert COMMAND ...
   evaluate RUN [--split dev]              score a run's best checkpoint on a split with labels
   predict RUN --task NAME [--input FILE]  label one's own texts, one a line, as JSON Lines
   predict RUN                             write the prediction files of all tasks, dev and test
+  submission RUN                          the same to hand in, checked; --check FILE --data FILE checks others
   report RUN ... [--out FILE.html]        one page about a run, or about several beside each other
   export RUN --format hf|stablehlo        a checkpoint for transformers, or for plain JAX
 
@@ -213,6 +216,12 @@ def predict(args: list[str]) -> None:
         given.output.write_text(lines, encoding="utf-8")
 
 
+def submission(args: list[str]) -> None:
+    """The command `submission`."""
+    for line in hand_in(parse(Submission, args, "mtbert submission")):
+        print(line)
+
+
 def report(args: list[str]) -> None:
     """The command `report`."""
     given = parse(Report, args, "mtbert report")
@@ -259,6 +268,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "ablate": ablate,
     "evaluate": evaluate,
     "predict": predict,
+    "submission": submission,
     "report": report,
     "export": export,
 }

@@ -90,6 +90,29 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Submission:
+    """Writes the dev and test prediction files of a run in the course's format, and checks them; or checks others.
+
+    `mtbert submission RUN` predicts every row, whether or not its label can be used, and sets similarities beyond the
+    task's range to its ends. `mtbert submission --check FILE ... --data FILE ...` checks files that were made
+    elsewhere: header, ids in the data file's order, none missing, doubled or unknown, and every prediction.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """The run folder."""
+    output: Path | None = None
+    """Folder of the files; `submission` in the run folder if left out."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the run's."""
+    check: tuple[Path, ...] = ()
+    """Prediction files of the course's tasks to be checked; the header tells the task."""
+    data: tuple[Path, ...] = ()
+    """With `--check`: the data file of each of them, in the same order."""
+
+
+@dataclass(frozen=True)
 class Ablate:
     """Trains several configs with several seeds, one after the other, and sets their dev scores side by side.
 

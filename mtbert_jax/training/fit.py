@@ -167,7 +167,7 @@ def config_changes(old: Config, new: Config) -> list[str]:
 
 def delete_run(folder: RunFolder) -> None:
     """Deletes what a run has written, and nothing else that may lie there; its lock is kept by whoever holds it."""
-    for path in (folder.checkpoints, folder.predictions, folder.encoder):
+    for path in (folder.checkpoints, folder.predictions, folder.submission, folder.encoder):
         shutil.rmtree(path, ignore_errors=True)
     for path in (folder.config, folder.metrics, folder.results):
         path.unlink(missing_ok=True)

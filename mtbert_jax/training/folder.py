@@ -48,6 +48,11 @@ class RunFolder:
         return self.path / "predictions"
 
     @property
+    def submission(self) -> Path:
+        """Prediction files to hand in: of every row, checked."""
+        return self.path / "submission"
+
+    @property
     def logits(self) -> Path:
         """Logits of the dev files, by task, in NumPy's format."""
         return self.predictions / "dev-logits.npz"
