@@ -58,6 +58,20 @@ class RunFolder:
         return self.predictions / "dev-logits.npz"
 
     @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """What Weights & Biases keeps here."""
+        return self.path / "wandb"
+
+    def note(self, writer: str) -> Path:
+        """What a writer has been given of the records."""
+        return self.path / f".{writer}.json"
+
+    @property
     def lock(self) -> Path:
         """Locked while a process trains here; it tells which."""
         return self.path / ".lock"

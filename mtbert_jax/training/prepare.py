@@ -15,6 +15,7 @@ from mtbert_jax.pretrained import locate
 from mtbert_jax.schema import to_toml
 from mtbert_jax.training.memory import estimate
 from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.writers import check_writers
 from mtbert_jax.types import InputError
 
 GIB = 2**30
@@ -24,9 +25,10 @@ def prepare(config: Config) -> tuple[Path, Layout, Setup, dict[str, Dataset], di
     """The encoder's directory, the devices, the setup, and the train and dev datasets by task.
 
     Raises:
-        InputError: Config, encoder or data are not right.
+        InputError: Config, encoder or data are not right, or a package is missing.
     """
     check_config(config)
+    check_writers(config.writers)
     directory = locate(config.encoder, config.revision)
     layout = Layout.build(config.parallel, len(config.seeds))
     setup = Setup.load(config, directory, layout.narrow)
