@@ -60,6 +60,8 @@ def check_config(config: Config) -> None:
             raise InputError(f"seed = {seed}: must be at least 0 and below 2**32")
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"seeds = {list(config.seeds)}: each may stand there once")
+    if len(set(config.writers)) < len(config.writers):
+        raise InputError(f"writers = {list(config.writers)}: each may stand there once")
     if config.seeds and config.patience:
         raise InputError("patience stops a run by its own scores, but runs of several seeds end together; set it to 0")
     _check_parallel(config.parallel)

@@ -1,4 +1,4 @@
-"""The command line: train, ablate, evaluate, predict, report, export.
+"""The command line: train, check-data, ablate, evaluate, predict, submission, report, export.
 
 Exit status: 0 done, 1 failed, 2 what the user gave is wrong (one message on standard error, no traceback).
 """
@@ -14,17 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
-from rich.table import Table
 
 from mtbert_jax import __version__
 from mtbert_jax.ablation.cells import plan
 from mtbert_jax.ablation.processes import has_accelerator
 from mtbert_jax.ablation.runs import run
-from mtbert_jax.commands import Evaluate, Export, Predict, Report, Train, parse, parse_ablate, parse_train
-from mtbert_jax.config import Config
+from mtbert_jax.check_data import check_data
+from mtbert_jax.commands import (
+    CheckData,
+    Evaluate,
+    Export,
+    Predict,
+    Report,
+    Submission,
+    Train,
+    parse,
+    parse_ablate,
+    parse_train,
+    split_config,
+)
 from mtbert_jax.export.run import export_run
-from mtbert_jax.host import keep_compiled_programs, keep_freed_memory
+from mtbert_jax.host import keep_compiled_programs, keep_freed_memory, write_whole
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.report.page import write_page
@@ -32,6 +42,8 @@ from mtbert_jax.report.rows import make_row
 from mtbert_jax.report.story import Story, find_runs
 from mtbert_jax.report.tables import terminal, write_tables
 from mtbert_jax.schema import nearest
+from mtbert_jax.submission import hand_in
+from mtbert_jax.terminal import console, grid
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
@@ -42,17 +54,17 @@ from mtbert_jax.types import InputError, TrainingError, plain
 USAGE = """usage: mtbert COMMAND ...
 
   train CONFIG.toml [--field value ...]   train a run; any field of the config can be given
+  check-data CONFIG.toml [--json FILE]    what the data hold: bad rows, labels, lengths, texts that come twice
   ablate CONFIG.toml ... [--seeds 0 1 2]  train several configs with several seeds; one table of all
   evaluate RUN [--split dev]              score a run's best checkpoint on a split with labels
   predict RUN --task NAME [--input FILE]  label one's own texts, one a line, as JSON Lines
   predict RUN                             write the prediction files of all tasks, dev and test
+  submission RUN                          the same to hand in, checked; --check FILE --data FILE checks others
   report RUN ... [--out FILE.html]        one page about a run, or about several beside each other
   export RUN --format hf|stablehlo        a checkpoint for transformers, or for plain JAX
 
 `mtbert COMMAND --help` explains a command; with a config, `mtbert train CONFIG.toml --help` shows its values.
 """
-TRAIN = "mtbert train CONFIG.toml"
-WIDE = 1000  # columns where no terminal limits them
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,11 +106,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(args: list[str]) -> None:
     """The command `train`."""
-    path = Path(args.pop(0)) if args and not args[0].startswith("-") else None
-    if path is None:
-        parse(Train, args, TRAIN, default=Train(Config()))  # --help, perhaps
-        raise InputError("give a config: mtbert train CONFIG.toml (configs/ holds some)")
-    given = parse_train(path, args, TRAIN)
+    path, args = split_config(Train, args, "mtbert train")
+    given: Train = parse_train(path, args, "mtbert train CONFIG.toml")
     config = given.config if given.config.out else dataclasses.replace(given.config, out=f"runs/{path.stem}")
     folder = RunFolder(Path(config.out))
     if given.resume and given.overwrite:
@@ -123,7 +132,7 @@ def train(args: list[str]) -> None:
         folders = {own_config.seed: own for own_config, own in runs}
         row = make_row(path.stem, dataclasses.replace(config, seeds=()), folders)
         write_tables([row], folder.path)
-        _console().print(terminal([row]))
+        console().print(terminal([row]))
         print(f"table: {folder.path / 'table'}.md, .csv, .json; runs: {', '.join(own.path.name for _, own in runs)}")
         return
     for split in ("dev", "test"):
@@ -146,19 +155,27 @@ def ablate(args: list[str]) -> int:
     except Interrupted:
         print(f"interrupted; go on with the same command: {shlex.join(['mtbert', 'ablate', *args])}", file=sys.stderr)
         raise
-    _console().print(terminal(rows, gains))
+    console().print(terminal(rows, gains))
     print(f"tables: {given.out / 'table'}.md, .csv, .json")
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0
 
 
-def _console() -> Console:
-    """Standard output for tables, which nothing cuts off where it is no terminal."""
-    console = Console(markup=False)
-    if not console.is_terminal:
-        console.width = WIDE
-    return console
+def check(args: list[str]) -> None:
+    """The command `check-data`."""
+    path, args = split_config(CheckData, args, "mtbert check-data")
+    given: CheckData = parse_train(path, args, "mtbert check-data CONFIG.toml", CheckData)
+    found = check_data(given.config)
+    console().print(found.tables())
+    if given.json:
+        try:
+            write_whole(given.json, json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {given.json}: {error.strerror or error}") from None
+    if found.problems:
+        more = f"; and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
+        raise InputError(f"training would refuse these data: {found.problems[0]}{more}")
 
 
 def evaluate(args: list[str]) -> None:
@@ -199,6 +216,12 @@ def predict(args: list[str]) -> None:
         given.output.write_text(lines, encoding="utf-8")
 
 
+def submission(args: list[str]) -> None:
+    """The command `submission`."""
+    for line in hand_in(parse(Submission, args, "mtbert submission")):
+        print(line)
+
+
 def report(args: list[str]) -> None:
     """The command `report`."""
     given = parse(Report, args, "mtbert report")
@@ -234,21 +257,20 @@ def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:
 
 
 def _print_scores(scores: dict[str, Any], title: str) -> None:
-    table = Table(title=title, title_justify="left")
-    for column, justify in (("task", "left"), ("metric", "left"), ("value", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    cells = [["task", "metric", "value"]]
     for task, values in scores.items():
         rows = values.items() if isinstance(values, dict) else [("", values)]
-        for metric, value in rows:
-            table.add_row(task, metric, f"{value:.4f}")
-    Console().print(table)
+        cells += [[task, metric, f"{value:.4f}"] for metric, value in rows]
+    console().print(grid(cells, title, left=2))
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": train,
+    "check-data": check,
     "ablate": ablate,
     "evaluate": evaluate,
     "predict": predict,
+    "submission": submission,
     "report": report,
     "export": export,
 }

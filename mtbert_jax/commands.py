@@ -38,6 +38,19 @@ class Train:
 
 
 @dataclass(frozen=True)
+class CheckData:
+    """Says what the data of a config hold: rows, bad rows, labels, lengths in tokens, texts that come twice, batches.
+
+    Give a config first: `mtbert check-data CONFIG.toml`. Of the encoder only the tokenizer is read. Rows are named by
+    their lines; no text is printed. The exit status is 2 if training would refuse the data.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    json: Path | None = None
+    """Write the same as JSON to this file, too."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Scores a run on one split of every task that has labels there, and prints a table, or JSON."""
 
@@ -74,6 +87,29 @@ class Predict:
     """Which checkpoint: the best by dev average, or the latest."""
     data_dir: str | None = None
     """Folder of the data files, in place of the run's."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Writes the dev and test prediction files of a run in the course's format, and checks them; or checks others.
+
+    `mtbert submission RUN` predicts every row, whether or not its label can be used, and sets similarities beyond the
+    task's range to its ends. `mtbert submission --check FILE ... --data FILE ...` checks files that were made
+    elsewhere: header, ids in the data file's order, none missing, doubled or unknown, and every prediction.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """The run folder."""
+    output: Path | None = None
+    """Folder of the files; `submission` in the run folder if left out."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the run's."""
+    check: tuple[Path, ...] = ()
+    """Prediction files of the course's tasks to be checked; the header tells the task."""
+    data: tuple[Path, ...] = ()
+    """With `--check`: the data file of each of them, in the same order."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +183,32 @@ def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) 
     return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
 
 
-def parse_train(path: Path, args: Sequence[str], prog: str) -> Train:
+def split_config(kind: type[Any], args: list[str], prog: str) -> tuple[Path, list[str]]:
+    """The config that a command begins with, and its other arguments; --help without a config ends the program.
+
+    Raises:
+        InputError: There is no config.
+    """
+    if args and not args[0].startswith("-"):
+        return Path(args[0]), args[1:]
+    parse(kind, args, f"{prog} CONFIG.toml", default=kind(Config()))  # --help, perhaps
+    raise InputError(f"give a config: {prog} CONFIG.toml (configs/ holds some)")
+
+
+def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Train) -> Any:
     """Reads the arguments that follow a config.
+
+    Args:
+        path: The config.
+        args: What follows it.
+        prog: The command, for --help.
+        kind: `Train`, or another command over a config.
 
     Raises:
         InputError: The config cannot be read, or a flag would do nothing.
     """
     loaded = load_config(path)
-    given: Train = parse(Train, args, prog, default=Train(loaded))
+    given = parse(kind, args, prog, default=kind(loaded))
     _check_overrides(path, loaded, given.config)
     return given
 

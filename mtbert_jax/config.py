@@ -259,6 +259,9 @@ class Config:
     """Examples in an evaluation batch."""
     max_bad_steps: int = 100
     """A task whose loss or gradient is not finite is left out; so many steps in a row stop the run, 0 never does."""
+    writers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where records go besides metrics.jsonl: `tensorboard` (event files in the run folder), `wandb` (Weights & Biases,
+    whose own environment variables name project and mode)."""
     patience: int = 0
     """Stop after so many evaluations without a better average; 0 never stops early."""
     out: str = ""

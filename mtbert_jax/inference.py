@@ -161,9 +161,14 @@ class MultitaskModel:
         rows = zip(labels, shares.tolist(), strict=True)
         return [Prediction(names[int(label)], tuple(row)) for label, row in rows]
 
-    def evaluate(self, split: Split) -> tuple[dict[str, Any], dict[str, Dataset], dict[str, np.ndarray]]:
-        """Scores, datasets and logits of one split of every task that has a file for it."""
-        datasets = self.setup.datasets(split)
+    def evaluate(
+        self, split: Split, labels: bool = True
+    ) -> tuple[dict[str, Any], dict[str, Dataset], dict[str, np.ndarray]]:
+        """Scores, datasets and logits of one split of every task that has a file for it.
+
+        Without `labels` there are no scores, and rows whose label cannot be used have logits, too.
+        """
+        datasets = self.setup.datasets(split, labels)
         step = self._eval_step  # type: ignore[attr-defined]
         scores, logits = evaluate_all(self.setup, step, self.params, datasets)
         return scores, datasets, logits

@@ -19,7 +19,8 @@ from mtbert_jax.nn.bert import ACTIVATIONS, BertConfig, BertEncoder
 from mtbert_jax.paths import is_folder
 from mtbert_jax.types import InputError, Params
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+WEIGHTS = "model.safetensors"
+FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 """All that is ever read from a hub."""
 
 _TABLE = {
@@ -58,8 +59,13 @@ def _shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
     return {trees.path_of(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def locate(encoder: str | Path, revision: str | None = None) -> Path:
+def locate(encoder: str | Path, revision: str | None = None, weights: bool = True) -> Path:
     """The directory of an encoder: `encoder` itself, or the hub's copy of it in the hub's own cache.
+
+    Args:
+        encoder: A directory, or a hub name.
+        revision: Branch, tag or commit of a hub name.
+        weights: Whether they are needed; if not, they are not fetched.
 
     Raises:
         InputError: It is no directory, and no name that the hub has.
@@ -71,7 +77,8 @@ def locate(encoder: str | Path, revision: str | None = None) -> Path:
             f"encoder = {str(encoder)!r} is neither a directory nor a hub name such as google-bert/bert-base-uncased"
         )
     try:
-        return Path(snapshot_download(str(encoder), revision=revision, allow_patterns=list(FILES)))
+        wanted = [name for name in FILES if weights or name != WEIGHTS]
+        return Path(snapshot_download(str(encoder), revision=revision, allow_patterns=wanted))
     except Exception as error:  # noqa: BLE001 - the hub's client raises errors of several libraries
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(

@@ -33,15 +33,15 @@ class Dataset(NamedTuple):
     features: Float[np.ndarray, "example hidden"] | None = None
 
 
-def load_dataset(config: Config, task: TaskConfig, split: Split, tokenizer: Tokenizer) -> Dataset:
-    """Reads and encodes one split.
+def load_dataset(config: Config, task: TaskConfig, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
+    """Reads and encodes one split; `labels` as in `read_split`.
 
     Raises:
         InputError: The file is missing or has a bad row (see `read_split`).
     """
-    examples, skipped = read_split(task, split, config.data_dir, config.bad_rows)
+    examples, skipped, *_ = read_split(task, split, config.data_dir, config.bad_rows, labels)
     texts = [example.texts for example in examples]
     tokens = encode_cached(tokenizer, texts, config.token_limit(task), config.cache_dir)
     labelled = all(example.label is not None for example in examples)
-    labels = np.array([example.label or 0.0 for example in examples], np.float32)
-    return Dataset([example.id for example in examples], texts, tokens, labels, labelled, skipped)
+    values = np.array([example.label or 0.0 for example in examples], np.float32)
+    return Dataset([example.id for example in examples], texts, tokens, values, labelled, skipped)

@@ -17,10 +17,34 @@ from mtbert_jax.schema import nearest
 from mtbert_jax.types import Example, InputError, plain
 
 Split = Literal["train", "dev", "test"]
-Row = tuple[int, "dict[str, str] | str"]
+Row = tuple[int, "dict[str, str] | Fault"]
 """A line number with its fields by column, or with what is wrong with it."""
 
 LONGEST_FIELD = 16 * 2**20  # characters; csv's own limit of 128 KiB refuses long documents
+
+
+class Fault(NamedTuple):
+    """What is wrong with a row.
+
+    Attributes:
+        reason: In words that many rows can share; nothing of the row is quoted.
+        text: In full.
+    """
+
+    reason: str
+    text: str
+
+
+class BadRow(NamedTuple):
+    """A row that was left out.
+
+    Attributes:
+        line: Where it begins.
+        reason: Of the fault.
+    """
+
+    line: int
+    reason: str
 
 
 class Reading(NamedTuple):
@@ -29,10 +53,14 @@ class Reading(NamedTuple):
     Attributes:
         examples: The good rows, in the file's order.
         skipped: One message for every bad row that was left out.
+        lines: Where each good row begins.
+        bad: The rows behind `skipped`.
     """
 
     examples: list[Example]
     skipped: list[str]
+    lines: list[int]
+    bad: list[BadRow]
 
 
 def read_task(task: TaskConfig, split: Split, data_dir: str | Path = ".") -> list[Example]:
@@ -45,7 +73,11 @@ def read_task(task: TaskConfig, split: Split, data_dir: str | Path = ".") -> lis
 
 
 def read_split(
-    task: TaskConfig, split: Split, data_dir: str | Path = ".", bad_rows: Literal["error", "skip"] = "error"
+    task: TaskConfig,
+    split: Split,
+    data_dir: str | Path = ".",
+    bad_rows: Literal["error", "skip"] = "error",
+    labels: bool = True,
 ) -> Reading:
     """Reads one split.
 
@@ -54,6 +86,7 @@ def read_split(
         split: `train`, `dev` or `test`; in a test file the label column may be missing.
         data_dir: Folder that the file's name is relative to.
         bad_rows: `error` stops at the first bad row, `skip` leaves it out and reports it.
+        labels: False passes labels over: a row is then as good without one.
 
     Raises:
         InputError: The file is missing, lacks a column, or has a bad row under `error`.
@@ -70,21 +103,25 @@ def read_split(
     rows = _jsonl_rows(path) if path.suffix in (".jsonl", ".ndjson") else _table_rows(path, task.quotes)
     examples: list[Example] = []
     skipped: list[str] = []
+    bad: list[BadRow] = []
     lines: dict[str, int] = {}
-    for number, (line, row) in enumerate(_with_columns(rows, task, split, path)):
-        result = row if isinstance(row, str) else _example(task, row, str(number))
+    for number, (line, row) in enumerate(_with_columns(rows, task, labels and split != "test", path)):
+        result = row if isinstance(row, Fault) else _example(task, row, str(number), labels)
         if isinstance(result, Example) and result.id in lines:
-            result = f"id {result.id!r} stands already in line {lines[result.id]}"
+            result = Fault(
+                "its id stands in an earlier row", f"id {result.id!r} stands already in line {lines[result.id]}"
+            )
         if isinstance(result, Example):
             lines[result.id] = line
             examples.append(result)
         elif bad_rows == "skip":
-            skipped.append(plain(f"{path}:{line}: {result}"))
+            skipped.append(plain(f"{path}:{line}: {result.text}"))
+            bad.append(BadRow(line, result.reason))
         else:
-            raise InputError(f'{path}:{line}: {result} (bad_rows = "skip" would leave such rows out)')
+            raise InputError(f'{path}:{line}: {result.text} (bad_rows = "skip" would leave such rows out)')
     if not examples:
         raise InputError(f"{path}: no {'usable ' if skipped else ''}rows")
-    return Reading(examples, skipped)
+    return Reading(examples, skipped, list(lines.values()), bad)
 
 
 def _table_rows(path: Path, quotes: bool) -> Iterator[Row]:
@@ -102,7 +139,13 @@ def _table_rows(path: Path, quotes: bool) -> Iterator[Row]:
                 if len(fields) == len(header):
                     yield line, dict(zip(header, fields, strict=True))
                 elif fields:
-                    yield line, f"has {len(fields)} columns where the header has {len(header)}"
+                    yield (
+                        line,
+                        Fault(
+                            "has another number of columns than the header",
+                            f"has {len(fields)} columns where the header has {len(header)}",
+                        ),
+                    )
                 line = reader.line_num + 1
     except csv.Error as error:
         hint = "; if quotes are plain text in this file, set quotes = false" if quotes else ""
@@ -121,13 +164,13 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         raise InputError(_unreadable(path, error)) from None
 
 
-def _json_row(text: str) -> dict[str, str] | str:
+def _json_row(text: str) -> dict[str, str] | Fault:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}"
+        return _fault("is not JSON", f": {error}")
     if not isinstance(row, dict):
-        return "is not a JSON object"
+        return _fault("is not a JSON object")
     return {key: _json_text(value) for key, value in row.items() if value is not None}
 
 
@@ -152,32 +195,45 @@ def _bad_byte(path: Path) -> int:
     return 0
 
 
-def _with_columns(rows: Iterator[Row], task: TaskConfig, split: Split, path: Path) -> Iterator[Row]:
+def _with_columns(rows: Iterator[Row], task: TaskConfig, labels: bool, path: Path) -> Iterator[Row]:
     """Checks every row's columns: a table's once for all, JSON objects' one by one."""
-    required = [*task.text, *([task.id] if task.id else []), *([] if split == "test" else [task.label])]
+    required = [*task.text, *([task.id] if task.id else []), *([task.label] if labels else [])]
     jsonl = path.suffix in (".jsonl", ".ndjson")
     for line, row in rows:
-        missing = [] if isinstance(row, str) else [column for column in required if column not in row]
+        missing = [] if isinstance(row, Fault) else [column for column in required if column not in row]
         if missing and not jsonl:
             known = [column for column in row if column]
             raise InputError(
                 f"{path}:1: no column {missing[0]!r}{nearest(missing[0], known)} (columns: {', '.join(known)})"
             )
-        yield line, f"has no field {missing[0]!r}" if missing else row
+        yield line, _fault(f"has no field {missing[0]!r}") if missing else row
 
 
-def _example(task: TaskConfig, row: dict[str, str], number: str) -> Example | str:
+def _fault(text: str, rest: str = "") -> Fault:
+    return Fault(text, text + rest)
+
+
+def _example(task: TaskConfig, row: dict[str, str], number: str, labels: bool = True) -> Example | Fault:
     """The example, or what is wrong with the row."""
     texts = tuple(clean(row[column]) for column in task.text)
     name = clean(row[task.id]).strip() if task.id else number
     if not name:
-        return f"column {task.id!r} is empty"
+        return _fault(f"column {task.id!r} is empty")
     if len(name.splitlines()) > 1:
-        return f"column {task.id!r} is {name!r}: an id stands in one line of the prediction file"
-    if task.label not in row:
+        what = f"column {task.id!r} is {name!r}: an id stands in one line of the prediction file"
+        return Fault(f"column {task.id!r} is of several lines", what)
+    if task.label not in row or not labels:
         return Example(name, texts)
     label = parse_label(task, row[task.label].strip())
-    return label if isinstance(label, str) else Example(name, texts, label)
+    return Fault(_label_reason(task), label) if isinstance(label, str) else Example(name, texts, label)
+
+
+def _label_reason(task: TaskConfig) -> str:
+    if task.kind == "regression":
+        low, high = task.label_range or (-math.inf, math.inf)
+        return f"column {task.label!r} is no number from {low} to {high}"
+    names = ", ".join(task.classes) or f"0 to {task.num_label_classes - 1}"
+    return f"column {task.label!r} is none of {names}"
 
 
 def clean(text: str) -> str:

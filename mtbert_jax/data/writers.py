@@ -14,15 +14,19 @@ def prediction_file(task: TaskConfig, split: str) -> str:
     return f"{task.name}-{split}-output.csv"
 
 
+def header(task: TaskConfig) -> str:
+    r"""The first line, without its end: ``id \t Predicted_Sentiment``, and a blank."""
+    return f"id \t {task.output_column or f'Predicted_{task.name.capitalize()}'} "
+
+
 def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: Float[np.ndarray, " example"]) -> None:
     r"""Writes the header ``id \t <column> \n``, then ``<id> , <prediction> \n`` for every example.
 
     Classes are written as in the data files, binary predictions as 0.0 or 1.0, similarities as they are.
     """
-    column = task.output_column or f"Predicted_{task.name.capitalize()}"
     rows = (f"{name} , {_text(task, value)} \n" for name, value in zip(ids, predicted, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"id \t {column} \n" + "".join(rows), encoding="utf-8")
+    path.write_text(f"{header(task)}\n" + "".join(rows), encoding="utf-8")
 
 
 def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.ndarray, " example"]]:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from mtbert_jax.host import write_whole
 from mtbert_jax.intervals import CONFIDENCE, RESAMPLES
 from mtbert_jax.report.differences import Difference
 from mtbert_jax.report.rows import AVERAGES, Row, Value
 from mtbert_jax.schema import finite
+from mtbert_jax.terminal import grid
 from mtbert_jax.training.records import clock_text
 from mtbert_jax.types import InputError
 
@@ -67,18 +66,8 @@ def _grid(cells: list[list[str]]) -> str:
 
 def terminal(rows: Sequence[Row], gains: Sequence[Difference] = ()) -> Group:
     """The same for a terminal."""
-    tables = [_terminal_grid(texts(rows), "\n".join([caption(rows), *notes(rows)]))]
-    return Group(*tables, *([_terminal_grid(gain_texts(gains), gains_caption(gains))] if gains else []))
-
-
-def _terminal_grid(cells: list[list[str]], caption: str) -> Table:
-    header, *lines = cells
-    table = Table(caption=Text(caption), caption_justify="left")
-    for number, column in enumerate(header):
-        table.add_column(Text(column), justify="right" if number else "left")
-    for line in lines:
-        table.add_row(*map(Text, line))
-    return table
+    tables = [grid(texts(rows), caption="\n".join([caption(rows), *notes(rows)]))]
+    return Group(*tables, *([grid(gain_texts(gains), caption=gains_caption(gains))] if gains else []))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

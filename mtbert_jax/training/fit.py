@@ -19,6 +19,7 @@ from mtbert_jax.training.prepare import describe, prepare
 from mtbert_jax.training.records import Display
 from mtbert_jax.training.replica import Replica, groups, restore, seeds_apart
 from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.writers import KINDS
 from mtbert_jax.types import InputError, Params
 
 SHARE_OF_MEMORY = 0.8
@@ -26,7 +27,7 @@ SHARE_OF_MEMORY = 0.8
 
 MAY_CHANGE = (
     *("out", "data_dir", "cache_dir", "encoder", "revision", "log_every_steps", "eval_batch_size", "max_bad_steps"),
-    *("parallel", "remat", "attention"),
+    *("parallel", "remat", "attention", "writers"),
 )
 """Fields that a resumed run may have otherwise: they move files, records or work, and numbers by rounding only."""
 
@@ -169,7 +170,8 @@ def config_changes(old: Config, new: Config) -> list[str]:
 
 def delete_run(folder: RunFolder) -> None:
     """Deletes what a run has written, and nothing else that may lie there; its lock is kept by whoever holds it."""
-    for path in (folder.checkpoints, folder.predictions, folder.encoder):
+    folders = (folder.checkpoints, folder.predictions, folder.submission, folder.encoder)
+    for path in (*folders, folder.tensorboard, folder.wandb):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (folder.config, folder.metrics, folder.results):
+    for path in (folder.config, folder.metrics, folder.results, *map(folder.note, KINDS)):
         path.unlink(missing_ok=True)

@@ -48,9 +48,28 @@ class RunFolder:
         return self.path / "predictions"
 
     @property
+    def submission(self) -> Path:
+        """Prediction files to hand in: of every row, checked."""
+        return self.path / "submission"
+
+    @property
     def logits(self) -> Path:
         """Logits of the dev files, by task, in NumPy's format."""
         return self.predictions / "dev-logits.npz"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        """What Weights & Biases keeps here."""
+        return self.path / "wandb"
+
+    def note(self, writer: str) -> Path:
+        """What a writer has been given of the records."""
+        return self.path / f".{writer}.json"
 
     @property
     def lock(self) -> Path:

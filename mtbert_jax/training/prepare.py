@@ -4,17 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
 from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.parallel import Layout
 from mtbert_jax.pretrained import locate
 from mtbert_jax.schema import to_toml
 from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.writers import check_writers
 from mtbert_jax.types import InputError
 
 GIB = 2**30
@@ -24,9 +25,10 @@ def prepare(config: Config) -> tuple[Path, Layout, Setup, dict[str, Dataset], di
     """The encoder's directory, the devices, the setup, and the train and dev datasets by task.
 
     Raises:
-        InputError: Config, encoder or data are not right.
+        InputError: Config, encoder or data are not right, or a package is missing.
     """
     check_config(config)
+    check_writers(config.writers)
     directory = locate(config.encoder, config.revision)
     layout = Layout.build(config.parallel, len(config.seeds))
     setup = Setup.load(config, directory, layout.narrow)
@@ -84,16 +86,10 @@ def _shapes(plan: Plan) -> Iterator[str]:
     """The lengths that a stage's first epoch pads its batches to, and what that costs."""
     if plan.stage.cache_features:
         return
-    computed, real, used = 0, 0, set()
-    for step in range(min(plan.batches.steps_per_epoch, plan.batches.num_steps)):
-        for name, index in plan.batches.indices(step).items():
-            stream = plan.batches.tasks[name]
-            rows, length = stream.rows(index)
-            used.add((stream.num_rows, length))
-            computed += stream.num_rows * length
-            real += int(np.sum(stream.tokens.lengths[rows]))
-    shapes = ", ".join(f"{rows} × {length}" for rows, length in sorted(used))
-    yield f"stage {plan.stage.name}: batches of {shapes} tokens; {computed / real:.2f} computed for each real one"
+    shapes = epoch_shapes(plan.batches)
+    listed = ", ".join(f"{rows} × {length}" for rows, length in shapes.batches)
+    cost = f"{shapes.computed / shapes.real:.2f} computed for each real one"
+    yield f"stage {plan.stage.name}: batches of {listed} tokens; {cost}"
 
 
 def _check_datasets(config: Config, train: dict[str, Dataset], dev: dict[str, Dataset]) -> None:

@@ -19,9 +19,10 @@ from mtbert_jax.parallel import Layout
 from mtbert_jax.schema import to_dict
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.records import MetricsFile, Record
+from mtbert_jax.training.records import MetricsFile, Record, read_metrics
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
+from mtbert_jax.training.writers import Once
 from mtbert_jax.types import Batch, FeatureBatch, InputError, Params
 
 
@@ -43,6 +44,7 @@ class Replica:
         plans: Its stages.
         checkpoints: Its checkpoints.
         metrics: Its records; None in a process that writes none.
+        writers: Where they go besides.
         progress: Where it stands.
         earlier: Where it stood when it was opened or restored.
         batches: The present stage's batches.
@@ -54,6 +56,7 @@ class Replica:
     plans: list[Plan]
     checkpoints: Checkpoints
     metrics: MetricsFile | None = None
+    writers: list[Once] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     earlier: Progress = field(default_factory=Progress)
     batches: TrainBatches = None  # type: ignore[assignment]
@@ -66,7 +69,10 @@ class Replica:
 
     def open_records(self, step: int) -> None:
         """Opens the records, less what lies after `step`."""
-        self.metrics = MetricsFile(self.folder.metrics, step)
+        self.metrics, config = MetricsFile(self.folder.metrics, step), self.setup.config
+        self.writers = [Once(name, self.folder, to_dict(config)) for name in config.writers]
+        for record in read_metrics(self.folder.metrics) if self.writers else ():
+            self._pass_on(record)  # what was written before a writer was asked for, or while it failed
 
     @property
     def standings(self) -> dict[int, Progress]:
@@ -95,6 +101,11 @@ class Replica:
         place = {"kind": kind, "stage": plan.stage.name, "step": self.progress.stage_start + done}
         if self.metrics:
             self.metrics.write({**place, **record})
+            self._pass_on({**place, **record})
+
+    def _pass_on(self, record: Record) -> None:
+        for writer in self.writers:
+            writer.write(record)
 
     def save(self, state: TrainState, average: float | None, pending: tuple[Record, ...], seconds: float) -> None:
         """Saves a checkpoint, with the dev average where there is one.
@@ -113,6 +124,8 @@ class Replica:
         """Waits until everything is on disk."""
         if self.metrics:
             self.metrics.close()
+        for writer in self.writers:
+            writer.close()
         self.checkpoints.close()
 
 

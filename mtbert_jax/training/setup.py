@@ -1,23 +1,23 @@
 """Everything a run needs before its first step."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from tokenizers import Tokenizer
 
 from mtbert_jax import trees
 from mtbert_jax.checks import MOST_EPOCHS, MOST_STEPS
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig
-from mtbert_jax.data.balance import loss_weights
-from mtbert_jax.data.batches import TaskBatches, TrainBatches
+from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset, load_dataset
-from mtbert_jax.data.ladder import STANDARD, Ladder, fit_ladder, ladder
+from mtbert_jax.data.ladder import STANDARD, Ladder, ladder
 from mtbert_jax.data.readers import Split
+from mtbert_jax.data.streams import padded_lengths, stage_batches
 from mtbert_jax.data.tokenize import load_tokenizer
 from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
 from mtbert_jax.nn.bert import BertConfig
@@ -134,19 +134,8 @@ class Setup:
         return {task.name: task for task in self.config.resolved_tasks()}
 
     def lengths(self, *splits: dict[str, Dataset], alike: bool = False) -> dict[str, Ladder]:
-        """The lengths that each task's batches are padded to: the config's, or those that fit these datasets.
-
-        Args:
-            splits: One or more splits, by task; all share fitted lengths, since they share programs.
-            alike: Every task counts the same, however many examples it has, as when each is in every step.
-        """
-        if self.config.lengths:
-            return {name: self.fixed_lengths(name) for split in splits for name in split}
-        counts = np.zeros(1 + max(self.config.token_limit(task) for task in self.config.tasks))
-        for data in (data for split in splits for data in split.values()):
-            counts += np.bincount(data.tokens.lengths, minlength=len(counts)) / (len(data.ids) if alike else 1)
-        fitted = fit_ladder(counts, self.config.max_shapes, len(counts) - 1)
-        return {name: fitted for split in splits for name in split}
+        """The lengths that each task's batches are padded to (see `padded_lengths`)."""
+        return padded_lengths(self.config, *splits, alike=alike)
 
     def fixed_lengths(self, task: str | None = None) -> Ladder:
         """Lengths for texts of a task, or of none, that are not known beforehand: the config's, or else usual ones.
@@ -160,10 +149,10 @@ class Setup:
             limit = self.config.token_limit(self.tasks[task])
         return ladder(self.config.lengths or STANDARD, limit)
 
-    def datasets(self, split: Split) -> dict[str, Dataset]:
-        """One split of every task that has a file for it."""
+    def datasets(self, split: Split, labels: bool = True) -> dict[str, Dataset]:
+        """One split of every task that has a file for it; `labels` as in `read_split`."""
         named = {name: task for name, task in self.tasks.items() if getattr(task, split)}
-        return {name: load_dataset(self.config, task, split, self.tokenizer) for name, task in named.items()}
+        return {name: load_dataset(self.config, task, split, self.tokenizer, labels) for name, task in named.items()}
 
     def initial_params(self, encoder: Params) -> Params:
         """A pretrained encoder under fresh heads, which depend on the run's seed."""
@@ -200,25 +189,8 @@ class Setup:
 
     def batches(self, number: int, stage: StageConfig, train: dict[str, Dataset]) -> TrainBatches:
         """The batches of stage `number`."""
-        seed = (self.config.seed, number)
-        default = stage.batch_size or self.config.batch_size
-        lengths = self.lengths(train, alike=stage.order == "round_robin")
-        streams = {}
-        for name, data in train.items():
-            task = self.tasks[name]
-            batch_size = task.batch_size or default
-            streams[name] = TaskBatches(
-                name,
-                data.tokens,
-                data.labels,
-                batch_size,
-                lengths[name],
-                seed,
-                weights=loss_weights(task, data.labels),
-                sampling_balance=task.sampling_balance,
-                size=self.layout.fit(batch_size, self.config.micro_batches),
-            )
-        return TrainBatches(streams, stage.order or "round_robin", stage.epochs, stage.steps, seed[1:])
+        fill = partial(self.layout.fit, parts=self.config.micro_batches)
+        return stage_batches(self.config, number, stage, train, fill)
 
     def chain(self, stage: StageConfig, batches: TrainBatches) -> tuple[optax.GradientTransformation, optax.Schedule]:
         """The stage's optax chain, checked against the gradients that it will get, and its learning rate.

@@ -1,0 +1,225 @@
+"""What data files hold, before anything is trained on them: rows, labels, lengths, and texts that come twice.
+
+Nothing here quotes a text: rows are named by their lines.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple, get_args
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from mtbert_jax.config import Config, TaskConfig
+from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.readers import BadRow, Reading, Split, read_split
+from mtbert_jax.data.tokenize import encode_cached
+from mtbert_jax.types import Example
+
+FIRST = 5
+"""How many lines are named of rows that have something in common."""
+SCORES = (0, 5, 25, 50, 75, 95, 100)
+"""Percentiles of regression labels that are told."""
+TOKENS = (50, 90, 95, 99, 100)
+"""Percentiles of lengths that are told."""
+UNCUT = 2**31 - 1
+
+
+class BadRows(NamedTuple):
+    """Bad rows with one thing wrong.
+
+    Attributes:
+        reason: That.
+        rows: How many.
+        lines: The lines of the first few.
+    """
+
+    reason: str
+    rows: int
+    lines: list[int]
+
+
+class Repeats(NamedTuple):
+    """Rows whose texts stand in an earlier row, or in another split.
+
+    Texts are the same if they differ in capitals and blanks at most, those of a pair in their order.
+
+    Attributes:
+        rows: How many.
+        other_label: How many of them have another label than that row.
+        lines: Of the first few: their line, and the other row's.
+    """
+
+    rows: int
+    other_label: int
+    lines: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class SplitSurvey:
+    """One split of one task.
+
+    Attributes:
+        task: The task's name.
+        split: The split.
+        file: The data file, as the config names it.
+        rows: Rows that can be used.
+        bad: Rows that cannot, by what is wrong with them.
+        labelled: Rows with a label.
+        classes: Labelled rows of each class; empty for regression.
+        scores: Percentiles of the labels of a regression task.
+        tokens: Percentiles of the lengths in tokens, special ones included, as if nothing were cut off.
+        limit: Tokens after which an example is cut off.
+        cut: Rows that are.
+        duplicates: Rows whose texts stand in an earlier row of the split.
+    """
+
+    task: str
+    split: Split
+    file: str
+    rows: int
+    bad: list[BadRows]
+    labelled: int
+    classes: dict[str, int]
+    scores: dict[int, float]
+    tokens: dict[int, int]
+    limit: int
+    cut: int
+    duplicates: Repeats
+
+
+class Overlap(NamedTuple):
+    """Rows of one split whose texts stand in another split, too.
+
+    Attributes:
+        task: The task's name.
+        split: The split whose rows are counted.
+        within: The split that they stand in as well.
+        repeats: They.
+    """
+
+    task: str
+    split: Split
+    within: Split
+    repeats: Repeats
+
+
+class Surveyed(NamedTuple):
+    """All splits of all tasks.
+
+    Attributes:
+        splits: Each of them, in the config's order.
+        overlaps: Each two splits of a task: how much of the later one stands in the earlier one.
+        train: Training splits by task, encoded as for training.
+    """
+
+    splits: list[SplitSurvey]
+    overlaps: list[Overlap]
+    train: dict[str, Dataset]
+
+
+def survey(config: Config, tokenizer: Tokenizer) -> Surveyed:
+    """Reads and encodes every file of every task; bad rows are counted, whatever `bad_rows` says.
+
+    Raises:
+        InputError: A file is missing, lacks a column, or has no row that can be used.
+    """
+    splits, overlaps, train = [], [], {}
+    for task in config.tasks:
+        read: dict[Split, Reading] = {}
+        for split in (split for split in get_args(Split) if getattr(task, split)):
+            read[split] = read_split(task, split, config.data_dir, "skip")
+            facts, data = _survey_split(config, task, split, read[split], tokenizer)
+            splits.append(facts)
+            if split == "train":
+                train[task.name] = data
+        overlaps += [
+            Overlap(task.name, later, earlier, repeats(read[later], first_rows(read[earlier])))
+            for earlier, later in combinations(read, 2)
+        ]
+    return Surveyed(splits, overlaps, train)
+
+
+def _survey_split(
+    config: Config, task: TaskConfig, split: Split, read: Reading, tokenizer: Tokenizer
+) -> tuple[SplitSurvey, Dataset]:
+    texts, limit = [example.texts for example in read.examples], config.token_limit(task)
+    whole = encode_cached(tokenizer, texts, UNCUT, config.cache_dir)
+    cut = int(np.sum(whole.lengths > limit))
+    tokens = encode_cached(tokenizer, texts, limit, config.cache_dir) if cut else whole
+    known = np.array([example.label for example in read.examples if example.label is not None], np.float32)
+    labelled = len(known) == len(texts)
+    labels = known if labelled else np.zeros(len(texts), np.float32)
+    facts = SplitSurvey(
+        task=task.name,
+        split=split,
+        file=getattr(task, split),
+        rows=len(texts),
+        bad=by_reason(read.bad),
+        labelled=len(known),
+        classes=_classes(task, known) if len(known) else {},
+        scores=_percentiles(known, SCORES) if len(known) and task.kind == "regression" else {},
+        tokens={at: int(length) for at, length in _percentiles(whole.lengths, TOKENS, "higher").items()},
+        limit=limit,
+        cut=cut,
+        duplicates=repeats(read),
+    )
+    ids = [example.id for example in read.examples]
+    return facts, Dataset(ids, texts, tokens, labels, labelled, read.skipped)
+
+
+def by_reason(bad: Sequence[BadRow]) -> list[BadRows]:
+    """Bad rows by what is wrong with them, the most frequent first.
+
+    >>> by_reason([BadRow(3, "is not JSON"), BadRow(5, "is empty"), BadRow(9, "is not JSON")])[0]
+    BadRows(reason='is not JSON', rows=2, lines=[3, 9])
+    """
+    lines = defaultdict(list)
+    for row in bad:
+        lines[row.reason].append(row.line)
+    ordered = sorted(lines.items(), key=lambda item: -len(item[1]))
+    return [BadRows(reason, len(own), own[:FIRST]) for reason, own in ordered]
+
+
+def _classes(task: TaskConfig, labels: np.ndarray) -> dict[str, int]:
+    counts = Counter(labels.astype(int).tolist())
+    return {(task.classes[c] if task.classes else str(c)): counts[c] for c in range(task.num_label_classes)}
+
+
+def _percentiles(values: np.ndarray, which: tuple[int, ...], method: str = "linear") -> dict[int, float]:
+    found = np.percentile(values.astype(np.float64), which, method=method)  # type: ignore[call-overload]
+    return dict(zip(which, found.tolist(), strict=True))
+
+
+Row = tuple[int, float | None]
+"""A line, and the label that stands there."""
+
+
+def first_rows(read: Reading) -> dict[tuple[str, ...], Row]:
+    """Where each text, or pair of texts, stands first."""
+    found: dict[tuple[str, ...], Row] = {}
+    for example, line in zip(read.examples, read.lines, strict=True):
+        found.setdefault(_key(example), (line, example.label))
+    return found
+
+
+def repeats(read: Reading, elsewhere: Mapping[tuple[str, ...], Row] | None = None) -> Repeats:
+    """Rows whose texts stand elsewhere: in another split, or else in an earlier row of the same one."""
+    count, other = 0, 0
+    lines: list[tuple[int, int]] = []
+    own = first_rows(read) if elsewhere is None else elsewhere
+    for example, line in zip(read.examples, read.lines, strict=True):
+        there = own.get(_key(example))
+        if there is None or (elsewhere is None and there[0] == line):
+            continue
+        count += 1
+        other += None not in (example.label, there[1]) and example.label != there[1]
+        if len(lines) < FIRST:
+            lines.append((line, there[0]))
+    return Repeats(count, other, lines)
+
+
+def _key(example: Example) -> tuple[str, ...]:
+    return tuple(" ".join(text.casefold().split()) for text in example.texts)

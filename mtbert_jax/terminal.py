@@ -1,0 +1,39 @@
+"""Tables on standard output, as all commands print them.
+
+Rich leaves colours out where standard output is no terminal, where ``NO_COLOR`` is set, and on dumb terminals.
+"""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 1000  # columns where no terminal limits them
+
+
+def console() -> Console:
+    """Standard output for tables, which nothing cuts off where it is no terminal."""
+    made = Console(markup=False, highlight=False)
+    if not made.is_terminal:
+        made.width = WIDE
+    return made
+
+
+def grid(cells: Sequence[Sequence[str]], title: str = "", caption: str = "", left: int = 1) -> Table:
+    """A table of texts; the first row is its header.
+
+    Args:
+        cells: The rows.
+        title: Stands above it.
+        caption: Stands below it.
+        left: How many columns, from the first one, are words; the others are numbers, which end at the right.
+    """
+    header, *lines = cells
+    table = Table(title=title and Text(title), caption=caption and Text(caption), title_justify="left")
+    table.caption_justify = "left"
+    for number, column in enumerate(header):
+        table.add_column(Text(column), justify="left" if number < left else "right")
+    for line in lines:
+        table.add_row(*map(Text, line))
+    return table
