@@ -20,6 +20,7 @@ from mtbert_jax.host import write_whole
 from mtbert_jax.includes import lay_over
 from mtbert_jax.report.rows import AVERAGES, Row
 from mtbert_jax.schema import from_dict, to_dict
+from mtbert_jax.training.interrupt import Interrupted
 
 HERE = Path(__file__).parent
 
@@ -36,6 +37,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "recipe.json")
     given = parser.parse_args()
     document = tomllib.loads(given.trials.read_text(encoding="utf-8"))
+    if unknown := set(given.only) - set(document["trials"]):
+        raise SystemExit(f"--only: {given.trials} has no trial {', '.join(sorted(unknown))}")
     chosen = [name for name in document["trials"] if name in (given.only or document["trials"])]
     base = replace(load_config(given.trials.parent / document["base"]), data_dir=given.data_dir)
     given.work.mkdir(parents=True, exist_ok=True)
@@ -75,4 +78,8 @@ def record(row: Row, trial: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Interrupted as interrupted:
+        print("interrupted; go on with the same command")
+        raise SystemExit(interrupted.status) from None
