@@ -16,7 +16,8 @@ from safetensors.numpy import save_file
 
 from mtbert_jax import trees
 from mtbert_jax.nn.bert import ACTIVATIONS, BertConfig, BertEncoder
-from mtbert_jax.paths import is_folder
+from mtbert_jax.paths import LARGEST_JSON, MEBIBYTE, is_folder, must_be_file, read_text
+from mtbert_jax.schema import describe
 from mtbert_jax.types import InputError, Params
 
 WEIGHTS = "model.safetensors"
@@ -38,7 +39,9 @@ _TABLE = {
     "layer_{}/output_norm": "encoder.layer.{}.output.LayerNorm",
     "pooler": "pooler.dense",
 }
-_LARGEST = {"num_hidden_layers": 1000, "hidden_size": 10**5, "intermediate_size": 10**6}
+_LARGEST = {"num_hidden_layers": 100, "hidden_size": 10**5, "intermediate_size": 10**6}
+_DTYPES = ("F32", "F16", "BF16", "F64")
+_LARGEST_HEADER = 8 * MEBIBYTE
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
@@ -111,15 +114,16 @@ def load_bert_config(directory: str | Path) -> BertConfig:
         InputError: It is missing or no JSON, or not of a BERT that this encoder computes.
     """
     path = Path(directory) / "config.json"
+    must_be_file(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path, LARGEST_JSON))
     except OSError as error:
         raise InputError(f"{directory} is no encoder directory: cannot read config.json: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict) or values.get("model_type") != "bert":
         found = values.get("model_type") if isinstance(values, dict) else None
-        raise InputError(f"{path}: model_type is {found!r}; only 'bert' can be read")
+        raise InputError(f"{path}: model_type is {describe(found)}; only 'bert' can be read")
     if values.get("position_embedding_type", "absolute") != "absolute" or values.get("is_decoder"):
         raise InputError(f"{path}: only an encoder with absolute positions can be read")
     known = {f.name: f.type for f in dataclasses.fields(BertConfig)}
@@ -128,7 +132,7 @@ def load_bert_config(directory: str | Path) -> BertConfig:
         _check_field(path, name, value, known[name])
     config = BertConfig(**given)
     if config.hidden_act not in ACTIVATIONS:
-        raise InputError(f"{path}: hidden_act is {config.hidden_act!r}, none of {', '.join(ACTIVATIONS)}")
+        raise InputError(f"{path}: hidden_act is {describe(config.hidden_act)}, none of {', '.join(ACTIVATIONS)}")
     if config.hidden_size % config.num_attention_heads:
         raise InputError(
             f"{path}: hidden_size {config.hidden_size} is no multiple of {config.num_attention_heads} heads"
@@ -149,7 +153,7 @@ def _check_field(path: Path, name: str, value: Any, kind: Any) -> None:
             float: "a number from 0 to below 1",
             str: "a string",
         }[kind]
-        raise InputError(f"{path}: {name} is {value!r}; it must be {right}")
+        raise InputError(f"{path}: {name} is {describe(value)}; it must be {right}")
 
 
 def _load_params(directory: Path, config: BertConfig) -> Params:
@@ -162,21 +166,38 @@ def _load_params(directory: Path, config: BertConfig) -> Params:
             )
         raise InputError(f"{directory} has no model.safetensors")
     params: Params = {}
-    shapes = _shapes(config)
     try:
+        _check_header(path)
         with safe_open(path, framework="flax") as file:
             available = {_modern(name): name for name in file.keys()}  # noqa: SIM118 - no iterator there
+            last = f"encoder.layer.{config.num_hidden_layers - 1}.attention.self.query.weight"
+            if last not in available:  # before shapes of very many layers are traced
+                raise InputError(f"{path}: tensor {last} is missing")
+            shapes = _shapes(config)
             for ours, theirs in names(config):
                 if theirs not in available:
                     raise InputError(f"{path}: tensor {theirs} is missing")
-                value = np.asarray(file.get_tensor(available[theirs]), np.float32)
-                value = value.T if ours.endswith("kernel") else value
-                if value.shape != shapes[ours]:
+                tensor = file.get_slice(available[theirs])
+                wanted = shapes[ours][::-1] if ours.endswith("kernel") else shapes[ours]
+                if tuple(tensor.get_shape()) != wanted:  # before anything of that size is allocated
                     raise InputError(f"{path}: tensor {theirs} has the wrong shape for config.json")
-                _put(params, ours, jnp.asarray(value))
+                if tensor.get_dtype() not in _DTYPES:
+                    raise InputError(
+                        f"{path}: tensor {theirs} is of {tensor.get_dtype()}, none of {', '.join(_DTYPES)}"
+                    )
+                value = np.asarray(file.get_tensor(available[theirs]), np.float32)
+                _put(params, ours, jnp.asarray(value.T if ours.endswith("kernel") else value))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is broken or cut off: {error}") from None
     return params
+
+
+def _check_header(path: Path) -> None:
+    """Refuses a header that claims to be longer than one of a BERT can be, before it is read."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > min(_LARGEST_HEADER, path.stat().st_size):
+        raise ValueError(f"its header claims {length} bytes")
 
 
 def _modern(name: str) -> str:

@@ -35,7 +35,7 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
         InputError: A key is unknown (the nearest known one is named) or a value has the wrong type.
     """
     if not isinstance(values, dict):
-        raise InputError(f"{where}: expected a table, got {_describe(values)}")
+        raise InputError(f"{where}: expected a table, got {describe(values)}")
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
@@ -53,11 +53,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal:
         if value not in args or isinstance(value, bool):
             hint = nearest(value, args) if isinstance(value, str) else ""
-            raise InputError(f"{where} = {_describe(value)} is none of {', '.join(map(repr, args))}{hint}")
+            raise InputError(f"{where} = {describe(value)} is none of {', '.join(map(repr, args))}{hint}")
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise InputError(f"{where}: expected a list, got {_describe(value)}")
+            raise InputError(f"{where}: expected a list, got {describe(value)}")
         return tuple(_convert(args[0], item, f"{where}[{number}]") for number, item in enumerate(value, start=1))
     if kind is float and type(value) is int:
         try:
@@ -67,7 +67,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if type(value) is int and abs(value) >= 2**63:
         raise InputError(f"{where}: is too large")
     if type(value) is not kind:
-        raise InputError(f"{where}: expected {_NAMES[kind]}, got {_describe(value)}")
+        raise InputError(f"{where}: expected {_NAMES[kind]}, got {describe(value)}")
     if kind is float and math.isnan(value):
         raise InputError(f"{where}: is not a number")
     return value
@@ -76,7 +76,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 _NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """A value in a few words, whatever somebody's file holds."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, (list, tuple)):

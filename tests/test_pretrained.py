@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer
 from mtbert_jax import pretrained
 from mtbert_jax.data.tokenize import load_tokenizer
 from mtbert_jax.nn.bert import BertConfig
+from mtbert_jax.paths import MEBIBYTE
 from mtbert_jax.pretrained import (
     FILES,
     load_bert_config,
@@ -198,7 +200,9 @@ def test_another_type_of_model_is_refused(text: str, found: str, directory: Path
         ({"num_attention_heads": 0}, "num_attention_heads is 0; it must be a whole number from 1 to "),
         ({"vocab_size": 36.0}, "vocab_size is 36.0; it must be a whole number from 1 to "),
         ({"vocab_size": 10**12}, "vocab_size is 1000000000000; it must be a whole number"),
-        ({"intermediate_size": [24]}, "intermediate_size is [24]; it must be a whole number from 1 to "),
+        ({"intermediate_size": [24]}, "intermediate_size is a list; it must be a whole number from 1 to "),
+        ({"num_hidden_layers": 101}, "num_hidden_layers is 101; it must be a whole number from 1 to 100"),
+        ({"hidden_size": json.loads("[" * 900 + "]" * 900)}, "hidden_size is a list; it must be a whole number"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0; it must be a number from 0 to below 1"),
         ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob is nan; it must be a number"),
         ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is '1e-12'; it must be a number"),
@@ -247,6 +251,56 @@ def test_a_missing_tensor_is_named(directory: Path) -> None:
 def test_a_tensor_of_the_wrong_shape_is_named(shape: tuple[int, ...], directory: Path) -> None:
     change_tensors(directory, lambda tensors: {**tensors, QUERY: np.zeros(shape, np.float32)})
     assert refusal(directory).endswith(f"model.safetensors: tensor {QUERY} has the wrong shape for config.json")
+
+
+def test_a_tensor_that_holds_no_weights_is_refused(directory: Path) -> None:
+    change_tensors(directory, lambda tensors: {**tensors, QUERY: np.zeros((16, 16), np.int64)})
+    assert refusal(directory).endswith(f"model.safetensors: tensor {QUERY} is of I64, none of F32, F16, BF16, F64")
+
+
+@pytest.mark.parametrize("length", [2**63, 8 * MEBIBYTE + 1, 200_000])
+def test_a_header_that_claims_too_much_is_not_read(length: int, directory: Path) -> None:
+    """Neither more than the file has, nor more than any BERT's header needs; the file is sparse."""
+    path = directory / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    if length == 8 * MEBIBYTE + 1:
+        os.truncate(path, 2**40)
+    assert refusal(directory) == f"{path} is broken or cut off: its header claims {length} bytes"
+
+
+def test_a_tensor_is_not_read_before_its_shape_is_known_to_be_right(directory: Path) -> None:
+    """One of 4 TiB would not fit into memory; the file is sparse."""
+    path = directory / "model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    end = max(about["data_offsets"][1] for name, about in header.items() if name != "__metadata__")
+    name = "embeddings.word_embeddings.weight"
+    header["unused"] = header.pop(name)
+    header[name] = {"dtype": "F32", "shape": [2**20, 2**20], "data_offsets": [end, end + 2**42]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    os.truncate(path, 8 + len(text) + end + 2**42)
+    assert refusal(directory).endswith(f"tensor {name} has the wrong shape for config.json")
+
+
+def test_more_layers_than_the_file_holds_are_noticed_before_any_is_traced(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_config(directory, num_hidden_layers=100)
+    monkeypatch.setattr(pretrained, "_shapes", lambda _: pytest.fail("traced"))
+    assert refusal(directory).endswith("tensor encoder.layer.99.attention.self.query.weight is missing")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, directory: Path) -> None:
+    for unlinked in {name, *(("tokenizer.json",) if name != "config.json" else ())}:
+        (directory / unlinked).unlink()
+    (directory / name).unlink(missing_ok=True)
+    os.mkfifo(directory / name)
+    with pytest.raises(InputError, match=f"{name} is no file"):
+        load_bert_config(directory)
+        load_tokenizer(directory)
 
 
 def test_a_hub_name_is_fetched_with_the_few_files_that_are_read(

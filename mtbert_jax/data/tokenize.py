@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 from jaxtyping import Int
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
 
+from mtbert_jax.data.bert_tokenizer import check_behaviour, check_description, set_template
 from mtbert_jax.host import user_cache
-from mtbert_jax.types import InputError
+from mtbert_jax.paths import LARGEST_JSON, must_be_file, read_text
+from mtbert_jax.types import InputError, first_line
 
 
 class Tokens(NamedTuple):
@@ -46,48 +48,48 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     directory = Path(directory)
     path = directory / "tokenizer.json"
     try:
+        must_be_file(path)
         if path.is_file():
-            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            text = read_text(path, LARGEST_JSON)
+            check_description(path, text)
+            tokenizer = Tokenizer.from_str(text)
         else:
             lower_case = _lower_case(directory)
             path = directory / "vocab.txt"
             tokenizer = _wordpiece(path, lower_case)
+        for token in ("[CLS]", "[SEP]", "[UNK]"):
+            if tokenizer.token_to_id(token) is None:
+                raise InputError(f"{path} is not a BERT tokenizer: it has no {token}")
+        set_template(tokenizer)
+        tokenizer.no_padding()  # a shipped tokenizer can have padding and truncation fixed
+        tokenizer.no_truncation()
+        tokenizer.encode_special_tokens = True  # the text "[SEP]" is text, not a separator
+        check_behaviour(path, tokenizer)
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError(f"{directory} has neither tokenizer.json nor vocab.txt") from None
     except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for anything malformed
-        raise InputError(f"{path} is not a tokenizer: {error}") from None
-    for token in ("[CLS]", "[SEP]", "[UNK]"):
-        if tokenizer.token_to_id(token) is None:
-            raise InputError(f"{path} is not a BERT tokenizer: it has no {token}")
-    tokenizer.no_padding()  # a shipped tokenizer can have padding and truncation fixed
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True  # the text "[SEP]" is text, not a separator
-    if tokenizer.encode("", "").type_ids != [0, 0, 1]:
-        raise InputError(f"{path} is not a BERT tokenizer: it does not put two texts as [CLS] a [SEP] b [SEP]")
+        raise InputError(f"{path} is not a tokenizer: {first_line(error)}") from None
     return tokenizer
 
 
 def _wordpiece(path: Path, lower_case: bool) -> Tokenizer:
-    words = path.read_text(encoding="utf-8").split("\n")
+    must_be_file(path)
+    words = read_text(path, LARGEST_JSON).split("\n")
     vocab = {word.rstrip("\r"): number for number, word in enumerate(words) if word}
     tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))  # noqa: S106
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")],
-    )
     return tokenizer
 
 
 def _lower_case(directory: Path) -> bool:
     path = directory / "tokenizer_config.json"
     try:
-        return not path.is_file() or bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
+        must_be_file(path)
+        return not path.is_file() or bool(json.loads(read_text(path, LARGEST_JSON)).get("do_lower_case", True))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a JSON object: {error}") from None
 
@@ -135,7 +137,7 @@ def _load(path: Path, examples: int) -> Tokens | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             tokens = Tokens(arrays["ids"], arrays["starts"], arrays["first"])
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile):
         return None
     sound = (
         len(tokens.starts) == examples + 1 and len(tokens.first) == examples and tokens.starts[-1] == len(tokens.ids)

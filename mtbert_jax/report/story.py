@@ -166,7 +166,7 @@ def _logits(folder: RunFolder) -> dict[str, np.ndarray]:
     try:
         with np.load(folder.logits, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile):
         return {}
 
 

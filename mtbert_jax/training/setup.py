@@ -106,10 +106,9 @@ class Setup:
                 raise InputError(
                     f"{whose}max_length = {limit}, but the encoder has {bert.max_position_embeddings} positions"
                 )
-        if tokenizer.get_vocab_size() > bert.vocab_size:
-            raise InputError(
-                f"{encoder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, config.json only {bert.vocab_size}"
-            )
+        tokens = max(tokenizer.get_vocab().values()) + 1
+        if tokens > bert.vocab_size:
+            raise InputError(f"{encoder}: the tokenizer has {tokens} tokens, config.json only {bert.vocab_size}")
         pairs = [task.name for task in config.tasks if len(task.text) == 2]
         if pairs and bert.type_vocab_size < 2:
             raise InputError(f"task {pairs[0]} has two texts, but the encoder has one token type only")

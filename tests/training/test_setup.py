@@ -1,6 +1,8 @@
 """What single tasks ask for themselves: their own limit of tokens, and balance between their classes."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -150,3 +152,14 @@ def test_a_stage_of_more_epochs_than_anybody_waits_for_is_refused(order: str, co
     setup = Setup.load(dataclasses.replace(config, order=order, steps=9_999_999), Path(config.encoder))
     with pytest.raises(InputError, match=r"stage train: would take 9999999 steps in \d+ epochs; 10000000 and 100000"):
         setup.plans(setup.datasets("train"))
+
+
+def test_a_tokenizer_whose_ids_go_beyond_the_encoders_table_is_refused(config: Config, tmp_path: Path) -> None:
+    """However few they are: an id beyond the table would be looked up at its end."""
+    directory = Path(shutil.copytree(config.encoder, tmp_path / "encoder"))
+    path = directory / "tokenizer.json"
+    description = json.loads(path.read_text())
+    description["model"]["vocab"]["song"] = 10**6
+    path.write_text(json.dumps(description))
+    with pytest.raises(InputError, match="the tokenizer has 1000001 tokens, config.json only"):
+        Setup.load(config, directory)

@@ -1,0 +1,145 @@
+"""An encoder's files, from wherever: config.json, model.safetensors and what describes the tokenizer."""
+
+import dataclasses
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from mtbert_jax.config import Config
+from mtbert_jax.data.readers import clean
+from mtbert_jax.data.tokenize import encode
+from mtbert_jax.pretrained import FILES, load_pretrained
+from mtbert_jax.training.setup import Setup
+from tests.fuzz.outcome import fuzz, outcome
+from tests.fuzz.pieces import ODD_TEXTS, odd_texts, odd_values, spoiled, spoiled_json
+from tests.tally import Tally
+
+
+class Files(dict[str, bytes | None]):
+    """Files by name; None where one is missing. A failing case is named by them, not printed: they are long."""
+
+    def __repr__(self) -> str:
+        return f"Files of {', '.join(self)}"
+
+
+LENGTHS = [0, 1, 7, 8, 100, 10**6, 2**24, 10**8, 10**8 + 1, 2**31, 2**32, 2**62, 2**63, 2**64 - 1]
+DTYPES = ["F32", "F16", "BF16", "F64", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F8_E8M0", "F4", "C64", "f32", "F128"]
+SIZES = [0, 1, 2, 16, 24, 100, 101, 10**5, 10**6, 10**7, 2**31, 2**62, 2**63, 2**64, -1]
+ACTS = ["gelu", "gelu_new", "relu", "silu", "tanh", "mish"]
+WORDS = ["[SEP]", "[CLS]", "[UNK]", "##a", "a"]
+KINDS = [
+    "BertNormalizer",
+    "NFKC",
+    "Strip",
+    "Sequence",
+    "WordPiece",
+    "WordLevel",
+    "BPE",
+    "Unigram",
+    "Split",
+    "Whitespace",
+]
+values = st.one_of(st.sampled_from(SIZES), st.sampled_from([*DTYPES, *ACTS, *WORDS, *KINDS]), odd_values)
+PAIRS = list(pairwise(map(clean, ODD_TEXTS)))
+
+
+@st.composite
+def safetensors(draw: st.DrawFn, whole: bytes) -> bytes:
+    """Weights with another header, or another length before it, or fewer of their bytes."""
+    length = int.from_bytes(whole[:8], "little")
+    header, data = whole[8 : 8 + length], whole[8 + length :]
+    match draw(st.integers(0, 6)):
+        case 0:
+            return draw(spoiled(whole))
+        case 1:
+            length = draw(st.sampled_from([*LENGTHS, length - 1, length + 1]))
+        case 2:
+            header = draw(spoiled(header))
+            length = len(header)
+        case 3:
+            data = draw(st.sampled_from([b"", data[:-1], data + b"\0", data[: len(data) // 2]]))
+        case _:
+            header = other_header(draw, json.loads(header)).encode("utf-8", "surrogatepass")
+            length = len(header)
+    return length.to_bytes(8, "little") + header + data
+
+
+def other_header(draw: st.DrawFn, header: dict[str, Any]) -> str:
+    """The header with some tensors described otherwise: as overlapping, of another type or shape, by another name."""
+    tensors = sorted(name for name in header if name != "__metadata__")
+    for _ in range(draw(st.integers(1, 3))):
+        name, other = draw(st.sampled_from(tensors)), draw(st.sampled_from(tensors))
+        about = header[name] = dict(header[name])
+        match draw(st.integers(0, 6)):
+            case 0:
+                about["dtype"] = draw(st.sampled_from(DTYPES))
+            case 1:
+                about["shape"] = draw(st.lists(st.sampled_from(SIZES), max_size=5))
+            case 2:
+                about["data_offsets"] = header[other]["data_offsets"]
+            case 3:
+                about["data_offsets"] = draw(st.lists(st.sampled_from([*SIZES, 64, 4096]), max_size=3))
+            case 4:
+                about |= {"dtype": "F16", "shape": [2, *about["shape"]]}
+            case 5:
+                header[name], header[other] = header[other], header[name]
+            case 6:
+                return draw(spoiled_json(header, values))
+    return json.dumps(header)
+
+
+@st.composite
+def encoder_files(draw: st.DrawFn, whole: dict[str, bytes]) -> Files:
+    """One or two of the files, otherwise."""
+    found = Files()
+    names = ["config.json", "model.safetensors", "model.safetensors", "tokenizer.json", "tokenizer.json"]
+    for name in draw(st.lists(st.sampled_from([*names, "tokenizer_config.json", "vocab.txt"]), min_size=1, max_size=2)):
+        data = whole[name]
+        if name == "model.safetensors":
+            found[name] = draw(safetensors(data))
+        elif name.endswith(".json") and draw(st.integers(0, 3)):
+            found[name] = draw(spoiled_json(json.loads(data), values)).encode("utf-8", "surrogatepass")
+        else:
+            found[name] = draw(
+                st.one_of(spoiled(data), spoiled(data), odd_texts.map(lambda t: t.encode("utf-8", "replace")))
+            )
+        if name in ("vocab.txt", "tokenizer_config.json"):
+            found["tokenizer.json"] = None  # else those two are not read
+    return found
+
+
+@pytest.mark.parametrize("cases", [pytest.param(30), pytest.param(500, marks=pytest.mark.slow)])
+def test_any_encoder_is_loaded_or_refused(
+    cases: int, small_encoder_dir: Path, config: Config, tmp_path: Path, tally: Tally
+) -> None:
+    place = Path(shutil.copytree(small_encoder_dir, tmp_path / "room" / "encoder"))
+    whole = {name: (place / name).read_bytes() for name in FILES}
+    config = dataclasses.replace(config, encoder=str(place))
+
+    def case(given: Files) -> None:
+        for name, data in (whole | given).items():
+            (place / name).write_bytes(data) if data is not None else (place / name).unlink(missing_ok=True)
+        outcome(lambda: check_encoder(config, place), place, *FILES, str(place), "max_length")
+
+    tally("encoders fuzzed", fuzz(encoder_files(whole), case, cases))
+
+
+def check_encoder(config: Config, place: Path) -> None:
+    """What was loaded can be trained: every id is in the table, and what is text is no separator."""
+    setup = Setup.load(config, place)
+    bert, params = load_pretrained(place)
+    assert params["embeddings"]["word"]["embedding"].shape == (bert.vocab_size, bert.hidden_size)
+    special = {setup.tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[MASK]", "[PAD]")}
+    tokens = encode(setup.tokenizer, PAIRS, 40)
+    assert tokens.ids.max() < bert.vocab_size
+    assert tokens.lengths.max() <= 40
+    for (start, end), first in zip(pairwise(tokens.starts), tokens.first, strict=True):
+        ids = tokens.ids[start:end]
+        assert not special & {*ids[1 : first - 1].tolist(), *ids[first:-1].tolist()}
+    assert np.isin(tokens.ids[tokens.starts[:-1]], setup.tokenizer.token_to_id("[CLS]")).all()
