@@ -10,7 +10,16 @@ from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, S
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.nn.bert import BertConfig, BertEncoder
-from mtbert_jax.optim import aggregator, layerwise_decay, mean_tasks, pcgrad, pcgrad_weights, sum_tasks
+from mtbert_jax.optim import (
+    aggregator,
+    layerwise_decay,
+    mean_tasks,
+    pcgrad,
+    pcgrad_weights,
+    register_aggregator,
+    register_transformation,
+    sum_tasks,
+)
 from mtbert_jax.pretrained import load_pretrained, save_pretrained
 from mtbert_jax.smart import proximal_loss, smoothness_loss
 from mtbert_jax.types import Batch, Example, InputError
@@ -37,6 +46,8 @@ __all__ = [
     "pcgrad_weights",
     "proximal_loss",
     "read_task",
+    "register_aggregator",
+    "register_transformation",
     "save_pretrained",
     "smoothness_loss",
     "sum_tasks",

@@ -37,6 +37,7 @@ from mtbert_jax.export.run import export_run
 from mtbert_jax.host import keep_compiled_programs, keep_freed_memory, write_whole
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.parallel import join_processes
+from mtbert_jax.plugins import run_plugins
 from mtbert_jax.report.page import write_page
 from mtbert_jax.report.rows import make_row
 from mtbert_jax.report.story import Story, find_runs
@@ -110,6 +111,7 @@ def train(args: list[str]) -> None:
     given: Train = parse_train(path, args, "mtbert train CONFIG.toml")
     config = given.config if given.config.out else dataclasses.replace(given.config, out=f"runs/{path.stem}")
     folder = RunFolder(Path(config.out))
+    run_plugins(given.plugins)
     if given.resume and given.overwrite:
         raise InputError("--resume and --overwrite exclude each other")
     if given.dry_run:

@@ -29,6 +29,8 @@ class Train:
     """Delete the run in the run folder first."""
     dry_run: bool = False
     """Say what would be trained, on what, in which shapes and how much memory, and stop."""
+    plugins: tuple[Path, ...] = ()
+    """Python files to run first, which may register aggregators and transformations; only ever named here."""
     coordinator: str | None = None
     """Train with others: `HOST:PORT` of process 0, or `auto`, where the cluster tells (SLURM, Open MPI, TPU pods)."""
     num_processes: int | None = None

@@ -2,5 +2,15 @@
 
 from mtbert_jax.optim.aggregation import aggregator, mean_tasks, pcgrad, pcgrad_weights, sum_tasks
 from mtbert_jax.optim.depth import layerwise_decay
+from mtbert_jax.optim.registry import register_aggregator, register_transformation
 
-__all__ = ["aggregator", "layerwise_decay", "mean_tasks", "pcgrad", "pcgrad_weights", "sum_tasks"]
+__all__ = [
+    "aggregator",
+    "layerwise_decay",
+    "mean_tasks",
+    "pcgrad",
+    "pcgrad_weights",
+    "register_aggregator",
+    "register_transformation",
+    "sum_tasks",
+]

@@ -8,21 +8,17 @@ Strings are parsed, never evaluated: a call may hold literals, lists, dicts, nes
 import ast
 import inspect
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import optax
-import optax.contrib
 
 from mtbert_jax import trees
-from mtbert_jax.optim import aggregation, depth
+from mtbert_jax.optim import aggregation
+from mtbert_jax.optim.registry import AGGREGATORS, known_calls
 from mtbert_jax.schema import nearest
 from mtbert_jax.types import InputError, Params, first_line
 
-OWN = {
-    fn.__name__: fn for fn in (aggregation.pcgrad, aggregation.sum_tasks, aggregation.mean_tasks, depth.layerwise_decay)
-}
 LONGEST = 2000
 MOST = 1000
 COUNTED = ("num_betas", "order")
@@ -113,7 +109,8 @@ def _key(node: ast.expr, where: str, context: dict[str, Any]) -> str:
 def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], where: str, context: dict[str, Any]) -> Any:
     function = known_calls().get(name)
     if function is None:
-        raise InputError(f"{where}: unknown transformation {name!r}{nearest(name, known_calls())}")
+        known = f"(aggregators: {', '.join(AGGREGATORS)}; then optax's; --plugins FILE can add one)"
+        raise InputError(f"{where}: unknown transformation {name!r}{nearest(name, known_calls())} {known}")
     values = [_value(arg, where, context) for arg in args]
     named = {keyword.arg: _value(keyword.value, where, context) for keyword in keywords if keyword.arg}
     if len(named) < len(keywords):
@@ -131,25 +128,6 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], where: s
         raise InputError(f"{where}: {error}") from None
     except Exception as error:  # noqa: BLE001 - optax may refuse its arguments with any exception
         raise InputError(f"{where}: {name} refuses its arguments: {first_line(error)}") from None
-
-
-def known_calls() -> dict[str, Any]:
-    """Public functions by name: this project's own, then optax's, then optax.contrib's."""
-    if not _CALLS:
-        for module in (optax.contrib, optax):
-            _CALLS.update(_public_functions(module))
-        _CALLS.update(OWN)
-    return _CALLS
-
-
-_CALLS: dict[str, Any] = {}
-
-
-def _public_functions(module: Any) -> Iterator[tuple[str, Any]]:
-    for name in dir(module):
-        value = None if name.startswith("_") else getattr(module, name)
-        if inspect.isfunction(value) or value is optax.MultiSteps:
-            yield name, value
 
 
 def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from mtbert_jax.optim.chain import build_chain, check_chain, known_calls
+from mtbert_jax.optim.chain import build_chain, check_chain
+from mtbert_jax.optim.registry import known_calls
 from tests.fuzz.outcome import fuzz, outcome
 from tests.fuzz.pieces import ODD_TEXTS, spoiled
 from tests.optim.test_chain import CONTEXT, GRADS, PARAMS

@@ -11,7 +11,8 @@ import optax.contrib
 import pytest
 
 from mtbert_jax.optim import aggregation, depth
-from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, known_calls
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.optim.registry import known_calls
 from mtbert_jax.types import InputError
 
 PARAMS = {
