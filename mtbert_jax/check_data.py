@@ -23,15 +23,16 @@ class StageShapes(NamedTuple):
         stage: The stage's name.
         steps: Steps of the stage.
         steps_per_epoch: Steps of an epoch.
-        shapes: How many batches there are of each shape: rows, length, count.
-        computed_per_token: Tokens computed for each real one: what padding costs.
+        shapes: How many batches there are of each shape: rows, length, count; none where they hold
+            what a frozen encoder said, and no tokens.
+        computed_per_token: Tokens computed for each real one: what padding costs; None where there are none.
     """
 
     stage: str
     steps: int
     steps_per_epoch: int
     shapes: list[tuple[int, int, int]]
-    computed_per_token: float
+    computed_per_token: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +135,9 @@ def _problems(config: Config, found: Surveyed) -> Iterator[str]:
 def _stages(config: Config, found: Surveyed) -> Iterator[StageShapes]:
     for number, stage in enumerate(config.resolved_stages()):
         batches = stage_batches(config, number, stage, found.train, lambda size: size)
+        if stage.cache_features:
+            yield StageShapes(stage.name, batches.num_steps, batches.steps_per_epoch, [], None)
+            continue
         shapes = epoch_shapes(batches)
         listed = [(rows, length, count) for (rows, length), count in shapes.batches.items()]
         cost = shapes.computed / shapes.real
@@ -175,7 +179,8 @@ def _bad(split: SplitSurvey) -> Iterator[list[str]]:
 
 def _stage(stage: StageShapes) -> list[str]:
     shapes = ", ".join(f"{rows} × {length} ({count})" for rows, length, count in stage.shapes)
-    return [stage.stage, str(stage.steps), str(stage.steps_per_epoch), shapes, f"{stage.computed_per_token:.2f}"]
+    cost = "" if stage.computed_per_token is None else f"{stage.computed_per_token:.2f}"
+    return [stage.stage, str(stage.steps), str(stage.steps_per_epoch), shapes or "features, kept", cost]
 
 
 def _pairs(found: Repeats) -> str:

@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -22,19 +21,22 @@ from mtbert_jax.ablation.runs import run
 from mtbert_jax.check_data import check_data
 from mtbert_jax.commands import (
     CheckData,
+    Completion,
     Evaluate,
     Export,
     Predict,
     Report,
     Submission,
     Train,
+    colour_as_asked,
     parse,
     parse_ablate,
     parse_train,
     split_config,
 )
+from mtbert_jax.completion import completion_script
 from mtbert_jax.export.run import export_run
-from mtbert_jax.host import keep_compiled_programs, keep_freed_memory, write_whole
+from mtbert_jax.host import keep_compiled_programs, keep_freed_memory, machine, write_whole
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
@@ -44,7 +46,7 @@ from mtbert_jax.report.story import Story, find_runs
 from mtbert_jax.report.tables import terminal, write_tables
 from mtbert_jax.schema import nearest
 from mtbert_jax.submission import hand_in
-from mtbert_jax.terminal import console, grid
+from mtbert_jax.terminal import console, scores_table
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
@@ -63,7 +65,11 @@ USAGE = """usage: mtbert COMMAND ...
   submission RUN                          the same to hand in, checked; --check FILE --data FILE checks others
   report RUN ... [--out FILE.html]        one page about a run, or about several beside each other
   export RUN --format hf|stablehlo        a checkpoint for transformers, or for plain JAX
+  completion bash|zsh|fish                what a shell reads to complete all this
+  --version                               versions of this program and of JAX, and the devices
 
+Exit status: 0 done; 1 failed; 2 what was given is wrong, and the message says what would be right. After a signal that
+was heeded, which saves the run first: 0 after SIGTERM, 130 after Ctrl-C.
 `mtbert COMMAND --help` explains a command; with a config, `mtbert train CONFIG.toml --help` shows its values.
 """
 
@@ -79,6 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if argv else 2
+    colour_as_asked()
+    if argv[0] == "--version":
+        print(version())
+        return 0
     keep_freed_memory()
     keep_compiled_programs()
     command = COMMANDS.get(argv[0])
@@ -103,6 +113,15 @@ def main(argv: list[str] | None = None) -> int:
         place = error.filename or "a file"
         print(f"mtbert: {plain(f'{place}: {error.strerror or error}')}", file=sys.stderr)
         return 1
+
+
+def version() -> str:
+    """This program's version, JAX's, and the devices that JAX finds."""
+    try:
+        found = machine()
+    except (RuntimeError, AssertionError):  # JAX was told to use some that are not there
+        found = f"no device (JAX_PLATFORMS = {os.environ.get('JAX_PLATFORMS', '')!r})"
+    return plain(f"mtbert_jax {__version__}, jax {jax.__version__}, {found}")
 
 
 def train(args: list[str]) -> None:
@@ -139,7 +158,7 @@ def train(args: list[str]) -> None:
         return
     for split in ("dev", "test"):
         if split in results[0]:
-            _print_scores(results[0][split], f"{split}, best checkpoint (step {results[0]['step']})")
+            console().print(scores_table(results[0][split], f"{split}, best checkpoint (step {results[0]['step']})"))
     print(f"run folder: {folder.path}")
 
 
@@ -190,7 +209,7 @@ def evaluate(args: list[str]) -> None:
     if given.json:
         print(json.dumps(scores))
     else:
-        _print_scores(scores, f"{given.split}, step {model.step}")
+        console().print(scores_table(scores, f"{given.split}, step {model.step}"))
 
 
 def predict(args: list[str]) -> None:
@@ -248,6 +267,11 @@ def export(args: list[str]) -> None:
     print(f"export: {export_run(given.run, given.format, given.out, given.checkpoint, given.overwrite)}")
 
 
+def completion(args: list[str]) -> None:
+    """The command `completion`."""
+    print(completion_script(parse(Completion, args, "mtbert completion").shell), end="")
+
+
 def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:
     try:
         data = sys.stdin.buffer.read() if path is None else path.read_bytes()
@@ -256,14 +280,6 @@ def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:
     for line in data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []:
         parts = tuple(line.rstrip("\r").split("\t"))
         yield parts if len(parts) > 1 else parts[0]
-
-
-def _print_scores(scores: dict[str, Any], title: str) -> None:
-    cells = [["task", "metric", "value"]]
-    for task, values in scores.items():
-        rows = values.items() if isinstance(values, dict) else [("", values)]
-        cells += [[task, metric, f"{value:.4f}"] for metric, value in rows]
-    console().print(grid(cells, title, left=2))
 
 
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
@@ -275,4 +291,5 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "submission": submission,
     "report": report,
     "export": export,
+    "completion": completion,
 }

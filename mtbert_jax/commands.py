@@ -1,6 +1,8 @@
 """What each command takes, and how it is read from the command line."""
 
 import dataclasses
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,8 +176,40 @@ class Export:
     """Replace an earlier export."""
 
 
+@dataclass(frozen=True)
+class Completion:
+    """Prints what a shell reads to complete commands, flags and file names.
+
+    bash: `eval "$(mtbert completion bash)"` in ~/.bashrc; zsh: `mtbert completion zsh > DIR/_mtbert`, for a DIR in
+    $fpath; fish: `mtbert completion fish > ~/.config/fish/completions/mtbert.fish`.
+    """
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
+    """The shell."""
+
+
+KINDS: dict[str, type[Any]] = {
+    "train": Train,
+    "check-data": CheckData,
+    "ablate": Ablate,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "submission": Submission,
+    "report": Report,
+    "export": Export,
+    "completion": Completion,
+}
+"""What each command takes."""
+
+
 OWN = ("out", "seed", "seeds", "resume", "overwrite", "dry-run", "coordinator", "num-processes", "process-id")
 """Flags of `train` that `ablate` gives every run itself."""
+
+
+def colour_as_asked() -> None:
+    """Keeps colours out of --help and of what is said of wrong flags where `NO_COLOR` or a file asks for that."""
+    terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    tyro._experimental_options["ansi_codes"] = terminal and not os.environ.get("NO_COLOR")
 
 
 def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) -> Any:

@@ -88,7 +88,9 @@ def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
             whole = np.clip(predicted, low, high) if task.kind == "regression" else predicted
             write_predictions(path, task, datasets[name].ids, whole)
             wrong = [*faults(path, task, datasets[name].ids), *_unread(path, datasets[name])]
-            checked.append(Checked(path, len(datasets[name].ids), wrong, int(np.sum(whole != predicted))))
+            checked.append(
+                Checked(path, len(datasets[name].ids), wrong, int(np.sum((whole != predicted) & ~np.isnan(predicted))))
+            )
     return checked
 
 

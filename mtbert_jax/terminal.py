@@ -4,6 +4,7 @@ Rich leaves colours out where standard output is no terminal, where ``NO_COLOR``
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -37,3 +38,12 @@ def grid(cells: Sequence[Sequence[str]], title: str = "", caption: str = "", lef
     for line in lines:
         table.add_row(*map(Text, line))
     return table
+
+
+def scores_table(scores: dict[str, Any], title: str) -> Table:
+    """Scores by task and metric, and their averages."""
+    cells = [["task", "metric", "value"]]
+    for task, values in scores.items():
+        rows = values.items() if isinstance(values, dict) else [("", values)]
+        cells += [[task, metric, f"{value:.4f}"] for metric, value in rows]
+    return grid(cells, title, left=2)

@@ -57,6 +57,18 @@ def test_a_field_given_on_the_command_line_counts(toml: Path, tmp_path: Path) ->
     assert any(s["cut"] for s in facts["splits"])
 
 
+def test_a_stage_on_kept_features_has_no_shapes_of_tokens(
+    toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = '[[stages]]\nname = "heads"\nfreeze = ["encoder"]\ncache_features = true\n[[stages]]\nname = "all"\n'
+    toml.write_text(toml.read_text().replace("stages = []\n", "") + stages)
+    status, facts = run(toml, tmp_path)
+    heads, everything = facts["stages"]
+    assert (status, heads["shapes"], heads["computed_per_token"]) == (0, [], None)
+    assert everything["shapes"] == [[4, 48, 18]]
+    assert "features, kept" in capsys.readouterr().out
+
+
 def test_it_quotes_no_text(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not even where a text stands in a label's column."""
     data = tmp_path / "data" / "ids-sst-train.csv"

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import jax
 import pytest
 
 import mtbert_jax as mt
-from mtbert_jax.cli import main
+from mtbert_jax.cli import COMMANDS, main
+from mtbert_jax.commands import KINDS
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
@@ -284,6 +287,55 @@ def test_help_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
             main([command, "--help"])
         assert stop.value.code == 0
     assert "prediction files" in capsys.readouterr().out
+
+
+def test_help_documents_every_command_and_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert set(COMMANDS) == set(KINDS)
+    assert [name for name in COMMANDS if f"\n  {name} " not in out] == []
+    assert "Exit status: 0 done; 1 failed; 2 what was given is wrong" in out
+
+
+def test_version_names_this_program_jax_and_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    device = jax.devices()[0].device_kind
+    expected = rf"mtbert_jax {mt.__version__}, jax {jax.__version__}, \d+ × {device}, (\d+ of )?\d+ CPU cores\n"
+    assert re.fullmatch(expected, capsys.readouterr().out)
+
+
+def test_version_says_so_where_jax_finds_no_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none() -> str:
+        raise RuntimeError("Unable to initialize backend")
+
+    monkeypatch.setattr("mtbert_jax.cli.machine", none)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.endswith("no device (JAX_PLATFORMS = 'cuda')\n")
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "no_color", "coloured"),
+    [
+        (True, True, "", True),
+        (True, True, "1", False),
+        (True, False, "", False),
+        (False, True, "", False),
+    ],
+)
+def test_help_is_coloured_on_a_terminal_that_wants_it_only(
+    out: bool, err: bool, no_color: str, coloured: bool,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: out)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: err)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    assert ("\x1b[" in capsys.readouterr().out) == coloured
 
 
 def test_an_interrupted_run_says_how_to_go_on(
