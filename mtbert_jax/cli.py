@@ -36,7 +36,7 @@ from mtbert_jax.commands import (
 )
 from mtbert_jax.completion import completion_script
 from mtbert_jax.export.run import export_run
-from mtbert_jax.host import keep_compiled_programs, keep_freed_memory, machine, write_whole
+from mtbert_jax.host import devices_are_found, keep_compiled_programs, keep_freed_memory, machine, write_whole
 from mtbert_jax.inference import MultitaskModel, write_results
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
@@ -109,6 +109,15 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except (RuntimeError, AssertionError):
+        if devices_are_found():
+            raise
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        print(
+            f"mtbert: JAX_PLATFORMS={plain(wanted)}: JAX finds no such device here; unset it to take any",
+            file=sys.stderr,
+        )
+        return 2
     except OSError as error:  # a full disk, mostly
         place = error.filename or "a file"
         print(f"mtbert: {plain(f'{place}: {error.strerror or error}')}", file=sys.stderr)
@@ -117,10 +126,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def version() -> str:
     """This program's version, JAX's, and the devices that JAX finds."""
-    try:
-        found = machine()
-    except (RuntimeError, AssertionError):  # JAX was told to use some that are not there
-        found = f"no device (JAX_PLATFORMS = {os.environ.get('JAX_PLATFORMS', '')!r})"
+    found = machine() if devices_are_found() else f"no device (JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')})"
     return plain(f"mtbert_jax {__version__}, jax {jax.__version__}, {found}")
 
 

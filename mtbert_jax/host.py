@@ -111,6 +111,14 @@ def own_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
+def devices_are_found() -> bool:
+    """Whether JAX has a device to run on; it has none where ``JAX_PLATFORMS`` names some that are not there."""
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):
+        return False
+
+
 def machine() -> str:
     """Devices and cores in words: ``1 × NVIDIA H200, 16 CPU cores``."""
     cores, mine = os.cpu_count(), len(own_cores())

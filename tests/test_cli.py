@@ -304,16 +304,21 @@ def test_version_names_this_program_jax_and_the_device(capsys: pytest.CaptureFix
     assert re.fullmatch(expected, capsys.readouterr().out)
 
 
-def test_version_says_so_where_jax_finds_no_device(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend"), AssertionError()])
+def test_where_jax_finds_no_device_that_is_said(
+    config: Config, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def none() -> str:
-        raise RuntimeError("Unable to initialize backend")
+    def none(*_: object) -> list[jax.Device]:
+        raise error
 
-    monkeypatch.setattr("mtbert_jax.cli.machine", none)
+    path = Path(config.out).with_suffix(".toml")
+    save_config(config, path)
+    monkeypatch.setattr(jax, "devices", none)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.endswith("no device (JAX_PLATFORMS = 'cuda')\n")
+    assert capsys.readouterr().out.endswith("no device (JAX_PLATFORMS=cuda)\n")
+    assert main(["train", str(path)]) == 2
+    assert capsys.readouterr().err.startswith("mtbert: JAX_PLATFORMS=cuda: JAX finds no such device here")
 
 
 @pytest.mark.parametrize(
