@@ -1,6 +1,7 @@
 """Files that are named by files: they lie where they belong, they are files, and they are read up to a limit."""
 
 import os
+import stat
 from pathlib import Path
 
 from mtbert_jax.types import InputError
@@ -60,6 +61,31 @@ def must_be_file(path: Path, whose: str = "") -> None:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     if wrong:
         raise InputError(f"{path}{whose and ', '}{whose}{whose and ','} is no file")
+
+
+def must_hold_files(folder: Path, arrays: str = "") -> None:
+    """Refuses a folder with anything below it but files and folders, or with a file that is larger than makes sense.
+
+    Whoever opens all that lies there would follow links out of it, wait for pipes, and read without an end.
+
+    Args:
+        folder: The folder; it may be a link itself, or not be there.
+        arrays: Files in folders of this name may be as large as they like.
+
+    Raises:
+        InputError: Something else lies there.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place) / name
+            try:
+                status = path.lstat()
+            except OSError:  # deleted meanwhile
+                continue
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                raise InputError(f"{path} is neither a file nor a folder; nothing else may lie in {folder}")
+            if stat.S_ISREG(status.st_mode) and status.st_size > LARGEST_JSON and path.parent.name != arrays:
+                raise InputError(f"{path} is larger than {LARGEST_JSON // MEBIBYTE} MiB")
 
 
 def read_text(path: Path, largest: int) -> str:

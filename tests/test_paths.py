@@ -7,7 +7,7 @@ import pytest
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.readers import read_task
-from mtbert_jax.paths import MEBIBYTE, read_text
+from mtbert_jax.paths import LARGEST_JSON, MEBIBYTE, must_hold_files, read_text
 from mtbert_jax.types import InputError
 
 ROWS = "id\tsentence\tlabel\na\tone\t1\n"
@@ -63,3 +63,19 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None
     (tmp_path / "zero").symlink_to("/dev/zero")
     with pytest.raises(InputError, match="zero is larger than 1 MiB"):
         read_text(tmp_path / "zero", MEBIBYTE)
+
+
+def test_a_folder_of_files_and_folders_holds_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a" / "d").mkdir(parents=True)
+    (tmp_path / "a" / "d" / "arrays").touch()
+    os.truncate(tmp_path / "a" / "d" / "arrays", LARGEST_JSON + 1)
+    (tmp_path / "link").symlink_to("a")
+    must_hold_files(tmp_path / "link", arrays="d")
+    must_hold_files(tmp_path / "none")
+    with pytest.raises(InputError, match="a/d/arrays is larger than 32 MiB"):
+        must_hold_files(tmp_path / "a")
+    for make in (os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), lambda path: path.symlink_to("..")):
+        make(tmp_path / "a" / "d" / "other")
+        with pytest.raises(InputError, match="a/d/other is neither a file nor a folder"):
+            must_hold_files(tmp_path / "a", arrays="d")
+        (tmp_path / "a" / "d" / "other").unlink()

@@ -19,8 +19,9 @@ from orbax.checkpoint.options import AsyncOptions
 
 from mtbert_jax import trees
 from mtbert_jax.parallel import wait_for_all
+from mtbert_jax.paths import must_hold_files
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.types import Params, TrainingError, first_line
+from mtbert_jax.types import InputError, Params, TrainingError, first_line
 
 LATEST = 2
 ASIDE = "aside"
@@ -70,7 +71,11 @@ class Checkpoints:
             config: The run's config, as `schema.to_dict` gives it; saved with every step. Without it the folder is only
                 read; with it the folder is made, and by the first save cleared of those that a killed process left
                 unfinished.
+
+        Raises:
+            InputError: Links, pipes or the like are in it, or what orbax says of a step is none of what it says.
         """
+        must_hold_files(directory, arrays="d")  # where orbax keeps them; it would open whatever lies there
         _ignore_closed_loops()
         self._config = config
         self._averages: dict[int, float] = {}
@@ -82,7 +87,15 @@ class Checkpoints:
             # Else threads wait for minutes for a folder that could not be made.
             async_options=AsyncOptions(create_directories_asynchronously=False),
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        try:
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ) as error:  # a step's metadata are JSON, but no metadata
+            raise InputError(f"{directory} cannot be opened: {first_line(error)}") from None
         self.standings = dict(self._read_standings())
 
     def __enter__(self) -> "Checkpoints":

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.host import lock_file
+from mtbert_jax.paths import LARGEST_JSON, must_be_file, must_hold_files, must_lie_in, read_text
 from mtbert_jax.types import InputError
 
 
@@ -107,8 +108,9 @@ class RunFolder:
     def load_results(self) -> dict[str, Any] | None:
         """What ``results.json`` holds; None where it is missing, or was cut off."""
         try:
-            results = json.loads(self.results.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            must_be_file(self.results)
+            results = json.loads(read_text(self.results, LARGEST_JSON))
+        except (OSError, ValueError, RecursionError, InputError):
             return None
         return results if isinstance(results, dict) else None
 
@@ -116,10 +118,13 @@ class RunFolder:
         """The config of the run that lies here.
 
         Raises:
-            InputError: This is no run folder.
+            InputError: This is no run folder, or what lies there leads out of it.
         """
         if not self.config.is_file():
             seeds = sorted(path.parent.name for path in self.path.glob("seed*/config.toml"))
             hint = f"; it holds the runs {', '.join(seeds)}: name one of them" if seeds else ""
             raise InputError(f"{self.path} is no run folder: it has no config.toml{hint}")
-        return load_config(self.config, self.path)  # whoever made it: it leads nowhere else
+        # Whoever made it: it leads nowhere else.
+        must_lie_in(self.path, self.config)
+        must_hold_files(self.encoder)
+        return load_config(self.config, self.path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtbert_jax.config import Config
+from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.types import InputError
@@ -77,3 +78,30 @@ def test_the_config_of_a_run_includes_nothing_from_outside_its_folder(tmp_path: 
     folder.config.write_text('include = "../beside.toml"\n')
     with pytest.raises(InputError, match=f"leads out of {folder.path}, to {tmp_path}/beside.toml"):
         folder.load_config()
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"[" * 100_000, b"\xff"])
+def test_results_that_are_damaged_are_none(data: bytes, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.results.write_bytes(data)
+    assert folder.load_results() is None
+
+
+def test_neither_links_nor_pipes_in_a_run_folder_are_followed(tmp_path: Path) -> None:
+    """Whoever made it: reading it reads nothing beside it, and waits for nothing."""
+    folder = RunFolder(tmp_path / "run")
+    folder.encoder.mkdir(parents=True)
+    folder.checkpoints.mkdir()
+    os.mkfifo(folder.results)
+    assert folder.load_results() is None
+    (tmp_path / "beside.toml").write_text("lr = 1.0\n")
+    folder.config.symlink_to("../beside.toml")
+    with pytest.raises(InputError, match="config.toml leads out of"):
+        folder.load_config()
+    folder.config.unlink()
+    folder.config.write_text("lr = 1.0\n")
+    (folder.encoder / "config.json").symlink_to("/etc/passwd")
+    os.mkfifo(folder.checkpoints / "pipe")
+    for door in (folder.load_config, lambda: Checkpoints(folder.checkpoints)):
+        with pytest.raises(InputError, match="is neither a file nor a folder"):
+            door()
