@@ -102,13 +102,29 @@ def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: i
         texts: One or two texts per example.
         max_length: Tokens after which an example is cut off, special ones included.
     """
+    parts = [_shortened(tokenizer, text, max_length) if len(text) == 2 else text[0] for text in texts]
     tokenizer.enable_truncation(max_length, strategy="longest_first")
-    encodings = tokenizer.encode_batch_fast([text if len(text) == 2 else text[0] for text in texts])
+    encodings = tokenizer.encode_batch_fast(parts)
     tokenizer.no_truncation()  # as it was: the cache's hash and a saved copy are of the tokenizer alone
     lengths = np.array([len(e.ids) for e in encodings], np.int64)
     first = np.array([len(e.type_ids) - sum(e.type_ids) for e in encodings], np.int32)
     ids = np.fromiter((token for e in encodings for token in e.ids), np.int32, int(lengths.sum()))
     return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]), first)
+
+
+def _shortened(tokenizer: Tokenizer, texts: tuple[str, ...], max_length: int) -> tuple[str, ...]:
+    """A pair of texts without most of what is cut off anyway.
+
+    The tokenizer keeps every combination of what it cuts off of both texts: two texts of a megabyte would take more
+    memory than there is. More is kept here than any cut leaves, and the longer text stays the longer one: the cut then
+    finds the same tokens.
+    """
+    if max(map(len, texts)) <= 8 * max_length:
+        return texts
+    offsets = [tokenizer.encode(text, add_special_tokens=False).offsets for text in texts]
+    shortest, most = min(map(len, offsets)), 2 * max_length
+    kept = [own[: most + (len(own) > shortest)] for own in offsets]
+    return tuple(text[: own[-1][1]] if own else "" for text, own in zip(texts, kept, strict=True))
 
 
 def encode_cached(

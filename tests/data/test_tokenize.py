@@ -1,6 +1,7 @@
 """Texts → token ids, and their cache."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +232,13 @@ def test_the_cache_lies_in_the_users_cache_folder_by_default(
 def test_encoding_leaves_the_tokenizer_as_it_was(tokenizer: Tokenizer) -> None:
     encode(tokenizer, TEXTS, 5)
     assert tokenizer.truncation is None
+
+
+@pytest.mark.parametrize("max_length", [3, 4, 7, 16])
+def test_long_pairs_are_cut_where_the_tokenizer_itself_would_cut_them(max_length: int, tokenizer: Tokenizer) -> None:
+    long, longer = "the film was gööd . " * 12, "x" * 150 + " a song " * 40
+    pairs = [(long, "a song"), ("a song", long), (long, long), (long, longer), (longer, long), (" " * 900, longer)]
+    tokens = encode(tokenizer, pairs, max_length)
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    expected = [encoding.ids for encoding in tokenizer.encode_batch(pairs)]
+    assert [tokens.ids[a:b].tolist() for a, b in pairwise(tokens.starts)] == expected

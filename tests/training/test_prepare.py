@@ -2,9 +2,11 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mtbert_jax import pretrained
 from mtbert_jax.cli import main
 from mtbert_jax.config import Config, StageConfig, load_config, save_config
 from mtbert_jax.training.prepare import rehearse
@@ -50,3 +52,17 @@ def test_the_shapes_of_a_dry_run_are_those_that_training_compiles(config: Config
 def test_what_is_wrong_with_a_run_is_wrong_with_its_rehearsal(config: Config) -> None:
     with pytest.raises(InputError, match="freeze: no parameter lies below 'encodr'"):
         list(rehearse(dataclasses.replace(config, freeze=("encodr",))))
+
+
+def test_a_runs_revision_is_what_the_hub_is_asked_for(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing but the files that are read: no pickle comes along, whatever else lies there."""
+    asked: list[tuple[Any, ...]] = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, sorted(allow_patterns)))
+        return config.encoder
+
+    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    list(rehearse(dataclasses.replace(config, encoder="org/bert", revision="0123abc")))
+    files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    assert asked == [("org/bert", "0123abc", files)]
