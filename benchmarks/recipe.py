@@ -48,14 +48,14 @@ def main() -> None:
         path = given.work / f"{name}.toml"
         save_config(config, path)
         configs.append((path, config))
-    rows, failed = run(plan(configs, given.seeds, given.work), given.work, at_once=given.at_once)
+    outcome = run(plan(configs, given.seeds, given.work), given.work, at_once=given.at_once)
     kept = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
-    for row in rows:
+    for row in outcome.rows:
         if row.seeds:
             kept[row.name] = record(row, document["trials"][row.name])
     ordered = {name: kept[name] for name in document["trials"] if name in kept}
     write_whole(given.out, json.dumps(ordered, indent=1) + "\n")
-    for line in failed:
+    for line in outcome.failed:
         print(line)
 
 
