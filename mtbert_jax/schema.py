@@ -64,7 +64,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             value = float(value)
         except OverflowError:
             raise InputError(f"{where}: is too large") from None
-    if type(value) is int and abs(value) >= 2**63:
+    if type(value) is int and not -(2**63) <= value < 2**63:
         raise InputError(f"{where}: is too large")
     if type(value) is not kind:
         raise InputError(f"{where}: expected {_NAMES[kind]}, got {describe(value)}")
@@ -82,7 +82,7 @@ def describe(value: Any) -> str:
         return "a table"
     if isinstance(value, (list, tuple)):
         return "a list"
-    if type(value) is int and abs(value) >= 2**63:
+    if type(value) is int and not -(2**63) <= value < 2**63:
         return "a number that is too large"  # Python would not even print very large ones
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
