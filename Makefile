@@ -2,6 +2,7 @@
 # make test      install with development tools, run the tests
 # make test-all  the same and the tests that take minutes
 # make check     lint, types, import floors
+# make docs      the pages of docs/ as a site in site/, warnings are errors
 # make parity    the tests against PyTorch's implementations and the real encoder
 # make bench     our step and epoch beside PyTorch's: DATA=path/to/cs224n for the real files, PCGRAD=path/to/Pytorch-PCGrad
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := weights/minilm/model.safetensors
 
-.PHONY: demo test test-all check parity bench weights clean
+.PHONY: demo test test-all check docs parity bench weights clean
 
 demo: $(VENV)/installed $(MODEL)
 	$(BIN)/mtbert train configs/demo.toml --overwrite
@@ -27,6 +28,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site: site/index.html"
 
 parity: $(VENV)/installed-parity $(MODEL)
 	$(BIN)/python -m pytest -rs tests/parity
@@ -53,6 +58,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install -q -e '.[dev]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) install -q -e '.[docs]'
+	touch $@
+
 $(VENV)/installed-parity: $(VENV)/installed-dev
 	$(PIP) install -q torch==2.13.0   # first and alone, so that nothing else picks a build with CUDA
 	$(PIP) install -q -e '.[dev,parity]'
@@ -60,4 +69,4 @@ $(VENV)/installed-parity: $(VENV)/installed-dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -1,0 +1,80 @@
+"""What the pages say is so: code runs, configs are read, commands exist, messages are in the source."""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import mtbert_jax
+from mtbert_jax.cli import COMMANDS
+from mtbert_jax.config import Config
+from mtbert_jax.optim.registry import AGGREGATORS, unregister
+from mtbert_jax.schema import from_dict
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+NAMES = [page.relative_to(DOCS).as_posix() for page in PAGES]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    """Takes away what a page registers."""
+    names = set(AGGREGATORS)
+    yield
+    for name in set(AGGREGATORS) - names:
+        unregister(name)
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_python_runs(page: Path) -> None:
+    names: dict[str, object] = {"__name__": "a_page"}
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_toml_is_a_config(page: Path) -> None:
+    for text in blocks(page, "toml"):
+        assert isinstance(from_dict(Config, tomllib.loads(text), page.name), Config)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_exist(page: Path) -> None:
+    for text in blocks(page, "sh"):
+        for command in re.findall(r"^(?:\.venv/bin/)?mtbert (\S+)", text, re.MULTILINE):
+            assert command in COMMANDS
+
+
+def test_there_is_code_of_every_kind() -> None:
+    for language, least in (("python", 3), ("toml", 4), ("sh", 3)):
+        assert sum(len(blocks(page, language)) for page in PAGES) >= least, language
+
+
+def test_messages_are_in_the_source() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(mtbert_jax.__file__).parent.rglob("*.py"))
+    quoted = re.findall(r"^### `(.*)`$", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(quoted) > 20
+    assert [text for text in quoted if text not in source] == []
+
+
+def test_the_page_of_fields_tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(DOCS / "hooks"), *sys.path])
+    import reference
+
+    page = reference.page()
+    for table in reference.TABLES:
+        section = page.partition(reference.TABLES[table][0])[2].partition("\n## ")[0]
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [field.name for field in fields(table)]
+    assert "| `epochs` | `3.0` | Length in epochs;" in page
+    monkeypatch.setattr(reference, "descriptions", lambda _: {})
+    with pytest.raises(ValueError, match=r"Config\.encoder has no description"):
+        reference.page()
