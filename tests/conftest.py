@@ -70,16 +70,16 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random encoder of two layers, with its vocabulary."""
-    return _save_encoder(tmp_path_factory.mktemp("encoder"), TINY)
+    return save_encoder(tmp_path_factory.mktemp("encoder"), TINY)
 
 
 @pytest.fixture(scope="session")
 def small_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with one layer, for tests that compile whole training steps."""
-    return _save_encoder(tmp_path_factory.mktemp("encoder"), dataclasses.replace(TINY, num_hidden_layers=1))
+    return save_encoder(tmp_path_factory.mktemp("encoder"), dataclasses.replace(TINY, num_hidden_layers=1))
 
 
-def _save_encoder(directory: Path, config: BertConfig) -> Path:
+def save_encoder(directory: Path, config: BertConfig) -> Path:
     (directory / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
     params = BertEncoder(config).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))["params"]
     save_pretrained(directory, config, params, load_tokenizer(directory))
