@@ -1,4 +1,4 @@
-"""The page of all config fields, from the dataclasses of mtbert_jax.config and what stands below each field."""
+"""The page of all config fields, from the dataclasses of mtbert_jax.config, what stands below each field, and units."""
 
 import ast
 import dataclasses
@@ -24,21 +24,58 @@ TABLES = {
         "Sizes of a mesh of devices; -1, for one of them, takes what is left.",
     ),
 }
+UNITS = {
+    "tokens": ("max_length", "lengths"),
+    "examples": ("batch_size", "eval_batch_size"),
+    "epochs": ("epochs",),
+    "optimizer steps": (
+        "steps",
+        "log_every_steps",
+        "eval_every_steps",
+        "save_every_steps",
+        "anchor_every_steps",
+        "max_bad_steps",
+    ),
+    "evaluations": ("patience",),
+    "share": (
+        "encoder_dropout",
+        "dropout",
+        "warmup_fraction",
+        "ramp_fraction",
+        "early_fraction",
+        "momentum",
+        "early_momentum",
+    ),
+    "0 to 1": ("loss_balance", "sampling_balance"),
+    "factor": ("weight", "loss_weight", "smart_factor", "class_weights"),
+    "embedding units": ("radius", "noise_std", "step_size"),
+    "layers": ("hidden_layers",),
+    "neurons": ("hidden_size",),
+    "classes": ("num_classes",),
+    "label units": ("label_range",),
+    "parts": ("micro_batches",),
+    "lengths": ("max_shapes",),
+    "devices": ("replica", "data", "fsdp"),
+    "": ("lr", "seed", "seeds"),
+}
+"""What the numbers of the config count, by the names of their fields; a table's own stand in `OWN_UNITS`."""
+
+OWN_UNITS = {"SmartConfig.steps": "steps of ascent"}
 
 
 def page() -> str:
     """The page, as Markdown.
 
     Raises:
-        ValueError: A field has no description.
+        ValueError: A field has no description, or a number no unit.
     """
     parts = [
         "# Config fields\n\nEvery field can stand in the TOML file, or on the command line: `--lr 3e-5`, "
         "`--head.dropout 0.1`, `--tasks.0.batch-size 8`. A key that does not exist is refused, and the nearest known "
-        "one is named. Rates and shares are plain numbers, lengths are in tokens, and sizes in what the text says.\n"
+        "one is named. Beside a default stands what the number counts.\n"
     ]
     for table, (title, words) in TABLES.items():
-        parts += [f"## {title}\n\n{words}\n", "| field | default | meaning |", "|---|---|---|"]
+        parts += [f"## {title}\n\n{words}\n", "| field | default, unit | meaning |", "|---|---|---|"]
         parts += [f"| `{name}` | {default} | {text} |" for name, default, text in rows(table)]
         parts.append("")
     return "\n".join(parts)
@@ -53,7 +90,33 @@ def rows(table: type[Any]) -> Iterator[tuple[str, str, str]]:
         text = told[one.name].replace("|", "\\|")
         words = [f"`{word}`" for word in literals(kinds[one.name])]
         unsaid = any(word not in text for word in words)
-        yield one.name, default(one), text + (f" One of {', '.join(words)}." if unsaid else "")
+        counted = unit(table, one.name) if is_number(kinds[one.name]) else ""
+        yield (
+            one.name,
+            default(one) + (f" ({counted})" if counted else ""),
+            text + (f" One of {', '.join(words)}." if unsaid else ""),
+        )
+
+
+def is_number(kind: Any) -> bool:
+    """Whether a field holds numbers; a choice of words or yes and no are none."""
+    return kind in (int, float) or (
+        typing.get_origin(kind) is not typing.Literal and any(map(is_number, typing.get_args(kind)))
+    )
+
+
+def unit(table: type[Any], name: str) -> str:
+    """What a number counts.
+
+    Raises:
+        ValueError: `UNITS` does not say.
+    """
+    if own := OWN_UNITS.get(f"{table.__name__}.{name}"):
+        return own
+    for words, names in UNITS.items():
+        if name in names:
+            return words
+    raise ValueError(f"{table.__name__}.{name} has no unit: docs/hooks/reference.py")
 
 
 def literals(kind: Any) -> list[Any]:

@@ -74,7 +74,20 @@ def test_the_page_of_fields_tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for table in reference.TABLES:
         section = page.partition(reference.TABLES[table][0])[2].partition("\n## ")[0]
         assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [field.name for field in fields(table)]
-    assert "| `epochs` | `3.0` | Length in epochs;" in page
+    assert "| `epochs` | `3.0` (epochs) | Length in epochs;" in page
+    assert "| `steps` | `1` (steps of ascent) | K, steps" in page
     monkeypatch.setattr(reference, "descriptions", lambda _: {})
     with pytest.raises(ValueError, match=r"Config\.encoder has no description"):
+        reference.page()
+
+
+def test_every_number_has_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(DOCS / "hooks"), *sys.path])
+    import reference
+
+    tables = [reference.typing.get_type_hints(table) for table in reference.TABLES]
+    numbers = {name for kinds in tables for name, kind in kinds.items() if reference.is_number(kind)}
+    assert numbers == {name for names in reference.UNITS.values() for name in names}
+    monkeypatch.setitem(reference.UNITS, "tokens", ())
+    with pytest.raises(ValueError, match=r"Config\.max_length has no unit"):
         reference.page()

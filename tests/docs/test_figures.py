@@ -1,0 +1,111 @@
+"""Figures on the pages are those of the result files, and the commands on them can be given."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtbert_jax import commands
+from tests.docs.test_pages import DOCS, NAMES, PAGES, blocks
+
+ROOT = DOCS.parent
+RESULTS = ROOT / "benchmarks" / "results"
+METHODS = {
+    "round robin, PCGrad": "pcgrad",
+    "round robin, SMART + PCGrad": "smart_pcgrad",
+    "sequential, neither": "sequential",
+    "scoring dev": "evaluate",
+    "plain sum": "plain",
+    "PCGrad": "pcgrad",
+    "SMART + PCGrad": "smart_pcgrad",
+}
+KINDS = {
+    "evaluate": commands.Evaluate,
+    "predict": commands.Predict,
+    "submission": commands.Submission,
+    "report": commands.Report,
+    "export": commands.Export,
+}
+
+
+def results(name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    rows = json.loads((RESULTS / name).read_text(encoding="utf-8"))["rows"]
+    return {(row["method"], row["side"]): row for row in rows}
+
+
+def table(page: Path, head: str) -> list[list[str]]:
+    lines = page.read_text(encoding="utf-8").partition(f"| {head} |")[2].splitlines()[2:]
+    rows = [line for line in lines[: lines.index("")] if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+@pytest.mark.parametrize("page", [DOCS / "performance.md", ROOT / "README.md"], ids=["page", "README"])
+def test_examples_a_second(page: Path) -> None:
+    measured, rows = results("epoch.json"), table(page, "examples a second, real files")
+    assert len(rows) == 4
+    for name, *cells in rows:
+        sides = ("jax", "peer", "tuned", "tuned, our batches")
+        rates = [measured[METHODS[name], side]["examples_per_second"] for side in sides]
+        assert cells == [f"{rate:.0f}" for rate in rates], name
+    said = re.search(r"So ([\d.]+), ([\d.]+), ([\d.]+) and ([\d.]+) times", page.read_text(encoding="utf-8"))
+    assert said
+    ratios = [measured[METHODS[name], "peer"]["ours_over_this"]["median"] for name, *_ in rows]
+    assert list(said.groups()) == [f"{ratio:.1f}" for ratio in ratios]
+
+
+def test_seconds_of_a_step() -> None:
+    measured, rows = results("step.json"), table(DOCS / "performance.md", "one step, 64 tokens, nothing padded")
+    assert len(rows) == 3
+    for name, ours, *others in rows:
+        row = measured[METHODS[name], "jax"]
+        assert ours == f"{row['median_seconds']:.2f} s, {row['peak_memory_bytes'] / 1e9:.1f} GB"
+        for cell, side in zip(others, ("peer", "tuned"), strict=True):
+            row = measured[METHODS[name], side]
+            times, memory = re.findall(r"[\d.]+", cell)
+            assert times == f"{row['over_jax']['median']:.1f}"
+            assert memory == f"{row['peak_memory_bytes'] / 1e9:.1f}"
+
+
+def test_other_figures() -> None:
+    surgery = json.loads((RESULTS / "surgery.json").read_text(encoding="utf-8"))["share_of_step"]
+    assert f"itself adds to a sum is {surgery:.1%}".replace("%", " %") in (DOCS / "performance.md").read_text("utf-8")
+    smart = results("smart_ratio.json")["smart_pcgrad", "jax"]["over_plain"]["median"]
+    assert f"takes {smart:.1f} times as long" in (DOCS / "concepts" / "smart.md").read_text(encoding="utf-8")
+    rows = json.loads((RESULTS / "study" / "table.json").read_text(encoding="utf-8"))["differences"]
+    gains = {(row["config"], row["against"]): row["average"]["mean"] for row in rows}
+    for page, row in {
+        "smart": "smart_ball_pcgrad",
+        "bregman": "smart_pcgrad_bregman",
+        "stages": "pcgrad_one_stage",
+    }.items():
+        gain = f"{abs(gains[f'minilm_{row}', 'minilm_pcgrad']):.3f}".removeprefix("0")
+        assert f" {gain} " in (DOCS / "concepts" / f"{page}.md").read_text(encoding="utf-8"), (page, gain)
+
+
+def test_result_files_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(r"`((?:benchmarks|configs|examples)/[\w./]+)`", page.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for line in "\n".join(blocks(page, "sh")).splitlines():
+        for part in line.split(" | "):
+            command, _, rest = part.removeprefix(".venv/bin/").removeprefix("mtbert ").partition(" ")
+            if not re.match(r"(\.venv/bin/)?mtbert ", part):
+                continue
+            args = shlex.split(rest)
+            if command == "ablate":
+                given, configs, _ = commands.parse_ablate(args)
+                assert len(configs) == len(given.configs) > 0
+            elif command in ("train", "check-data"):
+                config = ROOT / ("configs/demo.toml" if args[0] == "CONFIG.toml" else args[0])
+                kind = commands.Train if command == "train" else commands.CheckData
+                assert isinstance(commands.parse_train(config, args[1:], command, kind), kind)
+            else:
+                assert isinstance(commands.parse(KINDS[command], args, command), KINDS[command])
