@@ -73,8 +73,9 @@ def fingerprint(tree: Tree) -> int:
     >>> fingerprint({"a": jnp.arange(3.0)}) == fingerprint({"a": jnp.array([0.0, 2.0, 1.0])})
     False
     """
-    sums = jax.device_get([_word_sum(leaf) for leaf in jax.tree.leaves(tree)])
-    return sum((2 * number + 1) * int(own) for number, own in enumerate(sums)) % 2**32
+    # One program after the other: where leaves lie on several processes they meet there, and must not overtake.
+    sums = [int(jax.device_get(_word_sum(leaf))) for leaf in jax.tree.leaves(tree)]
+    return sum((2 * number + 1) * own for number, own in enumerate(sums)) % 2**32
 
 
 @jax.jit
