@@ -73,7 +73,7 @@ def fingerprint(tree: Tree) -> int:
     >>> fingerprint({"a": jnp.arange(3.0)}) == fingerprint({"a": jnp.array([0.0, 2.0, 1.0])})
     False
     """
-    # One program after the other: where leaves lie on several processes they meet there, and must not overtake.
+    # One program after the other: too many that meet other processes must not be under way (Layout.keep_pace).
     sums = [int(jax.device_get(_word_sum(leaf))) for leaf in jax.tree.leaves(tree)]
     return sum((2 * number + 1) * own for number, own in enumerate(sums)) % 2**32
 

@@ -78,7 +78,11 @@ def over_split(
         if dataset.features is None
         else evaluation_feature_batches(dataset.features, dataset.labels, size)
     )
-    pending = [(rows, step(params, which, layout.spread(batch))) for rows, batch in batches]
+    pending = []
+    for rows, batch in batches:
+        values = step(params, which, layout.spread(batch))
+        layout.keep_pace(values)
+        pending.append((rows, values))
     outputs = np.zeros((len(dataset.labels), width), np.float32)
     for rows, values in pending:
         outputs[rows] = np.asarray(values)[: len(rows), :width]

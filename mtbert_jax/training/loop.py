@@ -83,6 +83,7 @@ class Loop:
             ended = done == total
             # The next batch is gathered while the device computes.
             ahead = {} if ended else gather(self.replicas, self.layout, done)
+            self.layout.keep_pace(step_metrics)
             self.pending.append(step_metrics)
             self.display.step(done)
 

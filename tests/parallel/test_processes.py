@@ -90,6 +90,14 @@ def test_a_run_goes_on_with_other_devices_and_processes(regularized: Config, tmp
 
 
 @pytest.mark.slow
+def test_many_steps_between_two_records_do_not_hang(config: Config) -> None:
+    """Twice as many programs under way as XLA bears where processes meet on CPUs (`Layout.keep_pace`)."""
+    long = dataclasses.replace(config, steps=70, log_every_steps=70, eval_every_steps=70, eval_batch_size=1)
+    train(dataclasses.replace(long, parallel=ParallelConfig(data=2, fsdp=2)), devices=2, processes=2)
+    assert [r["step"] for r in read_metrics(Path(config.out) / "metrics.jsonl") if r["kind"] == "train"] == [70]
+
+
+@pytest.mark.slow
 def test_seeds_spread_over_devices_are_those_of_one_device(regularized: Config, tmp_path: Path) -> None:
     """Two seeds on two groups of two devices, with parameters split inside each."""
     several = dataclasses.replace(regularized, seeds=(3, 1))
