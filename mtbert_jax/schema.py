@@ -105,6 +105,38 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def fits(value: Any, shape: Any) -> bool:
+    """Whether what was read from JSON is shaped so; for files that only this program writes, and others may spoil.
+
+    Args:
+        value: Numbers, texts, lists and dicts.
+        shape: `str`, `int`, `float` (any number or NaN) or None; a tuple of shapes, one of which is enough; or a dict
+            of them by key, where other keys may stand beside, those that end in ``?`` may be missing, and ``*`` is for
+            all that are not named.
+
+    >>> fits({"step": 3, "loss": {"sst": 0.5}}, {"step": int, "loss": {"*": float}, "lr?": float})
+    True
+    >>> fits({"step": True}, {"step": int}), fits({}, {"step": int}), fits(10**400, float), fits(float("inf"), float)
+    (False, False, False, False)
+    """
+    if isinstance(shape, tuple):
+        return any(fits(value, one) for one in shape)
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return False
+        named = {key.removesuffix("?"): inner for key, inner in shape.items()}
+        missing = any(key not in value for key in shape if key != "*" and not key.endswith("?"))
+        return not missing and all(fits(item, named.get(key, shape.get("*", object))) for key, item in value.items())
+    if shape in (int, float):
+        number = isinstance(value, (int, shape)) and not isinstance(value, bool)
+        return number and not abs(value) >= LARGEST
+    return isinstance(value, shape or types.NoneType)
+
+
+LARGEST = 1e18
+"""Numbers in files of this program are smaller; larger ones are an accident, and not all that reads them bears them."""
+
+
 def to_toml(value: Any) -> str:
     """A dataclass as a TOML document."""
     return "\n".join(_toml_table(to_dict(value), "")).strip() + "\n"

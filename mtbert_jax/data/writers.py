@@ -6,7 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.paths import MEBIBYTE, must_be_file, read_text
 from mtbert_jax.types import InputError
+
+LARGEST_PREDICTIONS = 256 * MEBIBYTE
 
 
 def prediction_file(task: TaskConfig, split: str) -> str:
@@ -35,19 +38,29 @@ def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.
     Raises:
         InputError: The file is missing, or is no prediction file of this task.
     """
+    must_be_file(path)
     try:
-        rows = path.read_text(encoding="utf-8").split(" \n")
+        rows = read_text(path, LARGEST_PREDICTIONS).split(" \n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the prediction file {path}: {error}") from None
     ids, values = [], []
     for number, row in enumerate(rows[1:-1], start=2):
         name, _, text = row.rpartition(" , ")
-        try:
-            values.append(float(task.classes.index(text) if task.classes else text))
-        except ValueError:
-            raise InputError(f"{path}:{number}: {text!r} is no prediction of task {task.name}") from None
+        value = _value(task, text)
+        if value is None:
+            raise InputError(f"{path}:{number}: {text!r} is no prediction of task {task.name}")
+        values.append(value)
         ids.append(name)
     return ids, np.array(values, np.float64)
+
+
+def _value(task: TaskConfig, text: str) -> float | None:
+    """What `_text` made a text of; None where it is none of the task's."""
+    try:
+        value = float(task.classes.index(text) if task.classes else text)
+    except ValueError:
+        return None
+    return value if task.kind == "regression" or value in range(task.num_label_classes) else None
 
 
 def _text(task: TaskConfig, value: float) -> str:

@@ -15,6 +15,7 @@ from mtbert_jax.data.readers import read_split
 from mtbert_jax.data.writers import prediction_file, read_predictions
 from mtbert_jax.intervals import Interval, Judged, bootstrap
 from mtbert_jax.metrics import PRIMARY, task_metrics
+from mtbert_jax.paths import must_lie_in
 from mtbert_jax.training.fit import config_changes
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.types import Example, InputError
@@ -87,10 +88,11 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
     read = {seed: read_results(folder, replace(config, seed=seed)) for seed, folder in runs.items()}
     done = {seed: results for seed, results in read.items() if results is not None}
     scores = [results.get("dev", {}) for results in done.values()]
-    tasks = [task for task in config.tasks if scores and all(task.name in score for score in scores)]
+    tasks = [task for task in config.tasks if scores and all(_has(score, task) for score in scores)]
     metrics = {task.name: PRIMARY[task.kind] for task in tasks}
     columns = {name: [score[name][metric] for score in scores] for name, metric in metrics.items()}
-    columns |= {name: [score[name] for score in scores] for name in AVERAGES if tasks}
+    averages = [name for name in AVERAGES if tasks and all(name in score for score in scores)]
+    columns |= {name: [score[name] for score in scores] for name in averages}
     judged: dict[str, Judged] = {}
     try:
         judged = judge(config, tasks, [runs[seed] for seed in done], scores)
@@ -112,6 +114,11 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
         results=tuple(done.values()),
         judged=judged,
     )
+
+
+def _has(scores: dict[str, Any], task: TaskConfig) -> bool:
+    """Whether a task's primary metric is among the scores."""
+    return isinstance(scores.get(task.name), dict) and PRIMARY[task.kind] in scores[task.name]
 
 
 def _all(key: str, done: dict[int, dict[str, Any]]) -> list[Any]:
@@ -170,6 +177,7 @@ def dev_predictions(
         InputError: It is missing, or is of other examples.
     """
     path = folder.predictions / prediction_file(task, "dev")
+    must_lie_in(folder.path, path)
     ids, predicted = read_predictions(path, task)
     if ids != [example.id for example in examples]:
         raise InputError(f"{path} has other ids than {task.dev}")

@@ -12,10 +12,13 @@ from jaxtyping import Float
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.readers import read_split
 from mtbert_jax.losses import task_loss
+from mtbert_jax.paths import MEBIBYTE, must_be_file, must_lie_in
 from mtbert_jax.report.rows import dev_predictions
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import Record, read_metrics
 from mtbert_jax.types import Example, InputError
+
+LARGEST_LOGITS = 1024 * MEBIBYTE
 
 
 class Judgement(NamedTuple):
@@ -162,11 +165,17 @@ def _runs_below(path: Path, depth: int) -> Iterator[Path]:
             yield from _runs_below(below, depth - 1)
 
 
-def _logits(folder: RunFolder) -> dict[str, np.ndarray]:
+def _logits(folder: RunFolder) -> dict[str, Float[np.ndarray, "example output"]]:
+    """The logits that a run has kept of its dev examples; empty where they cannot be read."""
     try:
+        must_be_file(folder.logits)
+        must_lie_in(folder.path, folder.logits)
+        with zipfile.ZipFile(folder.logits) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_LOGITS:
+                return {}
         with np.load(folder.logits, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile):
+            return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+    except Exception:  # noqa: BLE001 - NumPy and zipfile raise many kinds; a report goes without
         return {}
 
 

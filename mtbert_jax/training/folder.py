@@ -10,7 +10,22 @@ from typing import IO, Any
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.host import lock_file
 from mtbert_jax.paths import LARGEST_JSON, must_be_file, must_hold_files, must_lie_in, read_text
+from mtbert_jax.schema import fits
 from mtbert_jax.types import InputError
+
+_SCORES = {"*": (float, {"*": float}), "average?": float, "plain_average?": float}
+RESULTS = {
+    "config": dict,
+    "seed": int,
+    "step": int,
+    "dev?": _SCORES,
+    "test?": _SCORES,
+    "seconds?": (float, None),
+    "peak_memory_bytes?": (int, None),
+    "device?": str,
+    "versions?": {"*": str},
+}
+"""What a run's results hold, as `fits` reads it."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +121,14 @@ class RunFolder:
         raise InputError(f"{self.path}: another process trains here ({holder}); wait for it, or give another --out")
 
     def load_results(self) -> dict[str, Any] | None:
-        """What ``results.json`` holds; None where it is missing, or was cut off."""
+        """What ``results.json`` holds; None where it is missing, was cut off, or is not what a run writes."""
         try:
             must_be_file(self.results)
+            must_lie_in(self.path, self.results)
             results = json.loads(read_text(self.results, LARGEST_JSON))
         except (OSError, ValueError, RecursionError, InputError):
             return None
-        return results if isinstance(results, dict) else None
+        return results if fits(results, RESULTS) else None
 
     def load_config(self) -> Config:
         """The config of the run that lies here.

@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,28 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mtbert_jax.host import write_whole
-from mtbert_jax.schema import finite
+from mtbert_jax.paths import MEBIBYTE, must_be_file, must_lie_in
+from mtbert_jax.schema import finite, fits
 from mtbert_jax.training.step import StepMetrics
+from mtbert_jax.types import InputError
 
 Record = dict[str, Any]
+LARGEST_RECORDS = 4096 * MEBIBYTE
+"""Ten million steps, each on record."""
+_NUMBERS = {"*": (float, None)}
+_ANY = {"stage": str, "step": int, "epoch?": float}
+SHAPES = {
+    "train": {
+        **_ANY,
+        **dict.fromkeys(("loss", "smoothness?", "noise?", "proximal?", "cosine?", "conflict?"), _NUMBERS),
+        "left_out?": {"*": int},
+        "lr": (float, None),
+        "examples_per_second": float,
+    },
+    "eval": {**_ANY, "split": str, "scores": {"*": (float, None, _NUMBERS)}},
+    "stage": {**_ANY, "compiled_shapes": int, "compile_seconds?": float},
+}
+"""What each kind of record holds, as `fits` reads it."""
 
 
 class MetricsFile:
@@ -43,15 +62,29 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """All records of a run, oldest first; a line that was being written when the process died is left out."""
+    """All records of a run, oldest first; a line that was being written when the process died is left out.
+
+    So is any other that is no record.
+
+    Raises:
+        InputError: What lies there is no file of the run, is far too large, or cannot be read.
+    """
+    must_be_file(path)
+    must_lie_in(path.parent, path)
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else ():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            records.append(record)
+    try:
+        if path.exists() and path.stat().st_size > LARGEST_RECORDS:
+            raise InputError(f"{path} is larger than {LARGEST_RECORDS // MEBIBYTE} MiB")
+        with path.open("rb") as file:
+            for line in iter(lambda: file.readline(MEBIBYTE), b""):
+                with suppress(ValueError, RecursionError):
+                    record = json.loads(line)
+                    if fits(record, {"kind": str}) and fits(record, SHAPES.get(record["kind"], str)):
+                        records.append(record)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     return records
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from mtbert_jax.export.run import export_run
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.training.folder import RunFolder
 from tests.conftest import tiny_run
-from tests.fuzz.outcome import fuzz, outcome
+from tests.fuzz.outcome import command, fuzz, outcome
 from tests.fuzz.pieces import odd_values, spoiled, spoiled_json
 from tests.runs import checkpointed
 from tests.tally import Tally
@@ -27,26 +28,42 @@ Change = tuple[str, str, Any]
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_dir: Path) -> Path:
-    """The folder of a sound run."""
-    return checkpointed(tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("sound"))).path
+    """The folder of a sound run, with one record of each kind."""
+    folder = checkpointed(tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("sound")))
+    results = folder.load_results() or {}
+    pair = {"para/sts": 0.5}
+    numbers = {"loss": {"para": 1.0, "sst": 2.0}, "smoothness": {"para": 0.25}, "cosine": pair, "conflict": pair}
+    records = [
+        {"kind": "train", "stage": "train", "step": 1, "epoch": 0.5, "lr": 0.1, "examples_per_second": 8.0, **numbers},
+        {"kind": "eval", "stage": "train", "step": 2, "split": "dev", "scores": results["dev"]},
+        {"kind": "stage", "stage": "train", "step": 2, "compiled_shapes": 2, "compile_seconds": 3.0},
+    ]
+    folder.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder.path
+
+
+def files_of(run: Path) -> list[str]:
+    return sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
 
 
 @st.composite
-def changes(draw: st.DrawFn, run: Path) -> list[Change]:
+def changes(draw: st.DrawFn, run: Path, files: list[str]) -> list[Change]:
     """One to three accidents."""
-    files = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-    files = [name for name in files if not name.startswith("predictions")]
     found = []
     for _ in range(draw(st.sampled_from([1, 1, 2, 3]))):
         name, kind = draw(st.sampled_from(files)), draw(st.sampled_from(KINDS))
         data, new = (run / name).read_bytes(), None
-        if kind == "json" and data[:1] not in b"{[":
+        if kind == "json" and data[:1] not in (b"{", b"["):
             kind = "spoil"
         match kind:
             case "spoil":
                 new = draw(spoiled(data))
             case "json":
-                new = draw(spoiled_json(json.loads(data), odd_values)).encode("utf-8", "surrogatepass")
+                lines = data.split(b"\n") if name.endswith(".jsonl") else [data]
+                place = draw(st.integers(0, len(lines) - 1 - (lines[-1] == b"")))
+                spoilt = draw(spoiled_json(json.loads(lines[place]), odd_values))
+                lines[place] = spoilt.encode("utf-8", "surrogatepass")
+                new = b"\n".join(lines)
             case "swap":
                 new = (run / draw(st.sampled_from(files))).read_bytes()
             case "link":
@@ -91,6 +108,8 @@ def test_any_run_folder_is_loaded_or_refused_and_stays_as_it_is(
     """Reading does no more than read: whatever the run says, nothing in it or beside it changes."""
     numbers = itertools.count()
 
+    files = [name for name in files_of(sound) if not name.startswith("predictions") and name != "metrics.jsonl"]
+
     def case(given: list[Change]) -> None:
         room = tmp_path / str(next(numbers))  # a new one: orbax's threads may still be reading the one before
         place, run = room / "nothing", Path(shutil.copytree(sound, room / "run"))
@@ -100,10 +119,38 @@ def test_any_run_folder_is_loaded_or_refused_and_stays_as_it_is(
 
         def door() -> None:
             model = MultitaskModel.from_checkpoint(run)
-            RunFolder(run).load_results()
             assert set(model.params) == {"encoder", "heads"}
+            if len(given) == 1:
+                export_run(run, "hf", place / "export")
 
         message = outcome(door, place, str(run), "max_length", "tasks")
         assert "12345" not in (message or "")
 
-    tally("run folders fuzzed", fuzz(changes(sound), case, cases))
+    tally("run folders fuzzed", fuzz(changes(sound, files), case, cases))
+
+
+@pytest.mark.parametrize("cases", [pytest.param(8), pytest.param(100, marks=pytest.mark.slow)])
+def test_a_report_on_any_run_folder_is_written_or_refused(
+    cases: int, sound: Path, tmp_path: Path, tally: Tally
+) -> None:
+    """Nothing but the page is written, and it fetches nothing."""
+    numbers = itertools.count()
+    files = [name for name in files_of(sound) if not name.startswith(("checkpoints", "encoder"))]
+    command("report", str(sound), "--out", str(tmp_path / "sound.html"))  # matplotlib makes its folders
+
+    def case(given: list[Change]) -> None:
+        room = tmp_path / str(next(numbers))
+        run, out = Path(shutil.copytree(sound, room / "run")), room / "page" / "report.html"
+        (room / "secret.toml").write_text("lr = 12345.0\n")
+        for change in given:
+            apply(run, change)
+        runs = [str(run)] if len(given) == 1 else [str(run), str(sound)]
+        message = outcome(lambda: command("report", *runs, "--out", str(out)), out.parent, str(run), "tasks")
+        assert out.is_file() == (message is None)
+        if message is None:
+            page = out.read_text()
+            assert page.endswith("</html>\n")
+            assert not re.search(r"<script|src=|@import|url\((?!#)", page)
+        assert "12345" not in (message or "")
+
+    tally("reports on fuzzed runs", fuzz(changes(sound, files), case, cases))

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from mtbert_jax.training.records import Display, MetricsFile, read_metrics, scores_line, step_record
+from mtbert_jax.training.records import Display, MetricsFile, Record, read_metrics, scores_line, step_record
 from mtbert_jax.training.step import StepMetrics
+from mtbert_jax.types import InputError
 
 
 def metrics(sst: float, sts: float, cosine: float, finite: bool = True) -> StepMetrics:
@@ -45,17 +46,40 @@ def test_a_step_of_one_task_has_no_cosine() -> None:
     assert not {"cosine", "smoothness", "proximal"} & set(record)
 
 
+def record(step: int) -> Record:
+    return {"kind": "stage", "stage": "train", "step": step, "compiled_shapes": 1}
+
+
 def test_reopening_at_a_step_drops_later_records_and_half_lines(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path)
     for step in (2, 4, 6):
-        file.write({"step": step})
+        file.write(record(step))
     file.close()
     path.write_text(path.read_text() + '{"step": 8, "lo')
     file = MetricsFile(path, step=4)
-    file.write({"step": 5})
+    file.write(record(5))
     file.close()
-    assert [record["step"] for record in read_metrics(path)] == [2, 4, 5]
+    assert [one["step"] for one in read_metrics(path)] == [2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"kind": "other"}, {"kind": ["stage"]}, {"step": "3"}, {"step": True}, {"step": 10**400}, {"compiled_shapes": None}],
+)
+def test_a_line_that_is_no_record_is_left_out(odd: Record, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in (record(1), record(2) | odd, [1], record(3))))
+    assert [one["step"] for one in read_metrics(path)] == [1, 3]
+
+
+def test_records_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text(json.dumps(record(1)))
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.parent.mkdir()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"metrics\.jsonl leads out of"):
+        read_metrics(path)
 
 
 def test_a_new_run_starts_an_empty_file(tmp_path: Path) -> None:
