@@ -18,6 +18,7 @@ from mtbert_jax.metrics import PRIMARY, task_metrics
 from mtbert_jax.paths import must_lie_in
 from mtbert_jax.training.fit import config_changes
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.records import read_metrics
 from mtbert_jax.types import Example, InputError
 
 AVERAGES = ("average", "plain_average")
@@ -51,6 +52,7 @@ class Row(NamedTuple):
         note: Why there is no interval, or nothing.
         results: The ``results.json`` of every finished run, in the order of `seeds`.
         judged: Predictions on dev beside labels, by task; empty where they cannot be read.
+        rate: Examples a second in the last stage, the median over seeds; None where a run has no such record.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Row(NamedTuple):
     note: str
     results: tuple[dict[str, Any], ...]
     judged: Mapping[str, Judged] = MappingProxyType({})
+    rate: float | None = None
 
     def scores(self, name: str) -> list[float]:
         """A task's primary metric, or an average, of every finished run."""
@@ -113,7 +116,15 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
         note=note,
         results=tuple(done.values()),
         judged=judged,
+        rate=statistics.median(rates) if done and all(rates := [throughput(runs[seed]) for seed in done]) else None,
     )
+
+
+def throughput(folder: RunFolder) -> float:
+    """Examples a second in a run's last stage, the median over its records; 0 where it has none."""
+    records = [record for record in read_metrics(folder.metrics) if record["kind"] == "train"]
+    rates = [record["examples_per_second"] for record in records if record["stage"] == records[-1]["stage"]]
+    return statistics.median(rates) if rates else 0.0
 
 
 def _has(scores: dict[str, Any], task: TaskConfig) -> bool:

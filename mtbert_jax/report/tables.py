@@ -48,7 +48,8 @@ def caption(rows: Sequence[Row]) -> str:
     return (
         f"Scores on dev, mean ± sample standard deviation over seeds ({seeds} {'seed' if counts == [1] else 'seeds'}). "
         f"The interval of the average: {CONFIDENCE:.0%}, percentile bootstrap over dev examples, {RESAMPLES} "
-        "resamples, the same ones for every seed. Wall time: median over seeds; peak memory: the largest."
+        "resamples, the same ones for every seed. Wall time and examples a second (in the last stage): medians over "
+        "seeds; peak memory: the largest."
     )
 
 
@@ -82,7 +83,7 @@ def texts(rows: Sequence[Row]) -> list[list[str]]:
     """Header and lines; a cell is blank where the row has no such number."""
     tasks = task_columns(rows)
     header = ["config", "seeds", *(f"{task} {metric}" for task, metric in tasks)]
-    header += ["average", f"{CONFIDENCE:.0%} interval", "plain average", "wall time", "peak memory"]
+    header += ["average", f"{CONFIDENCE:.0%} interval", "plain average", "wall time", "examples/s", "peak memory"]
     lines = []
     for row in rows:
         average = row.values.get("average")
@@ -96,6 +97,7 @@ def texts(rows: Sequence[Row]) -> list[list[str]]:
                 _ends(average),
                 _score(row.values.get("plain_average")),
                 "" if row.seconds is None else clock_text(row.seconds),
+                "" if row.rate is None else f"{row.rate:.0f}",
                 "" if row.peak_memory is None else f"{row.peak_memory / GIB:.2f} GiB",
             ]
         )
@@ -153,7 +155,8 @@ def comma_separated(rows: Sequence[Row]) -> str:
             low, high = value.interval if value and value.interval else (None, None)
             line |= {f"{name}_mean": value and value.mean, f"{name}_sd": value and value.sd}
             line |= {f"{name}_low": low, f"{name}_high": high}
-        lines.append({**line, "seconds_median": row.seconds, "peak_memory_bytes_max": row.peak_memory})
+        costs = {"seconds_median": row.seconds, "examples_per_second_median": row.rate}
+        lines.append({**line, **costs, "peak_memory_bytes_max": row.peak_memory})
     file = io.StringIO()
     writer = csv.DictWriter(file, lines[0], lineterminator="\n")
     writer.writeheader()
@@ -175,6 +178,7 @@ def as_json(rows: Sequence[Row], gains: Sequence[Difference] = ()) -> str:
                 },
                 **{name: row.values[name]._asdict() for name in AVERAGES if name in row.values},
                 "seconds_median": row.seconds,
+                "examples_per_second_median": row.rate,
                 "peak_memory_bytes_max": row.peak_memory,
                 "note": row.note,
                 "runs": row.results,

@@ -15,9 +15,9 @@ from mtbert_jax.types import InputError
 
 _SCORES = {"*": (float, {"*": float}), "average?": float, "plain_average?": float}
 RESULTS = {
-    "config": dict,
-    "seed": int,
-    "step": int,
+    "config?": dict,
+    "seed?": int,
+    "step?": int,
     "dev?": _SCORES,
     "test?": _SCORES,
     "seconds?": (float, None),

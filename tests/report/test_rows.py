@@ -49,6 +49,17 @@ def test_the_median_of_the_times_and_the_largest_of_the_peaks(config: Config, tm
     assert (row.seconds, row.peak_memory) == (62.0, 2**30 + 3)  # 61, 64, 62
 
 
+def test_the_rate_is_that_of_the_last_stage(config: Config, tmp_path: Path) -> None:
+    folders = runs(config, tmp_path)
+    assert make_row("tiny", config, folders).rate is None
+    for number, folder in enumerate(folders.values()):
+        rates = [("heads", 900.0), ("full", 1.0), ("full", 20.0 + number), ("full", 50.0)]  # compiling, first
+        own = {"kind": "train", "loss": {}, "lr": 0.1}
+        lines = [{**own, "stage": name, "step": n, "examples_per_second": rate} for n, (name, rate) in enumerate(rates)]
+        folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert make_row("tiny", config, folders).rate == 21.0
+
+
 def test_intervals_are_those_of_the_predictions(config: Config, tmp_path: Path) -> None:
     row = make_row("tiny", config, runs(config, tmp_path))
     predicted = [guesses(config, seed) for seed in SEEDS]

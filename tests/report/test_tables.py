@@ -39,6 +39,7 @@ FULL = Row(
     3 * 2**29,
     "",
     (RESULT, RESULT),
+    rate=107.3,
 )
 SHORT = Row(
     "a|b [red]",
@@ -64,14 +65,14 @@ def test_the_text_cell_by_cell() -> None:
     header, full, short, empty = texts(ROWS)
     assert header == [
         "config", "seeds", "sst accuracy", "sts pearson", "nli accuracy", "average", "95% interval", "plain average",
-        "wall time", "peak memory",
+        "wall time", "examples/s", "peak memory",
     ]  # fmt: skip
     assert full == [
         "pcgrad", "2", "0.476 ± 0.012", "-0.250 ± 0.500", "", "0.425 ± 0.250", "0.413 to 0.437", "0.113 ± 0.125",
-        "1:02:03", "1.50 GiB",
+        "1:02:03", "107", "1.50 GiB",
     ]  # fmt: skip
-    assert short == ["a|b [red]", "1 of 2", "", "nan", "0.500", "nan", "", "nan", "", ""]
-    assert empty == ["none", "0 of 2", *[""] * 8]
+    assert short == ["a|b [red]", "1 of 2", "", "nan", "0.500", "nan", "", "nan", "", "", ""]
+    assert empty == ["none", "0 of 2", *[""] * 9]
 
 
 def test_a_task_that_is_of_another_kind_elsewhere_has_two_columns() -> None:
@@ -86,7 +87,7 @@ def test_a_task_that_is_of_another_kind_elsewhere_has_two_columns() -> None:
 
 def test_the_caption_says_what_the_numbers_are() -> None:
     words = ["Scores on dev", "sample standard deviation over seeds", "95%", "bootstrap over dev examples"]
-    words += ["Wall time: median", "peak memory: the largest"]
+    words += ["Wall time and examples a second (in the last stage): medians", "peak memory: the largest"]
     for word in words:
         assert word in caption([FULL])
     assert "(2 seeds)" in caption([FULL])
@@ -99,7 +100,7 @@ def test_markdown_has_the_same_cells_under_a_caption_and_over_notes() -> None:
     assert paragraphs[0] == caption(ROWS)
     header, rule, *lines = paragraphs[1].splitlines()
     assert lines[1].startswith(r"| a\|b [red] | 1 of 2 |")
-    assert rule == "| --- |" + " ---: |" * 9
+    assert rule == "| --- |" + " ---: |" * 10
     for line, cells in zip([header, *lines], texts(ROWS), strict=True):
         bare = line.removeprefix("| ").removesuffix(" |").replace(r"\|", "¦")
         assert [cell.replace("¦", "|") for cell in bare.split(" | ")] == cells
@@ -154,6 +155,7 @@ def test_csv_json_and_markdown_agree() -> None:
                 ends = [line[f"{name}_{end}"] for end in ("low", "high")]
                 assert [float(end) for end in ends if end] == (score["interval"] or [])
         assert (float(line["seconds_median"]) if line["seconds_median"] else None) == entry["seconds_median"]
+        assert line["examples_per_second_median"] == str(entry["examples_per_second_median"] or "")
         assert line["peak_memory_bytes_max"] == str(entry["peak_memory_bytes_max"] or "")
     assert len({len(line) for line in lines}) == 1
 
