@@ -72,6 +72,9 @@ def test_seconds_of_a_step() -> None:
 def test_other_figures() -> None:
     surgery = json.loads((RESULTS / "surgery.json").read_text(encoding="utf-8"))["share_of_step"]
     assert f"itself adds to a sum is {surgery:.1%}".replace("%", " %") in (DOCS / "performance.md").read_text("utf-8")
+    peaks = [f"{row['peak_memory_bytes'] / 1e9:.1f}" for row in results("step_bert_base_smart.json").values()]
+    said = f"SMART + PCGrad peaks at {peaks[0]} GB, the packages at {peaks[1]}"
+    assert said in (DOCS / "performance.md").read_text("utf-8")
     smart = results("smart_ratio.json")["smart_pcgrad", "jax"]["over_plain"]["median"]
     assert f"takes {smart:.1f} times as long" in (DOCS / "concepts" / "smart.md").read_text(encoding="utf-8")
     rows = json.loads((RESULTS / "study" / "table.json").read_text(encoding="utf-8"))["differences"]
