@@ -3,6 +3,8 @@
 import ctypes
 import functools
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +28,19 @@ def keep_freed_memory() -> None:
         return
     for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
         mallopt(option, value)
+
+
+def commit(checkout: Path = Path(__file__).parents[1]) -> str:
+    """The git commit that this program is run from, with ``-dirty`` where files were changed; else empty."""
+    git = shutil.which("git")
+    if git is None or not (checkout / ".git").exists():
+        return ""
+    command = [git, "-C", str(checkout), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - git itself
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told.stdout.strip()
 
 
 def user_cache(kind: str) -> Path:

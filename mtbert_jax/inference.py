@@ -17,7 +17,7 @@ from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import Split, clean
 from mtbert_jax.data.tokenize import encode
 from mtbert_jax.data.writers import prediction_file, write_predictions
-from mtbert_jax.host import machine, peak_memory, write_whole
+from mtbert_jax.host import commit, machine, peak_memory, write_whole
 from mtbert_jax.losses import probabilities
 from mtbert_jax.metrics import predictions
 from mtbert_jax.parallel import ALONE, Layout
@@ -208,7 +208,8 @@ def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:
 
     Returns:
         What ``results.json`` holds: config, seed, step of the checkpoint, scores by split; wall time of training in
-        seconds and peak memory in bytes, over all resumptions; the machine, and the versions of the libraries.
+        seconds and peak memory in bytes, over all resumptions; the machine, the versions of the libraries, and the
+        commit, where this runs from a checkout.
     """
     # Several processes score together, since no one of them has all arrays; one alone needs one device.
     layout = Layout.build(ParallelConfig()) if jax.process_count() > 1 else ALONE
@@ -232,9 +233,10 @@ def _cost(folder: RunFolder, config: Config) -> dict[str, Any]:
     """What the run took, and on what."""
     with Checkpoints(folder.checkpoints) as checkpoints:
         progress = next(iter(checkpoints.standings.values()))
+    made = commit()
     return {
         "seconds": progress.seconds,
         "peak_memory_bytes": max(progress.peak_memory, peak_memory()),
         "device": machine(),
-        "versions": {"jax": jax.__version__, "mtbert_jax": __version__},
+        "versions": {"jax": jax.__version__, "mtbert_jax": __version__, **({"commit": made} if made else {})},
     }

@@ -14,6 +14,7 @@ import mtbert_jax as mt
 from mtbert_jax.cli import COMMANDS, main
 from mtbert_jax.commands import KINDS
 from mtbert_jax.config import Config, save_config
+from mtbert_jax.host import commit
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.types import TrainingError
@@ -66,7 +67,8 @@ def test_train_leaves_the_run_folder_of_the_contract(trained: Path) -> None:
     assert 0 < results["seconds"] < 600
     assert 50 * 2**20 < results["peak_memory_bytes"] < 64 * 2**30
     assert results["device"].endswith(" CPU cores")
-    assert results["versions"] == {"jax": jax.__version__, "mtbert_jax": mt.__version__}
+    made = {"commit": commit()} if commit() else {}
+    assert results["versions"] == {"jax": jax.__version__, "mtbert_jax": mt.__version__, **made}
 
 
 def test_prediction_files_have_the_courses_format_and_every_id_once(trained: Path, data_dir: Path) -> None:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtbert_jax.host import free_memory, machine, peak_memory, user_cache, write_whole
+from mtbert_jax.host import commit, free_memory, machine, peak_memory, user_cache, write_whole
 
 MIB = 2**20
 
@@ -113,3 +113,23 @@ def test_compiled_programs_are_kept_where_the_user_or_jax_says(tmp_path: Path) -
 def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert kept(XDG_CACHE_HOME=str(tmp_path / "file")) == "None"
+
+
+def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
+    assert commit(tmp_path) == ""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "one"], ["tag", "v9"]):
+        subprocess.run([*git, *words], check=True)
+    whole = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert commit(tmp_path) == whole[:12]
+    (tmp_path / "file").write_text("1")
+    assert commit(tmp_path) == whole[:12]  # git does not know that file
+    subprocess.run([*git, "add", "file"], check=True)
+    assert commit(tmp_path) == whole[:12] + "-dirty"
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    assert commit(tmp_path) == ""  # git finds it broken
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit(tmp_path) == ""
