@@ -20,13 +20,14 @@ from mtbert_jax.types import InputError
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --faint: #8881; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 74rem; padding: 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 84rem; padding: 1rem; }
 h1 { font-size: 1.5rem; margin: .5rem 0; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { text-align: right; padding: .2rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } thead th { white-space: nowrap; }
-.text td { text-align: left; overflow-wrap: anywhere; } .text td.number { text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; } th, td { white-space: nowrap; }
+.text td { text-align: left; overflow-wrap: anywhere; white-space: normal; }
+.text td.number { text-align: right; white-space: nowrap; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: .5rem 1.5rem; }
 figure { margin: 0; } svg { width: 100%; height: auto; display: block; }
 pre { background: var(--faint); padding: .75rem; overflow-x: auto; font-size: .85rem; }
