@@ -56,7 +56,7 @@ class Story:
     Attributes:
         name: What to call it.
         folder: Where it lies.
-        config: Its config, with the data where they are now.
+        config: Its config, with the data and the run where they are now.
         records: Its records, oldest first.
         results: Its results; None for a run that has not ended.
         sizes: Examples of each task, by split; empty where data files cannot be read.
@@ -87,7 +87,7 @@ class Story:
         """
         folder = RunFolder(path)
         config = folder.load_config()
-        config = replace(config, data_dir=data_dir or config.data_dir)
+        config = replace(config, data_dir=data_dir or config.data_dir, out=str(path))
         results, notes, sizes, judged = folder.load_results(), [], {}, {}
         logits = _logits(folder)
         for task in config.resolved_tasks():

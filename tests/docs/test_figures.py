@@ -88,6 +88,36 @@ def test_other_figures() -> None:
         assert f" {gain} " in (DOCS / "concepts" / f"{page}.md").read_text(encoding="utf-8"), (page, gain)
 
 
+def short(value: dict[str, Any]) -> str:
+    """A score as the README writes it."""
+    mean, sd = (f"{number:.3f}".removeprefix("0") for number in (value["mean"], value["sd"] or 0.0))
+    return mean if value["sd"] is None else f"{mean} ± {sd}"
+
+
+def test_the_studys_table() -> None:
+    document = json.loads((RESULTS / "study" / "table.json").read_text(encoding="utf-8"))
+    gains = {(row["config"], row["against"]): row["average"] for row in document["differences"]}
+    bases = {"tuned": "minilm_tuned", "round robin": "minilm_round_robin", "PCGrad": "minilm_pcgrad"}
+    said = table(ROOT / "README.md", "dev")
+    assert len(said) == len(document["rows"]) == 13
+    for (_, seeds, *scores, beside), row in zip(said, document["rows"], strict=True):
+        assert int(seeds) == len(row["seeds"])
+        assert scores == [short(row["tasks"][name]) for name in ("sst", "para", "sts")] + [short(row["average"])]
+        if beside:
+            numbers, _, base = beside.partition(" on ")
+            gain = gains[row["config"], bases[base]]
+            found = [float(number) for number in re.findall(r"[-+][.\d]+", numbers)]
+            assert found == pytest.approx([gain["mean"], *gain["interval"]], abs=5.01e-4), row["config"]
+
+
+def test_the_best_recipe() -> None:
+    (row,) = json.loads((RESULTS / "best" / "table.json").read_text(encoding="utf-8"))["rows"]
+    scores = [short(row["tasks"][name]) for name in ("sst", "para", "sts")]
+    scores += [short(row["average"]), short(row["plain_average"])]
+    (said,) = [line for line in table(ROOT / "README.md", "dev set") if "minilm_best" in line[0]]
+    assert said[1:] == scores
+
+
 def test_result_files_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"`((?:benchmarks|configs|examples)/[\w./]+)`", page.read_text(encoding="utf-8")):
