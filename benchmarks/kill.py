@@ -23,20 +23,25 @@ from tests.reliability.nursery import Nursery
 
 def main() -> int:
     """Runs it; returns 1 if something differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage="%(prog)s CONFIG [options] [-- OVERRIDES]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("config", type=Path)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--place", type=Path, help="folder of both runs; a temporary one if left out")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("overrides", nargs="*")
-    given = parser.parse_args()
+    words = sys.argv[1:]
+    own = words.index("--") if "--" in words else len(words)
+    given, overrides = parser.parse_args(words[:own]), words[own + 1 :]
     with tempfile.TemporaryDirectory() as temporary:
         place = (given.place or Path(temporary)).absolute()
         place.mkdir(parents=True, exist_ok=True)
         with Nursery(place / "programs") as nursery:
-            outcome = survive(nursery, given.config.absolute(), place, given.kills, given.seed, *given.overrides)
-    found = {"machine": machine(), "config": str(given.config), "overrides": given.overrides, **asdict(outcome)}
+            outcome = survive(nursery, given.config.absolute(), place, given.kills, given.seed, *overrides)
+    found = {"machine": machine(), "config": str(given.config), "overrides": overrides, **asdict(outcome)}
     text = json.dumps(found, indent=2)
     print(text)
     if given.out:

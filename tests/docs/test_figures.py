@@ -110,6 +110,16 @@ def test_the_studys_table() -> None:
             assert found == pytest.approx([gain["mean"], *gain["interval"]], abs=5.01e-4), row["config"]
 
 
+def test_what_a_method_costs() -> None:
+    rows = {row["config"]: row for row in json.loads((RESULTS / "cost.json").read_text(encoding="utf-8"))["rows"]}
+    configs = ("baseline", "round_robin", "smart", "smart_pcgrad", "smart_ball_pcgrad", "smart_pcgrad_bregman")
+    said = table(ROOT / "README.md", "| examples a second | time beside PCGrad's | peak memory")
+    for (_, *cells), config in zip(said, configs, strict=True):
+        row = rows[f"minilm_{config}"]
+        ratio, memory = row["time_over_against"]["median"], row["peak_memory_bytes"] / 1e9
+        assert cells == [f"{row['examples_per_second']:.0f}", f"{ratio:.2f}", f"{memory:.1f} GB"], config
+
+
 def test_the_best_recipe() -> None:
     (row,) = json.loads((RESULTS / "best" / "table.json").read_text(encoding="utf-8"))["rows"]
     scores = [short(row["tasks"][name]) for name in ("sst", "para", "sts")]
