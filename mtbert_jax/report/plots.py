@@ -112,16 +112,19 @@ def scatter(title: str, x: str, xs: np.ndarray, y: str, ys: np.ndarray) -> str:
 def _svg(title: str, draw: Any, height: float = 2.9) -> str:
     try:
         import matplotlib as mpl
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError:
         raise InputError("plots need matplotlib: pip install 'mtbert_jax[report]'") from None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, height), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(4.6, height), dpi=72, facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
         draw(axes)
         axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
+        ConstrainedLayoutEngine().execute(figure)  # once: `savefig` does it twice, which is most of the work
         out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = re.sub(r"\s*<metadata>.*</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return text.replace(INK, "currentColor")
