@@ -4,6 +4,7 @@
 # make check     lint, types, import floors
 # make docs      the pages of docs/ as a site in site/, warnings are errors
 # make parity    the tests against PyTorch's implementations and the real encoder
+# make hand-in   the course's prediction files by the best recipes, trained here: DATA=path/to/cs224n
 # make bench     our step and epoch beside PyTorch's: DATA=path/to/cs224n for the real files, PCGRAD=path/to/Pytorch-PCGrad
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := weights/minilm/model.safetensors
 
-.PHONY: demo test test-all check docs parity bench weights clean
+.PHONY: demo test test-all check docs parity hand-in bench weights clean
 
 demo: $(VENV)/installed $(MODEL)
 	$(BIN)/mtbert train configs/demo.toml --overwrite
@@ -37,6 +38,12 @@ parity: $(VENV)/installed-parity $(MODEL)
 	$(BIN)/python -m pytest -rs tests/parity
 
 DATA ?= examples/data
+HAND_IN ?= minilm_best minilm_cfimdb
+hand-in: $(VENV)/installed $(MODEL)
+	for name in $(HAND_IN); do \
+		$(BIN)/mtbert train configs/$$name.toml --data-dir $(DATA) --resume && $(BIN)/mtbert submission runs/$$name || exit; \
+	done
+
 PCGRAD ?= .
 bench: $(VENV)/installed-parity $(MODEL)
 	PYTHONPATH=$(PCGRAD) $(BIN)/python benchmarks/step.py --out benchmarks/results/step.json

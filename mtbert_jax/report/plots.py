@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.formatter.useoffset": False,  # every tick tells its whole number
     "grid.alpha": 0.15,
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -40,7 +41,13 @@ def look(number: int, values: Sequence[float]) -> dict[str, Any]:
     return {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 4, "linewidth": 1.4}
 
 
-def curves(title: str, y: str, lines: Mapping[str, Sequence[Series]], right: tuple[str, Series] | None = None) -> str:
+def curves(
+    title: str,
+    y: str,
+    lines: Mapping[str, Sequence[Series]],
+    right: tuple[str, Series] | None = None,
+    scale: Literal["linear", "log"] = "linear",
+) -> str:
     """Lines over steps, and perhaps one on an axis of its own at the right.
 
     Args:
@@ -48,13 +55,14 @@ def curves(title: str, y: str, lines: Mapping[str, Sequence[Series]], right: tup
         y: What the lines are.
         lines: By name; those that share a name look alike. A single name gets no legend.
         right: What the line at the right is, and the line.
+        scale: Of `y`.
     """
 
     def draw(axes: "Axes") -> None:
         for number, (name, some) in enumerate(lines.items()):
             for place, (steps, values) in enumerate(some):
                 axes.plot(steps, values, label="" if place else name, **look(number, values))
-        axes.set(xlabel="step", ylabel=y)
+        axes.set(xlabel="step", ylabel=y, yscale=scale)
         if 1 < len(lines) <= len(COLOURS):
             axes.legend(fontsize=8)
         elif len(lines) > 1:

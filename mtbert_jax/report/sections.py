@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from mtbert_jax.training.records import clock_text
 
 WORST = 8  # mistakes that are shown of each task
 FEW_PAIRS = 6  # of tasks: more of them are a matrix rather than lines
+WIDE = 30  # times the slowest rate: from there on a rate's scale is logarithmic
 
 
 def run_body(story: Story) -> str:
@@ -175,8 +177,12 @@ def _label(one: Judgement, value: float) -> str:
 
 
 def _cost(story: Story) -> list[str]:
-    rate = story.series("train", "examples_per_second")
-    return [curves("throughput", "examples a second", {"": [rate]})] if rate[0] else []
+    steps, rates = story.series("train", "examples_per_second")
+    if not steps:
+        return []
+    # Heads on kept features are hundreds of times as fast as what follows.
+    scale: Literal["linear", "log"] = "log" if 0 < WIDE * min(rates) < max(rates) else "linear"
+    return [curves("throughput", "examples a second", {"": [(steps, rates)]}, scale=scale)]
 
 
 def _cost_facts(story: Story) -> str:
