@@ -110,6 +110,24 @@ def test_the_studys_table() -> None:
             assert found == pytest.approx([gain["mean"], *gain["interval"]], abs=5.01e-4), row["config"]
 
 
+def test_the_studys_second_seed() -> None:
+    first, second = (
+        {row["config"]: row for row in json.loads((RESULTS / "study" / name).read_text(encoding="utf-8"))["rows"]}
+        for name in ("table.json", "seed1.json")
+    )
+    rows = {"smart": "tuned", "pcgrad_mean": "pcgrad", "smart_pcgrad": "pcgrad", "smart_pcgrad_x25": "pcgrad"}
+    said = table(ROOT / "README.md", "average on dev, seed 1")
+    assert {f"minilm_{row}" for row in rows} == set(second)
+    for (_, score, *gains), (row, base) in zip(said, rows.items(), strict=True):
+        runs = [first[f"minilm_{row}"]["runs"][0], second[f"minilm_{row}"]["runs"][0]]
+        assert [run["seed"] for run in runs] == [0, 1]
+        own = [run["dev"]["average"] for run in runs]
+        bases = [run["dev"]["average"] for run in first[f"minilm_{base}"]["runs"]]
+        assert float(score) == pytest.approx(own[1], abs=5.01e-4)
+        found = [float(re.findall(r"[-+][.\d]+", gain)[0]) for gain in gains]
+        assert found == pytest.approx([a - b for a, b in zip(own, bases, strict=True)], abs=5.01e-4), row
+
+
 def test_what_a_method_costs() -> None:
     rows = {row["config"]: row for row in json.loads((RESULTS / "cost.json").read_text(encoding="utf-8"))["rows"]}
     configs = ("baseline", "round_robin", "smart", "smart_pcgrad", "smart_ball_pcgrad", "smart_pcgrad_bregman")
