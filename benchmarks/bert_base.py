@@ -85,7 +85,6 @@ def measure(name: str, place: Path) -> dict[str, Any]:
     row: dict[str, Any] = {
         "config": name,
         "exit_status": run.returncode,
-        "estimated_memory": next((line for line in dry.stdout.splitlines() if "memory" in line.lower()), None),
         "seconds": time.perf_counter() - since,
     }
     if run.returncode:
