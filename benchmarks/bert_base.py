@@ -10,7 +10,6 @@ its ten epochs, the other takes two. Only paths and epochs differ from what the 
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from workers import machine, parse
+
+from mtbert_jax.training.records import read_metrics
 
 ROOT = Path(__file__).parents[1]
 ROWS = {path.stem: path for path in sorted((ROOT / "configs" / "study").glob("*.toml")) if "minilm" not in path.stem}
@@ -60,8 +61,8 @@ def make_encoder(folder: Path, vocabulary: Path) -> None:
     from mtbert_jax.nn.bert import BertConfig
 
     config = BertConfig()
-    shapes = jnp.ones((1, 1), jnp.int32)
-    params = jax.jit(mt.BertEncoder(config).init)(jax.random.key(0), shapes)["params"]
+    ids = jnp.ones((1, 1), jnp.int32)
+    params = jax.jit(mt.BertEncoder(config).init)(jax.random.key(0), ids)["params"]
     mt.save_pretrained(folder, config, params, load_tokenizer(vocabulary))
 
 
@@ -76,7 +77,7 @@ def make_data(folder: Path) -> None:
 
 def measure(name: str, place: Path) -> dict[str, Any]:
     """One row: its dry run, its run, and what that left behind."""
-    out = place / "run"
+    out = place / name
     where = ["--encoder", str(place / "bert-base"), "--data-dir", str(place / "data"), "--out", str(out)]
     words = ["train", str(ROWS[name]), *where, "--epochs", str(EPOCHS), "--log-every-steps", "1"]
     dry = mtbert(*words, "--dry-run")
@@ -89,8 +90,7 @@ def measure(name: str, place: Path) -> dict[str, Any]:
     }
     if run.returncode:
         return {**row, "message": run.stderr.strip().splitlines()[-1:]}
-    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps = [record for record in records if record["kind"] == "train"]
+    steps = [record for record in read_metrics(out / "metrics.jsonl") if record["kind"] == "train"]
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     row["steps"] = dict(Counter(record["stage"] for record in steps))
     row["terms"] = sorted({"smoothness", "proximal", "cosine"} & set(steps[-1]))
@@ -118,7 +118,7 @@ def render(document: dict[str, Any]) -> str:
             lines.append(f"| {row['config']} | exit status {row['exit_status']} | | | |")
             continue
         steps = ", ".join(f"{stage} {number}" for stage, number in row["steps"].items())
-        terms = re.sub(r"cosine", "cosines", ", ".join(row["terms"]))
+        terms = ", ".join(row["terms"]).replace("cosine", "cosines")
         memory = f"{row['peak_memory_bytes'] / 1e9:.1f} GB"
         lines.append(f"| {row['config']} | {steps} | {terms} | {memory} | {row['seconds']:.0f} |")
     return "\n".join(lines)
