@@ -21,7 +21,7 @@ from mtbert_jax import trees
 from mtbert_jax.parallel import wait_for_all
 from mtbert_jax.paths import must_hold_files
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.types import InputError, Params, TrainingError, first_line
+from mtbert_jax.types import Params, TrainingError, first_line
 
 LATEST = 2
 ASIDE = "aside"
@@ -73,7 +73,7 @@ class Checkpoints:
                 unfinished.
 
         Raises:
-            InputError: Links, pipes or the like are in it, or what orbax says of a step is none of what it says.
+            InputError: Links, pipes or the like are in it.
         """
         must_hold_files(directory, arrays="d")  # where orbax keeps them; it would open whatever lies there
         _ignore_closed_loops()
@@ -84,18 +84,11 @@ class Checkpoints:
             read_only=config is None,
             create=config is not None,
             cleanup_tmp_directories=config is not None,
+            lightweight_initialize=True,  # else metadata of one step that are none would keep the whole folder shut
             # Else threads wait for minutes for a folder that could not be made.
             async_options=AsyncOptions(create_directories_asynchronously=False),
         )
-        try:
-            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        ) as error:  # a step's metadata are JSON, but no metadata
-            raise InputError(f"{directory} cannot be opened: {first_line(error)}") from None
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
         self.standings = dict(self._read_standings())
 
     def __enter__(self) -> "Checkpoints":

@@ -108,6 +108,19 @@ def test_a_step_with_broken_arrays_is_named_and_gives_no_state(
     assert "step 2 cannot be read" in caplog.text
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"commit_timestamp_nsecs": "x"}', '{"item_handlers": 3}'])
+def test_what_orbax_notes_of_a_step_is_not_needed(tmp_path: Path, text: str) -> None:
+    save(tmp_path, {1: 0.1, 2: 0.2})
+    (note,) = (tmp_path / "2").glob("_CHECKPOINT_METADATA")
+    note.write_text(text)
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        assert checkpoints.best_step() == 2
+        assert checkpoints.try_restore(2, state(0)) is not None
+        checkpoints.save(state(3), Progress(average=0.3))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [3, 2]
+
+
 def test_parameters_of_another_shape_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save(tmp_path, {1: 0.1})
     other = {"encoder": {"w": jnp.zeros((5, 3))}, "heads": state(0).params["heads"]}
