@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -94,38 +95,36 @@ def short(value: dict[str, Any]) -> str:
     return mean if value["sd"] is None else f"{mean} ± {sd}"
 
 
+def over(numbers: list[float]) -> str:
+    return short({"mean": statistics.mean(numbers), "sd": statistics.stdev(numbers)})
+
+
 def test_the_studys_table() -> None:
-    document = json.loads((RESULTS / "study" / "table.json").read_text(encoding="utf-8"))
-    gains = {(row["config"], row["against"]): row["average"] for row in document["differences"]}
-    bases = {"tuned": "minilm_tuned", "round robin": "minilm_round_robin", "PCGrad": "minilm_pcgrad"}
-    said = table(ROOT / "README.md", "dev")
-    assert len(said) == len(document["rows"]) == 13
-    for (_, seeds, *scores, beside), row in zip(said, document["rows"], strict=True):
-        assert int(seeds) == len(row["seeds"])
-        assert scores == [short(row["tasks"][name]) for name in ("sst", "para", "sts")] + [short(row["average"])]
-        if beside:
-            numbers, _, base = beside.partition(" on ")
-            gain = gains[row["config"], bases[base]]
-            found = [float(number) for number in re.findall(r"[-+][.\d]+", numbers)]
-            assert found == pytest.approx([gain["mean"], *gain["interval"]], abs=5.01e-4), row["config"]
-
-
-def test_the_studys_second_seed() -> None:
-    first, second = (
-        {row["config"]: row for row in json.loads((RESULTS / "study" / name).read_text(encoding="utf-8"))["rows"]}
-        for name in ("table.json", "seed1.json")
+    """Scores and gains of both seeds, from the two tables; the interval from the first, of the seeds that it has."""
+    document, later = (
+        json.loads((RESULTS / "study" / name).read_text(encoding="utf-8")) for name in ("table.json", "seed1.json")
     )
-    rows = {"smart": "tuned", "pcgrad_mean": "pcgrad", "smart_pcgrad": "pcgrad", "smart_pcgrad_x25": "pcgrad"}
-    said = table(ROOT / "README.md", "average on dev, seed 1")
-    assert {f"minilm_{row}" for row in rows} == set(second)
-    for (_, score, *gains), (row, base) in zip(said, rows.items(), strict=True):
-        runs = [first[f"minilm_{row}"]["runs"][0], second[f"minilm_{row}"]["runs"][0]]
-        assert [run["seed"] for run in runs] == [0, 1]
-        own = [run["dev"]["average"] for run in runs]
-        bases = [run["dev"]["average"] for run in first[f"minilm_{base}"]["runs"]]
-        assert float(score) == pytest.approx(own[1], abs=5.01e-4)
-        found = [float(re.findall(r"[-+][.\d]+", gain)[0]) for gain in gains]
-        assert found == pytest.approx([a - b for a, b in zip(own, bases, strict=True)], abs=5.01e-4), row
+    runs = {row["config"]: list(row["runs"]) for row in document["rows"]}
+    alone = [config for config, some in runs.items() if len(some) == 1]
+    for row in later["rows"]:
+        runs[row["config"]] += row["runs"]
+    intervals = {(row["config"], row["against"]): row["average"]["interval"] for row in document["differences"]}
+    bases = {"tuned": "minilm_tuned", "round robin": "minilm_round_robin", "PCGrad": "minilm_pcgrad"}
+    metrics = {"sst": "accuracy", "para": "accuracy", "sts": "pearson"}
+    said = table(ROOT / "README.md", "dev, seeds 0 and 1")
+    for (_, *scores, gains, interval), (config, own) in zip(said, runs.items(), strict=True):
+        assert [run["seed"] for run in own] == [0, 1], config
+        assert scores[:-1] == [over([run["dev"][name][metric] for run in own]) for name, metric in metrics.items()]
+        assert scores[-1] == over([run["dev"]["average"] for run in own]), config
+        if not gains:
+            continue
+        numbers, _, base = gains.partition(" on ")
+        beside = zip(own, runs[bases[base]], strict=True)
+        found = [float(number) for number in re.findall(r"[-+][.\d]+", numbers)]
+        assert found == pytest.approx([a["dev"]["average"] - b["dev"]["average"] for a, b in beside], abs=5.01e-4)
+        assert interval.endswith("(seed 0)") == (config in alone), config
+        found = [float(number) for number in re.findall(r"[-+][.\d]+", interval)]
+        assert found == pytest.approx(intervals[config, bases[base]], abs=5.01e-4), config
 
 
 def test_what_a_method_costs() -> None:
