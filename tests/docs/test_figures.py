@@ -145,6 +145,21 @@ def test_the_best_recipe() -> None:
     assert said[1:] == scores
 
 
+def test_the_learning_curve() -> None:
+    rows = json.loads((RESULTS / "learning_curve.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["part"] for row in rows] == [0.25, 0.5, 1]
+    first, second, third = (short(row) for row in rows)
+    assert f"reaches {first}, {second} and {third} (seed 0" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_bert_bases_rows_in_short() -> None:
+    rows = json.loads((RESULTS / "bert_base.json").read_text(encoding="utf-8"))["rows"]
+    configs = {path.stem for path in (ROOT / "configs" / "study").glob("*.toml") if "minilm" not in path.stem}
+    assert {row["config"] for row in rows} == configs
+    assert not any(row["exit_status"] or row["left_out"] for row in rows)
+    assert {round(row["peak_memory_bytes"] / 1e9) for row in rows} == {6, 7, 8, 9}
+
+
 def test_result_files_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"`((?:benchmarks|configs|examples)/[\w./]+)`", page.read_text(encoding="utf-8")):
