@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import trials
 from workers import machine
 
-from mtbert_jax.ablation.cells import plan
-from mtbert_jax.ablation.runs import run
-from mtbert_jax.config import Config, TaskConfig, load_config, save_config
+from mtbert_jax.config import Config, TaskConfig, load_config
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.host import write_whole
-from mtbert_jax.training.interrupt import Interrupted
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,9 +30,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "minilm_pcgrad.toml")
     parser.add_argument("--task", default="para")
     parser.add_argument("--parts", nargs="+", type=float, default=[0.25, 0.5, 1.0])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--at-once", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("runs/learning_curve"))
+    trials.add_arguments(parser, "runs/learning_curve")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     config = load_config(given.config)
@@ -42,13 +38,9 @@ def main() -> None:
     if task is None:
         raise SystemExit(f"--task: {given.config} has no task {given.task}")
     parts = {f"{given.task}_{part:g}": part for part in sorted(given.parts)}
-    configs = []
-    for name, part in parts.items():
-        (given.work / name).mkdir(parents=True, exist_ok=True)
-        own = alone(config, task, given.data_dir, given.work / name / "data", part)
-        save_config(own, given.work / f"{name}.toml")
-        configs.append((given.work / f"{name}.toml", own))
-    outcome = run(plan(configs, given.seeds, given.work), given.work, at_once=given.at_once)
+    configs = {
+        name: alone(config, task, given.data_dir, given.work / name / "data", part) for name, part in parts.items()
+    }
     rows = [
         {
             "part": parts[row.name],
@@ -56,15 +48,12 @@ def main() -> None:
             "seeds": row.seeds,
             **row.values[given.task]._asdict(),
         }
-        for row in outcome.rows
-        if row.seeds
+        for row in trials.train(configs, given)
     ]
     print(render(rows))
     if given.out:
         document: dict[str, Any] = {"machine": machine(), "config": given.config.name, "task": given.task, "rows": rows}
         write_whole(given.out, json.dumps(document, indent=1) + "\n")
-    for line in outcome.failed:
-        print(line)
 
 
 def alone(config: Config, task: TaskConfig, source: Path, folder: Path, part: float) -> Config:
@@ -89,8 +78,4 @@ def render(rows: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Interrupted as interrupted:
-        print("interrupted; go on with the same command")
-        raise SystemExit(interrupted.status) from None
+    trials.carry_out(main)

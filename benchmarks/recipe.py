@@ -13,14 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mtbert_jax.ablation.cells import plan
-from mtbert_jax.ablation.runs import run
-from mtbert_jax.config import Config, load_config, save_config
+import trials
+
+from mtbert_jax.config import Config, load_config
 from mtbert_jax.host import write_whole
 from mtbert_jax.includes import lay_over
 from mtbert_jax.report.rows import AVERAGES, Row
 from mtbert_jax.schema import from_dict, to_dict
-from mtbert_jax.training.interrupt import Interrupted
 
 HERE = Path(__file__).parent
 
@@ -31,9 +30,7 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--trials", type=Path, default=HERE / "recipe.toml")
     parser.add_argument("--only", nargs="+", default=[])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--at-once", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("runs/recipe"))
+    trials.add_arguments(parser, "runs/recipe")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "recipe.json")
     given = parser.parse_args()
     document = tomllib.loads(given.trials.read_text(encoding="utf-8"))
@@ -41,32 +38,22 @@ def main() -> None:
         raise SystemExit(f"--only: {given.trials} has no trial {', '.join(sorted(unknown))}")
     chosen = [name for name in document["trials"] if name in (given.only or document["trials"])]
     base = replace(load_config(given.trials.parent / document["base"]), data_dir=given.data_dir)
-    given.work.mkdir(parents=True, exist_ok=True)
-    configs = []
-    for name in chosen:
-        config = changed(base, document["changes"], document["trials"], name)
-        path = given.work / f"{name}.toml"
-        save_config(config, path)
-        configs.append((path, config))
-    outcome = run(plan(configs, given.seeds, given.work), given.work, at_once=given.at_once)
+    configs = {name: changed(base, document["changes"], document["trials"], name) for name in chosen}
+    rows = trials.train(configs, given)
     kept = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
-    for row in outcome.rows:
-        if row.seeds:
-            kept[row.name] = record(row, document["trials"][row.name])
+    kept |= {row.name: record(row, document["trials"][row.name]) for row in rows}
     ordered = {name: kept[name] for name in document["trials"] if name in kept}
     write_whole(given.out, json.dumps(ordered, indent=1) + "\n")
-    for line in outcome.failed:
-        print(line)
 
 
-def changed(base: Config, common: dict[str, Any], trials: dict[str, Any], name: str) -> Config:
+def changed(base: Config, common: dict[str, Any], every: dict[str, Any], name: str) -> Config:
     """`base` with what all trials change, and with what this one does, on top of the trial that it is built on."""
     chain = [name]
-    while (below := trials[chain[-1]].get("on")) is not None:
+    while (below := every[chain[-1]].get("on")) is not None:
         chain.append(below)
     values = lay_over(to_dict(base), common, by_name=("tasks",))
     for one in reversed(chain):
-        values = lay_over(values, trials[one].get("changes", {}), by_name=("tasks",))
+        values = lay_over(values, every[one].get("changes", {}), by_name=("tasks",))
     return from_dict(Config, values, name)
 
 
@@ -78,8 +65,4 @@ def record(row: Row, trial: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Interrupted as interrupted:
-        print("interrupted; go on with the same command")
-        raise SystemExit(interrupted.status) from None
+    trials.carry_out(main)

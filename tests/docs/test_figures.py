@@ -32,9 +32,12 @@ KINDS = {
 }
 
 
+def document(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
 def results(name: str) -> dict[tuple[str, str], dict[str, Any]]:
-    rows = json.loads((RESULTS / name).read_text(encoding="utf-8"))["rows"]
-    return {(row["method"], row["side"]): row for row in rows}
+    return {(row["method"], row["side"]): row for row in document(name)["rows"]}
 
 
 def table(page: Path, head: str) -> list[list[str]]:
@@ -71,14 +74,14 @@ def test_seconds_of_a_step() -> None:
 
 
 def test_other_figures() -> None:
-    surgery = json.loads((RESULTS / "surgery.json").read_text(encoding="utf-8"))["share_of_step"]
+    surgery = document("surgery.json")["share_of_step"]
     assert f"itself adds to a sum is {surgery:.1%}".replace("%", " %") in (DOCS / "performance.md").read_text("utf-8")
     peaks = [f"{row['peak_memory_bytes'] / 1e9:.1f}" for row in results("step_bert_base_smart.json").values()]
     said = f"SMART + PCGrad peaks at {peaks[0]} GB, the packages at {peaks[1]}"
     assert said in (DOCS / "performance.md").read_text("utf-8")
     smart = results("smart_ratio.json")["smart_pcgrad", "jax"]["over_plain"]["median"]
     assert f"takes {smart:.1f} times as long" in (DOCS / "concepts" / "smart.md").read_text(encoding="utf-8")
-    rows = json.loads((RESULTS / "study" / "table.json").read_text(encoding="utf-8"))["differences"]
+    rows = document("study/table.json")["differences"]
     gains = {(row["config"], row["against"]): row["average"]["mean"] for row in rows}
     for page, row in {
         "smart": "smart_ball_pcgrad",
@@ -101,17 +104,16 @@ def over(numbers: list[float]) -> str:
 
 def test_the_studys_table() -> None:
     """Scores and gains of both seeds, from the two tables; the interval from the first, of the seeds that it has."""
-    document, later = (
-        json.loads((RESULTS / "study" / name).read_text(encoding="utf-8")) for name in ("table.json", "seed1.json")
-    )
-    runs = {row["config"]: list(row["runs"]) for row in document["rows"]}
+    first, later = document("study/table.json"), document("study/seed1.json")
+    runs = {row["config"]: list(row["runs"]) for row in first["rows"]}
     alone = [config for config, some in runs.items() if len(some) == 1]
     for row in later["rows"]:
         runs[row["config"]] += row["runs"]
-    intervals = {(row["config"], row["against"]): row["average"]["interval"] for row in document["differences"]}
+    intervals = {(row["config"], row["against"]): row["average"]["interval"] for row in first["differences"]}
     bases = {"tuned": "minilm_tuned", "round robin": "minilm_round_robin", "PCGrad": "minilm_pcgrad"}
     metrics = {"sst": "accuracy", "para": "accuracy", "sts": "pearson"}
     said = table(ROOT / "README.md", "dev, seeds 0 and 1")
+    assert len(said) == len(runs) == 13
     for (_, *scores, gains, interval), (config, own) in zip(said, runs.items(), strict=True):
         assert [run["seed"] for run in own] == [0, 1], config
         assert scores[:-1] == [over([run["dev"][name][metric] for run in own]) for name, metric in metrics.items()]
@@ -128,7 +130,7 @@ def test_the_studys_table() -> None:
 
 
 def test_what_a_method_costs() -> None:
-    rows = {row["config"]: row for row in json.loads((RESULTS / "cost.json").read_text(encoding="utf-8"))["rows"]}
+    rows = {row["config"]: row for row in document("cost.json")["rows"]}
     configs = ("baseline", "round_robin", "smart", "smart_pcgrad", "smart_ball_pcgrad", "smart_pcgrad_bregman")
     said = table(ROOT / "README.md", "| examples a second | time beside PCGrad's | peak memory")
     for (_, *cells), config in zip(said, configs, strict=True):
@@ -138,7 +140,7 @@ def test_what_a_method_costs() -> None:
 
 
 def test_the_best_recipe() -> None:
-    (row,) = json.loads((RESULTS / "best" / "table.json").read_text(encoding="utf-8"))["rows"]
+    (row,) = document("best/table.json")["rows"]
     scores = [short(row["tasks"][name]) for name in ("sst", "para", "sts")]
     scores += [short(row["average"]), short(row["plain_average"])]
     (said,) = [line for line in table(ROOT / "README.md", "dev set") if "minilm_best" in line[0]]
@@ -146,14 +148,14 @@ def test_the_best_recipe() -> None:
 
 
 def test_the_learning_curve() -> None:
-    rows = json.loads((RESULTS / "learning_curve.json").read_text(encoding="utf-8"))["rows"]
+    rows = document("learning_curve.json")["rows"]
     assert [row["part"] for row in rows] == [0.25, 0.5, 1]
     first, second, third = (short(row) for row in rows)
     assert f"reaches {first}, {second} and {third} (seed 0" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_bert_bases_rows_in_short() -> None:
-    rows = json.loads((RESULTS / "bert_base.json").read_text(encoding="utf-8"))["rows"]
+    rows = document("bert_base.json")["rows"]
     configs = {path.stem for path in (ROOT / "configs" / "study").glob("*.toml") if "minilm" not in path.stem}
     assert {row["config"] for row in rows} == configs
     assert not any(row["exit_status"] or row["left_out"] for row in rows)

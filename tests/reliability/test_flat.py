@@ -81,7 +81,9 @@ def test_memory_files_threads_and_shapes_stay_as_they_were_over_20_000_steps(
     files = [median(need.files for need in quarter) for quarter in (early, late)]
     assert files[1] == files[0], files
     one_overseer = 1  # of tensorstore's pool: it comes and goes as the workers do, and has no name to know it by
-    assert len(lasting(late) - lasting(early)) <= one_overseer, (lasting(early), lasting(late))
+    threads = lasting(early), lasting(late)
+    assert len(threads[1] - threads[0]) <= one_overseer, threads
+    assert len(threads[0] - threads[1]) <= one_overseer, threads
     *_, stage = (record for record in read_metrics(folder.metrics) if record["kind"] == "stage")
     assert stage["compiled_shapes"] == len(shapes_of_the_first_epoch(config, "full")) + 1
     tally("steps of one run, flat in memory", STEPS)
