@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 from workers import machine
@@ -41,7 +40,7 @@ def main() -> int:
         place.mkdir(parents=True, exist_ok=True)
         with Nursery(place / "programs") as nursery:
             outcome = survive(nursery, given.config.absolute(), place, given.kills, given.seed, *overrides)
-    found = {"machine": machine(), "config": str(given.config), "overrides": overrides, **asdict(outcome)}
+    found = {"machine": machine(), "config": given.config.name, "overrides": overrides, **vars(outcome)}
     text = json.dumps(found, indent=2)
     print(text)
     if given.out:

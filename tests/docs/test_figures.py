@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import statistics
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,23 @@ def test_the_best_recipe() -> None:
     assert said[1:] == scores
 
 
+def test_the_trials_of_the_recipe() -> None:
+    records = document("recipe.json")
+    trials = tomllib.loads((ROOT / "benchmarks" / "recipe.toml").read_text(encoding="utf-8"))["trials"]
+    assert [name for name in trials if name in records] == list(records)
+    rows = table(DOCS / "study.md", "trial | on | what and why | SST | paraphrase | STS r | average")
+    assert [row[0].strip("`") for row in rows] == list(records)
+    for (name, on, why, *scores), record in zip(rows, records.values(), strict=True):
+        assert (on.strip("`"), why) == (record.get("on", ""), record["why"])
+        assert scores == [short(record["dev"][of]) for of in ("sst", "para", "sts", "average")], name
+
+
 def test_the_learning_curve() -> None:
     rows = document("learning_curve.json")["rows"]
     assert [row["part"] for row in rows] == [0.25, 0.5, 1]
     first, second, third = (short(row) for row in rows)
-    assert f"reaches {first}, {second} and {third} (seed 0" in (ROOT / "README.md").read_text(encoding="utf-8")
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"reaches {first}, {second} and {third} (seed 0" in said
 
 
 def test_bert_bases_rows_in_short() -> None:
