@@ -2,7 +2,7 @@
 
 import sys
 
-from mtbert_jax.cli import main
+from mtbert_jax.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

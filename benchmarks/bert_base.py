@@ -57,8 +57,8 @@ def make_encoder(folder: Path, vocabulary: Path) -> None:
     import jax.numpy as jnp
 
     import mtbert_jax as mt
-    from mtbert_jax.data.tokenize import load_tokenizer
-    from mtbert_jax.nn.bert import BertConfig
+    from mtbert_jax.encoders.bert import BertConfig
+    from mtbert_jax.encoders.tokenizer import load_tokenizer
 
     config = BertConfig()
     ids = jnp.ones((1, 1), jnp.int32)

@@ -18,12 +18,12 @@ from step_jax import synthetic
 from transformers import BertModel
 
 from mtbert_jax.config import HeadConfig, SmartConfig, TaskConfig
-from mtbert_jax.data.tokenize import load_tokenizer
-from mtbert_jax.nn.bert import BertConfig, BertEncoder
-from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.encoders.hub import save_pretrained
+from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad
-from mtbert_jax.optim.aggregation import gramian, pcgrad_weights
-from mtbert_jax.pretrained import save_pretrained
+from mtbert_jax.optim.aggregators import gramian, pcgrad_weights
 from mtbert_jax.training.objective import Regularizers
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
@@ -89,7 +89,7 @@ def steps() -> dict[str, float]:
         "para": TaskConfig("para", "binary", head=head),
         "sts": TaskConfig("sts", "regression", head=head),
     }
-    model = MultitaskBert.build(CONFIG, tuple(tasks.values()))
+    model = EncoderWithHeads.build(CONFIG, tuple(tasks.values()))
     tx = optax.chain(pcgrad(), optax.sgd(0.01))
     smart = Regularizers(SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1))
     batches = {name: synthetic(number, 8, 24) for number, name in enumerate(tasks)}

@@ -17,7 +17,7 @@ from workers import machine
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.reliability.kills import survive
-from tests.reliability.nursery import Nursery
+from tests.reliability.subprocesses import Nursery
 
 
 def main() -> int:

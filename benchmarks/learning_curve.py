@@ -18,7 +18,7 @@ from workers import machine
 
 from mtbert_jax.config import Config, TaskConfig, load_config
 from mtbert_jax.data.readers import read_task
-from mtbert_jax.host import write_whole
+from mtbert_jax.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 

@@ -23,10 +23,11 @@ from workers import machine
 
 from mtbert_jax.config import Config, HeadConfig, ParallelConfig, SmartConfig, TaskConfig
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.data.tokenize import Tokens, load_tokenizer
-from mtbert_jax.nn.bert import BertConfig, BertEncoder
+from mtbert_jax.data.tokens import Tokens
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.encoders.hub import save_pretrained
+from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.parallel import ALONE, Layout
-from mtbert_jax.pretrained import save_pretrained
 from mtbert_jax.training.memory import estimate
 from mtbert_jax.training.replica import first_state
 from mtbert_jax.training.setup import Plan, Setup

@@ -16,10 +16,10 @@ from typing import Any
 import trials
 
 from mtbert_jax.config import Config, load_config
-from mtbert_jax.host import write_whole
-from mtbert_jax.includes import lay_over
-from mtbert_jax.report.rows import AVERAGES, Row
-from mtbert_jax.schema import from_dict, to_dict
+from mtbert_jax.config.includes import lay_over
+from mtbert_jax.config.schema import from_dict, to_dict
+from mtbert_jax.files import write_whole
+from mtbert_jax.results.rows import AVERAGES, Row
 
 HERE = Path(__file__).parent
 

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from mtbert_jax.config import SmartConfig, StageConfig, load_config
+from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.pretrained import load_pretrained
-from mtbert_jax.smart import Comparison, adversarial_noise, divergence
+from mtbert_jax.regularizers.smart import Comparison, adversarial_noise, divergence
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch
 

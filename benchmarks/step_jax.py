@@ -14,9 +14,9 @@ import optax
 from workers import serve
 
 from mtbert_jax.config import HeadConfig, SmartConfig, TaskConfig
-from mtbert_jax.host import keep_freed_memory, peak_memory
-from mtbert_jax.nn.bert import BertConfig
-from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.encoders.bert import BertConfig
+from mtbert_jax.machine import keep_freed_memory, peak_memory
+from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad, sum_tasks
 from mtbert_jax.parallel import Layout
 from mtbert_jax.training.evaluate import make_eval_step
@@ -36,7 +36,7 @@ def main(spec: dict[str, Any]) -> None:
         TaskConfig("para", "binary", head=head),
         TaskConfig("sts", "regression", head=head),
     )
-    model = MultitaskBert.build(bert, tasks, spec["compute_dtype"])
+    model = EncoderWithHeads.build(bert, tasks, spec["compute_dtype"])
     if "batches" in spec:
         steps = load_steps(Path(spec["batches"]))
     else:
@@ -86,7 +86,7 @@ def main(spec: dict[str, Any]) -> None:
     serve({"first_steps_seconds": time.perf_counter() - since}, step, last)
 
 
-def evaluate(model: MultitaskBert, params: Any, batches: list[tuple[str, Batch]]) -> None:
+def evaluate(model: EncoderWithHeads, params: Any, batches: list[tuple[str, Batch]]) -> None:
     """Scores a batch when told to."""
     eval_step = make_eval_step(model)
     turn = itertools.cycle(batches)

@@ -17,8 +17,8 @@ import numpy as np
 from step import SIZES
 from workers import machine
 
-from mtbert_jax.host import keep_freed_memory
-from mtbert_jax.nn.bert import BertConfig, BertEncoder
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.machine import keep_freed_memory
 from mtbert_jax.optim import pcgrad
 
 

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mtbert_jax.ablation.cells import plan
-from mtbert_jax.ablation.runs import run
+from mtbert_jax.ablation.execute import execute
+from mtbert_jax.ablation.planned import plan_runs
 from mtbert_jax.config import Config, save_config
-from mtbert_jax.report.rows import Row
+from mtbert_jax.results.rows import Row
 from mtbert_jax.training.interrupt import Interrupted
 
 
@@ -24,7 +24,7 @@ def train(configs: Mapping[str, Config], given: argparse.Namespace) -> list[Row]
     sources = [(given.work / f"{name}.toml", config) for name, config in configs.items()]
     for path, config in sources:
         save_config(config, path)
-    outcome = run(plan(sources, given.seeds, given.work), given.work, at_once=given.at_once)
+    outcome = execute(plan_runs(sources, given.seeds, given.work), given.work, at_once=given.at_once)
     for line in outcome.failed:
         print(line)
     return [row for row in outcome.rows if row.seeds]

@@ -4,12 +4,12 @@
 >>> tx = mt.pcgrad(reduction="sum")
 """
 
-__version__ = "0.1.0"
-
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig, load_config
 from mtbert_jax.data.readers import read_task
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.encoders.hub import load_pretrained, save_pretrained
+from mtbert_jax.errors import InputError
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.nn.bert import BertConfig, BertEncoder
 from mtbert_jax.optim import (
     aggregator,
     layerwise_decay,
@@ -20,9 +20,10 @@ from mtbert_jax.optim import (
     register_transformation,
     sum_tasks,
 )
-from mtbert_jax.pretrained import load_pretrained, save_pretrained
-from mtbert_jax.smart import proximal_loss, smoothness_loss
-from mtbert_jax.types import Batch, Example, InputError
+from mtbert_jax.regularizers.proximal import proximal_loss
+from mtbert_jax.regularizers.smart import smoothness_loss
+from mtbert_jax.types import Batch, Example
+from mtbert_jax.version import __version__
 
 __all__ = [
     "Batch",
@@ -37,6 +38,7 @@ __all__ = [
     "SmartConfig",
     "StageConfig",
     "TaskConfig",
+    "__version__",
     "aggregator",
     "layerwise_decay",
     "load_config",

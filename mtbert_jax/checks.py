@@ -5,19 +5,21 @@ import re
 from collections.abc import Callable
 
 from mtbert_jax.config import Config, HeadConfig, ParallelConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig
-from mtbert_jax.types import InputError
+from mtbert_jax.errors import InputError
+from mtbert_jax.limits import (
+    DEEPEST_HEAD,
+    LARGEST_BATCH,
+    MOST_ASCENTS,
+    MOST_CLASSES,
+    MOST_ENTRIES,
+    MOST_EPOCHS,
+    MOST_STEPS,
+    WIDEST_LAYER,
+)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 # Far beyond what is of use, and below what memory or patience would end at without a word.
-MANY = 100
-LARGEST_BATCH = 2**16
-MOST_CLASSES = 10**5
-MOST_EPOCHS = 10**5
-MOST_STEPS = 10**7
-WIDEST_LAYER = 10**5
-DEEPEST_HEAD = 100
-MOST_ASCENTS = 100
 
 
 def check_config(config: Config) -> None:
@@ -53,8 +55,8 @@ def check_config(config: Config) -> None:
     for name in ("encoder", "data_dir", "cache_dir", "out"):
         _check_path(name, getattr(config, name))
     for name in ("tasks", "stages", "seeds"):
-        if len(getattr(config, name)) > MANY:
-            raise InputError(f"{name}: there are {len(getattr(config, name))}, and {MANY} are allowed")
+        if len(getattr(config, name)) > MOST_ENTRIES:
+            raise InputError(f"{name}: there are {len(getattr(config, name))}, and {MOST_ENTRIES} are allowed")
     for seed in (config.seed, *config.seeds):
         if not 0 <= seed < 2**32:
             raise InputError(f"seed = {seed}: must be at least 0 and below 2**32")

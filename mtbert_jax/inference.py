@@ -11,22 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mtbert_jax import __version__, trees
+from mtbert_jax import trees
 from mtbert_jax.config import Config, ParallelConfig
+from mtbert_jax.config.schema import nearest, to_dict
 from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split, clean
-from mtbert_jax.data.tokenize import encode
-from mtbert_jax.data.writers import prediction_file, write_predictions
-from mtbert_jax.host import commit, machine, peak_memory, write_whole
-from mtbert_jax.losses import probabilities
-from mtbert_jax.metrics import predictions
+from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.errors import InputError
+from mtbert_jax.files import write_whole
+from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import ALONE, Layout
-from mtbert_jax.schema import nearest, to_dict
+from mtbert_jax.tasks.losses import probabilities
+from mtbert_jax.tasks.metrics import predictions
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, make_pooling_step, over_split
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.types import InputError, Params
+from mtbert_jax.types import Params
+from mtbert_jax.version import __version__
 
 Embedding = Literal["mean", "cls"]
 """How `MultitaskModel.encode` makes one vector of a text."""
@@ -139,7 +142,7 @@ class MultitaskModel:
         return over_split(step, self.params, pooling, data, size, lengths, width, setup.layout)
 
     def _dataset(self, parts: list[tuple[str, ...]], limit: int) -> Dataset:
-        tokens = encode(self.setup.tokenizer, parts, int(limit))
+        tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit))
         return Dataset([], parts, tokens, np.zeros(len(parts), np.float32), False, [])
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
@@ -237,6 +240,6 @@ def _cost(folder: RunFolder, config: Config) -> dict[str, Any]:
     return {
         "seconds": progress.seconds,
         "peak_memory_bytes": max(progress.peak_memory, peak_memory()),
-        "device": machine(),
+        "device": machine_summary(),
         "versions": {"jax": jax.__version__, "mtbert_jax": __version__, **({"commit": made} if made else {})},
     }

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from mtbert_jax import trees
 from mtbert_jax.config import ParallelConfig
-from mtbert_jax.types import InputError, first_line
+from mtbert_jax.errors import InputError, first_line
 
 Tree = Any
 REPLICA, DATA, FSDP = "replica", "data", "fsdp"

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtbert_jax.types import InputError, first_line
+from mtbert_jax.errors import InputError, first_line
 
 
 def run_plugins(paths: Sequence[Path]) -> None:

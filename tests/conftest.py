@@ -18,9 +18,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, HeadConfig, TaskConfig
-from mtbert_jax.data.tokenize import load_tokenizer
-from mtbert_jax.nn.bert import BertConfig, BertEncoder
-from mtbert_jax.pretrained import save_pretrained
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.encoders.hub import save_pretrained
+from mtbert_jax.encoders.tokenizer import load_tokenizer
 from tests.tally import pytest_terminal_summary, tally
 
 __all__ = ["pytest_terminal_summary", "tally"]

@@ -12,12 +12,12 @@ import optax
 
 from mtbert_jax import trees
 from mtbert_jax.config import Config, TaskConfig, save_config
+from mtbert_jax.config.schema import to_dict
+from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import read_task
-from mtbert_jax.data.writers import prediction_file, write_predictions
+from mtbert_jax.encoders.hub import load_pretrained, save_description
 from mtbert_jax.inference import write_results
-from mtbert_jax.metrics import averages, task_metrics
-from mtbert_jax.pretrained import load_pretrained, save_description
-from mtbert_jax.schema import to_dict
+from mtbert_jax.tasks.metrics import averages, task_metrics
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup

@@ -15,7 +15,7 @@ from mtbert_jax.config import (
     StageConfig,
     TaskConfig,
 )
-from mtbert_jax.types import InputError
+from mtbert_jax.errors import InputError
 
 SST = TaskConfig("sst", num_classes=3, label="y", train="a.csv")
 PARA = TaskConfig("para", "binary", label="y", train="a.csv")

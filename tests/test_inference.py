@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mtbert_jax as mt
-from mtbert_jax.nn.bert import BertEncoder
+from mtbert_jax.encoders.bert import BertEncoder
 from tests.conftest import TINY
 
 TEXTS = ["the film was good .", "", "a very long book was not bad . " * 9, "[SEP] [", "the song"]

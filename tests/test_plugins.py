@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mtbert_jax.ablation.cells import plan
-from mtbert_jax.cli import main
-from mtbert_jax.commands import parse_ablate
+from mtbert_jax.ablation.planned import plan_runs
+from mtbert_jax.cli.arguments import parse_ablate
+from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, load_config, save_config
 from mtbert_jax.optim.registry import unregister
 
@@ -111,7 +111,7 @@ def test_no_config_can_name_a_plugin(toml: Path, tmp_path: Path, capsys: pytest.
 def test_ablate_passes_plugins_on(toml: Path, tmp_path: Path) -> None:
     flags = ["--plugins", str(tmp_path / "my_code.py")]
     given, configs, overrides = parse_ablate([str(toml), "--seeds", "0", "--out", str(tmp_path / "out"), "--", *flags])
-    (cell,) = plan(configs, given.seeds, given.out, overrides)
+    (cell,) = plan_runs(configs, given.seeds, given.out, overrides)
     assert cell.command[-2:] == flags
     assert "mtbert_plugin_my_code" not in sys.modules  # the runs' affair
 

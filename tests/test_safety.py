@@ -7,7 +7,7 @@ import pytest
 
 import mtbert_jax
 from mtbert_jax.config import Config, StageConfig, TaskConfig
-from mtbert_jax.schema import to_dict
+from mtbert_jax.config.schema import to_dict
 
 FILES = sorted(Path(mtbert_jax.__file__).parent.rglob("*.py"))
 RUNS_CODE = {"eval", "exec", "compile", "__import__", "execfile", "input"}

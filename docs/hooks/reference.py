@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mtbert_jax import config
-from mtbert_jax.schema import to_toml
+from mtbert_jax.config.schema import to_toml
 
 TABLES = {
     config.Config: ("The run", "Top level of the TOML file."),

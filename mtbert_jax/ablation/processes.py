@@ -10,10 +10,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from mtbert_jax.ablation.cells import Cell, Together
-from mtbert_jax.host import lock_file, own_cores
+from mtbert_jax.ablation.planned import PlannedRun, SeedGroup
+from mtbert_jax.errors import InputError
+from mtbert_jax.files import lock_file
+from mtbert_jax.machine import own_cores
 from mtbert_jax.training.interrupt import Interruption
-from mtbert_jax.types import InputError
 
 # Makes a log end with the error: lines in their order, and no remark of JAX's below it.
 LAST_WORDS = {"PYTHONUNBUFFERED": "1", "JAX_TRACEBACK_FILTERING": "off"}
@@ -59,13 +60,13 @@ class Event(NamedTuple):
     """
 
     number: int
-    cell: Cell | Together
+    cell: PlannedRun | SeedGroup
     seconds: float | None = None
     trouble: str = ""
 
 
 def work(
-    cells: Sequence[Cell | Together],
+    cells: Sequence[PlannedRun | SeedGroup],
     shares: Sequence[tuple[int, ...]],
     interruption: Interruption,
     show: Callable[[list[str]], None] | None = None,
@@ -108,7 +109,7 @@ class _Process:
     is passed on.
     """
 
-    def __init__(self, number: int, cell: Cell | Together, cores: tuple[int, ...]) -> None:
+    def __init__(self, number: int, cell: PlannedRun | SeedGroup, cores: tuple[int, ...]) -> None:
         """Starts it, on the given CPU cores, or on all if there are none.
 
         Raises:

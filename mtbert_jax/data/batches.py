@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from mtbert_jax.config import Order
 from mtbert_jax.data.balance import epoch_counts, epoch_rows
-from mtbert_jax.data.tokenize import Tokens
+from mtbert_jax.data.tokens import Tokens
 from mtbert_jax.types import Batch, FeatureBatch
 
 Rows = Int[np.ndarray, " example"]

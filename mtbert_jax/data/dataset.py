@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.readers import Split, read_split
-from mtbert_jax.data.tokenize import Tokens, encode_cached
+from mtbert_jax.data.tokens import Tokens, tokenize_cached
 
 
 class Dataset(NamedTuple):
@@ -41,7 +41,7 @@ def load_dataset(config: Config, task: TaskConfig, split: Split, tokenizer: Toke
     """
     examples, skipped, *_ = read_split(task, split, config.data_dir, config.bad_rows, labels)
     texts = [example.texts for example in examples]
-    tokens = encode_cached(tokenizer, texts, config.token_limit(task), config.cache_dir)
+    tokens = tokenize_cached(tokenizer, texts, config.token_limit(task), config.cache_dir)
     labelled = all(example.label is not None for example in examples)
     values = np.array([example.label or 0.0 for example in examples], np.float32)
     return Dataset([example.id for example in examples], texts, tokens, values, labelled, skipped)

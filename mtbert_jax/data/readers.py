@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.paths import is_folder, must_be_file, must_lie_in
-from mtbert_jax.schema import nearest
-from mtbert_jax.types import Example, InputError, plain
+from mtbert_jax.config.schema import nearest
+from mtbert_jax.errors import InputError, plain
+from mtbert_jax.files import is_folder, must_be_file, must_lie_in
+from mtbert_jax.limits import LONGEST_FIELD
+from mtbert_jax.types import Example
 
 Split = Literal["train", "dev", "test"]
 Row = tuple[int, "dict[str, str] | Fault"]
 """A line number with its fields by column, or with what is wrong with it."""
-
-LONGEST_FIELD = 16 * 2**20  # characters; csv's own limit of 128 KiB refuses long documents
 
 
 class Fault(NamedTuple):

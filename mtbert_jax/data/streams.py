@@ -10,7 +10,7 @@ from mtbert_jax.config import Config, StageConfig
 from mtbert_jax.data.balance import loss_weights
 from mtbert_jax.data.batches import TaskBatches, TrainBatches
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.data.ladder import Ladder, fit_ladder, ladder
+from mtbert_jax.data.lengths import Ladder, fit_ladder, ladder
 
 
 def padded_lengths(config: Config, *splits: dict[str, Dataset], alike: bool = False) -> dict[str, Ladder]:

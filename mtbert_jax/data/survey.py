@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import BadRow, Reading, Split, read_split
-from mtbert_jax.data.tokenize import encode_cached
+from mtbert_jax.data.tokens import tokenize_cached
 from mtbert_jax.types import Example
 
 FIRST = 5
@@ -146,9 +146,9 @@ def _survey_split(
     config: Config, task: TaskConfig, split: Split, read: Reading, tokenizer: Tokenizer
 ) -> tuple[SplitSurvey, Dataset]:
     texts, limit = [example.texts for example in read.examples], config.token_limit(task)
-    whole = encode_cached(tokenizer, texts, UNCUT, config.cache_dir)
+    whole = tokenize_cached(tokenizer, texts, UNCUT, config.cache_dir)
     cut = int(np.sum(whole.lengths > limit))
-    tokens = encode_cached(tokenizer, texts, limit, config.cache_dir) if cut else whole
+    tokens = tokenize_cached(tokenizer, texts, limit, config.cache_dir) if cut else whole
     known = np.array([example.label for example in read.examples if example.label is not None], np.float32)
     labelled = len(known) == len(texts)
     labels = known if labelled else np.zeros(len(texts), np.float32)

@@ -8,9 +8,9 @@ from huggingface_hub import try_to_load_from_cache
 
 from mtbert_jax import trees
 from mtbert_jax.config import Config
+from mtbert_jax.config.schema import to_dict, to_toml
 from mtbert_jax.export.wording import EXAMPLES, LOGITS, quoted, score_note, task_table, text_notes
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.schema import to_dict, to_toml
 
 _START = """\
 import json
@@ -60,7 +60,7 @@ def model_card(model: MultitaskModel, about: dict[str, Any]) -> str:
 
     Args:
         model: What is exported.
-        about: What `describe` says of it.
+        about: What `describe_export` says of it.
     """
     config, bert = model.setup.config, model.setup.bert
     tasks, hub = about["tasks"], hub_name(config)

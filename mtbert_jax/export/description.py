@@ -2,16 +2,16 @@
 
 from typing import Any, Literal
 
-from mtbert_jax import __version__
 from mtbert_jax.config import HeadConfig, TaskConfig
+from mtbert_jax.config.schema import finite
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.schema import finite
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.version import __version__
 
 Format = Literal["hf", "stablehlo"]
 
 
-def describe(model: MultitaskModel, run: RunFolder, form: Format) -> dict[str, Any]:
+def describe_export(model: MultitaskModel, run: RunFolder, form: Format) -> dict[str, Any]:
     """What ``tasks.json`` says of an export, but for the names of its files.
 
     Returns:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from mtbert_jax import trees
+from mtbert_jax.encoders.hub import save_pretrained, save_tensors
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.pretrained import save_pretrained, save_tensors
 from mtbert_jax.types import Params
 
 HEADS = "heads.safetensors"

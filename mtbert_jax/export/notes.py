@@ -13,7 +13,7 @@ def program_notes(about: dict[str, Any], platforms: tuple[str, ...], positions: 
     """A page in Markdown.
 
     Args:
-        about: What `describe` says of the export.
+        about: What `describe_export` says of the export.
         platforms: What the programs were lowered for.
         positions: Tokens that the encoder has positions for.
     """

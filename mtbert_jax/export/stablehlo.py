@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from mtbert_jax.export.loader import LOADER
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.types import Batch, Params
 
 PLATFORMS = ("cpu", "cuda")
@@ -44,7 +44,7 @@ def write_stablehlo(folder: Path, model: MultitaskModel) -> None:
     (folder / "load.py").write_text(LOADER, encoding="utf-8")
 
 
-def program(model: MultitaskBert, params: Params, task: str, positions: int) -> export.Exported:
+def program(model: EncoderWithHeads, params: Params, task: str, positions: int) -> export.Exported:
     """``(params, input_ids, attention_mask, token_type_ids) → logits`` of one task, for any batch and length.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mtbert_jax.types import InputError, first_line
+from mtbert_jax.errors import InputError, first_line
 
 Kernel = Literal["xla", "cudnn"]
 LARGEST_HEAD = 128

@@ -14,13 +14,13 @@ import jax
 import optax
 
 from mtbert_jax import trees
-from mtbert_jax.optim import aggregation
+from mtbert_jax.config.schema import nearest
+from mtbert_jax.errors import InputError, first_line
+from mtbert_jax.limits import LARGEST_COUNT, LONGEST_CALL
+from mtbert_jax.optim import aggregators
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls
-from mtbert_jax.schema import nearest
-from mtbert_jax.types import InputError, Params, first_line
+from mtbert_jax.types import Params
 
-LONGEST = 2000
-MOST = 1000
 COUNTED = ("num_betas", "order")
 """Parameters of optax that Python loops over, or that programs grow with, whatever they are."""
 
@@ -53,8 +53,8 @@ def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.Gradie
 
 def _transformation(text: str, position: str, context: dict[str, Any]) -> optax.GradientTransformation:
     where = f"{position} = {text if len(text) <= 80 else text[:77] + '...'!r}"
-    if len(text) > LONGEST:
-        raise InputError(f"{where}: longer than {LONGEST} characters")
+    if len(text) > LONGEST_CALL:
+        raise InputError(f"{where}: longer than {LONGEST_CALL} characters")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", SyntaxWarning)
@@ -121,8 +121,8 @@ def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], where: s
     try:
         bound = inspect.signature(function).bind(*values, **named)
         for parameter, value in bound.arguments.items():
-            if parameter in COUNTED and isinstance(value, int | float) and value > MOST:
-                raise InputError(f"{parameter} = {value}: must be at most {MOST}")
+            if parameter in COUNTED and isinstance(value, int | float) and value > LARGEST_COUNT:
+                raise InputError(f"{parameter} = {value}: must be at most {LARGEST_COUNT}")
         return function(*values, **named)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -153,7 +153,7 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     alike = trees.paths(updates) == trees.paths(params)
     if not alike or [leaf.shape for leaf in jax.tree.leaves(updates)] != shapes:
-        if alike and any(aggregation.stacked_leaves(updates, params)):
+        if alike and any(aggregators.stacked_leaves(updates, params)):
             raise InputError(
                 "optimizer: the chain has no aggregator, so every task's gradient would be applied by itself; "
                 'put "pcgrad()", "sum_tasks()" or "mean_tasks()" first'

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from mtbert_jax import trees
-from mtbert_jax.types import InputError
+from mtbert_jax.errors import InputError
 
 LAYER = re.compile(r"encoder/layer_(\d+)/")
 

@@ -10,12 +10,12 @@ import optax
 import optax.contrib
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from mtbert_jax.optim import aggregation, depth
-from mtbert_jax.types import InputError
+from mtbert_jax.errors import InputError
+from mtbert_jax.optim import aggregators, depth
 
 F = TypeVar("F", bound=Callable[..., Any])
 AGGREGATORS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    fn.__name__: fn for fn in (aggregation.pcgrad, aggregation.sum_tasks, aggregation.mean_tasks)
+    fn.__name__: fn for fn in (aggregators.pcgrad, aggregators.sum_tasks, aggregators.mean_tasks)
 }
 """What makes one gradient of several tasks', by name."""
 _CALLS: dict[str, Callable[..., Any]] = {}
@@ -83,7 +83,7 @@ def register_aggregator(name: str) -> Callable[[F], F]:
     def register(rule: F) -> F:
         def make(*, seed: int = 0, **options: Any) -> optax.GradientTransformation:
             inspect.signature(rule).bind(None, None, **options)  # what does not fit is refused here, not in a step
-            return aggregation.aggregator(functools.partial(_checked, name, rule, options), seed)
+            return aggregators.aggregator(functools.partial(_checked, name, rule, options), seed)
 
         _add(name, make, rule.__module__)
         AGGREGATORS[name] = make

@@ -7,16 +7,16 @@ from html import escape
 from pathlib import Path
 
 from mtbert_jax.config import Config
-from mtbert_jax.host import write_whole
-from mtbert_jax.metrics import PRIMARY
-from mtbert_jax.report.differences import differences
+from mtbert_jax.errors import InputError
+from mtbert_jax.files import write_whole
+from mtbert_jax.report.contents import RunContents
 from mtbert_jax.report.plots import Series, curves
-from mtbert_jax.report.rows import Row, make_row
 from mtbert_jax.report.sections import figures, run_body, table
-from mtbert_jax.report.story import Story
-from mtbert_jax.report.tables import caption, gain_texts, gains_caption, notes, texts
+from mtbert_jax.results.differences import differences
+from mtbert_jax.results.rows import Row, make_row
+from mtbert_jax.results.tables import caption, gain_texts, gains_caption, notes, texts
+from mtbert_jax.tasks.metrics import PRIMARY
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.types import InputError
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --faint: #8881; }
@@ -39,7 +39,7 @@ summary { cursor: pointer; margin: .5rem 0; } footer { margin-top: 2rem; opacity
 """
 
 
-def page(stories: Sequence[Story], version: str) -> str:
+def page(stories: Sequence[RunContents], version: str) -> str:
     """The page: the one run, or what sets several apart, and then each of them.
 
     Args:
@@ -58,7 +58,7 @@ def page(stories: Sequence[Story], version: str) -> str:
     )
 
 
-def comparison_body(stories: Sequence[Story]) -> str:
+def comparison_body(stories: Sequence[RunContents]) -> str:
     """The table of several runs, their curves laid over each other, and each of them folded away."""
     groups = group_runs(stories)
     rows = [row for row, _ in groups]
@@ -80,7 +80,7 @@ def comparison_body(stories: Sequence[Story]) -> str:
     return "\n".join(parts)
 
 
-def _overlaid(stories: Sequence[Story], named: dict[Path, str], title: str, y: str, *key: str) -> str:
+def _overlaid(stories: Sequence[RunContents], named: dict[Path, str], title: str, y: str, *key: str) -> str:
     """One number of all runs; the runs of a row look alike."""
     lines: dict[str, list[Series]] = {}
     for story in stories:
@@ -90,7 +90,7 @@ def _overlaid(stories: Sequence[Story], named: dict[Path, str], title: str, y: s
     return curves(title, y, lines)
 
 
-def group_runs(stories: Sequence[Story]) -> list[tuple[Row, dict[int, RunFolder]]]:
+def group_runs(stories: Sequence[RunContents]) -> list[tuple[Row, dict[int, RunFolder]]]:
     """Runs that differ in their seed only are one row: it, and its runs' folders by seed."""
     groups: list[tuple[Config, str, dict[int, RunFolder]]] = []
     for story in stories:
@@ -105,7 +105,7 @@ def group_runs(stories: Sequence[Story]) -> list[tuple[Row, dict[int, RunFolder]
     return [(make_row(name, config, folders), folders) for config, name, folders in groups]
 
 
-def write_page(path: Path, stories: Sequence[Story], version: str) -> None:
+def write_page(path: Path, stories: Sequence[RunContents], version: str) -> None:
     """Writes the page, whole or not at all.
 
     Raises:

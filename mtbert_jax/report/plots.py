@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mtbert_jax.types import InputError
+from mtbert_jax.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,19 +6,19 @@ from typing import Literal
 
 import numpy as np
 
-from mtbert_jax.metrics import PRIMARY
+from mtbert_jax.config.schema import to_toml
+from mtbert_jax.report.contents import Judgement, RunContents
 from mtbert_jax.report.plots import Series, curves, heat, scatter
-from mtbert_jax.report.story import Judgement, Story
-from mtbert_jax.report.tables import GIB
-from mtbert_jax.schema import to_toml
-from mtbert_jax.training.records import clock_text
+from mtbert_jax.results.tables import GIB
+from mtbert_jax.tasks.metrics import PRIMARY
+from mtbert_jax.training.display import clock_text
 
 WORST = 8  # mistakes that are shown of each task
 FEW_PAIRS = 6  # of tasks: more of them are a matrix rather than lines
 WIDE = 30  # times the slowest rate: from there on a rate's scale is logarithmic
 
 
-def run_body(story: Story) -> str:
+def run_body(story: RunContents) -> str:
     """All sections about one run."""
     sections = [
         _state(story),
@@ -38,7 +38,7 @@ def _section(title: str, body: str) -> str:
     return f"<h2>{escape(title)}</h2>\n{body}" if body else ""
 
 
-def _state(story: Story) -> str:
+def _state(story: RunContents) -> str:
     if story.results is not None:
         return ""
     return (
@@ -47,7 +47,7 @@ def _state(story: Story) -> str:
     )
 
 
-def _scores(story: Story) -> str:
+def _scores(story: RunContents) -> str:
     scores = story.scores
     lines = [["task", "metric", "dev"]]
     for task, values in scores.items():
@@ -63,7 +63,7 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _facts(story: Story) -> str:
+def _facts(story: RunContents) -> str:
     config, results = story.config, story.results or {}
     facts = {"folder": str(story.folder.path), "encoder": config.encoder, "seed": str(config.seed)}
     if results:
@@ -81,7 +81,7 @@ def _facts(story: Story) -> str:
     return f"<dl>{items}</dl><details><summary>the whole config</summary><pre>{toml}</pre></details>"
 
 
-def _learning(story: Story) -> list[str]:
+def _learning(story: RunContents) -> list[str]:
     plots = []
     for task in story.config.tasks:
         metric = PRIMARY[task.kind]
@@ -93,7 +93,7 @@ def _learning(story: Story) -> list[str]:
     return [*plots, curves("average", "dev average", {"": [average]})] if len(average[0]) > 1 else plots
 
 
-def _conflicts(story: Story) -> str:
+def _conflicts(story: RunContents) -> str:
     pairs = story.names("cosine")
     if not pairs:
         return ""
@@ -127,7 +127,7 @@ def _matrix(tasks: list[str], values: Mapping[str, Series]) -> np.ndarray:
     return matrix
 
 
-def _penalties(story: Story) -> list[str]:
+def _penalties(story: RunContents) -> list[str]:
     titles = {
         "smoothness": "SMART: smoothness R_s",
         "noise": "SMART: mean norm of a token's noise",
@@ -176,7 +176,7 @@ def _label(one: Judgement, value: float) -> str:
     return one.task.classes[int(value)] if one.task.classes else str(int(value))
 
 
-def _cost(story: Story) -> list[str]:
+def _cost(story: RunContents) -> list[str]:
     steps, rates = story.series("train", "examples_per_second")
     if not steps:
         return []
@@ -185,7 +185,7 @@ def _cost(story: Story) -> list[str]:
     return [curves("throughput", "examples a second", {"": [(steps, rates)]}, scale=scale)]
 
 
-def _cost_facts(story: Story) -> str:
+def _cost_facts(story: RunContents) -> str:
     results, lines = story.results or {}, [["stage", "programs compiled", "compiling"]]
     for record in story.of("stage"):
         seconds = record.get("compile_seconds")

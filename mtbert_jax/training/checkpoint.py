@@ -18,10 +18,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.options import AsyncOptions
 
 from mtbert_jax import trees
+from mtbert_jax.errors import TrainingError, first_line
+from mtbert_jax.files import must_hold_files
 from mtbert_jax.parallel import wait_for_all
-from mtbert_jax.paths import must_hold_files
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.types import Params, TrainingError, first_line
+from mtbert_jax.types import Params
 
 LATEST = 2
 ASIDE = "aside"

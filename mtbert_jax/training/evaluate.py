@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Int
 from mtbert_jax.config import Pooling, TaskConfig
 from mtbert_jax.data.batches import evaluation_batches, evaluation_feature_batches
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.metrics import averages, predictions, task_metrics
-from mtbert_jax.nn.multitask import MultitaskBert, One
+from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
+from mtbert_jax.tasks.metrics import averages, predictions, task_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -20,7 +20,7 @@ EvalStep = Callable[[Params, str, Batch | FeatureBatch], Any]
 
 
 def make_eval_step(
-    model: MultitaskBert, layout: Layout = ALONE
+    model: EncoderWithHeads, layout: Layout = ALONE
 ) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch width"]]:
     """``(params, task, batch) → logits``, jitted once for all tasks of a group, dropout off.
 
@@ -29,7 +29,7 @@ def make_eval_step(
     """
 
     def logits(names: tuple[str, ...], place: Int[Array, ""], params: Params, batch: Batch | FeatureBatch) -> Array:
-        return layout.whole(model.logits(layout.whole(params), One(names, place), batch))
+        return layout.whole(model.logits(layout.whole(params), TaskIndex(names, place), batch))
 
     program = jax.jit(logits, static_argnums=0)
     places = {name: (names, np.int32(place)) for names in model.groups() for place, name in enumerate(names)}
@@ -37,7 +37,7 @@ def make_eval_step(
 
 
 def make_pooling_step(
-    model: MultitaskBert, layout: Layout = ALONE
+    model: EncoderWithHeads, layout: Layout = ALONE
 ) -> Callable[[Params, str, Any], Float[Array, "batch feature"]]:
     """``(params, pooling, batch) → what a head of that pooling reads``, jitted once for each pooling, dropout off."""
 

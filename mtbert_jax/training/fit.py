@@ -6,21 +6,22 @@ from contextlib import ExitStack
 import numpy as np
 
 from mtbert_jax.config import Config, save_config
+from mtbert_jax.config.schema import difference, to_dict
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.host import free_memory
+from mtbert_jax.encoders.hub import load_pretrained, save_description
+from mtbert_jax.errors import InputError
+from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import REPLICA, Layout, agreed, wait_for_all
-from mtbert_jax.pretrained import load_pretrained, save_description
-from mtbert_jax.schema import difference, to_dict
+from mtbert_jax.training.display import Display
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interruption
 from mtbert_jax.training.loop import Loop
 from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.prepare import describe, prepare
-from mtbert_jax.training.records import Display
 from mtbert_jax.training.replica import Replica, groups, restore, seeds_apart
 from mtbert_jax.training.setup import Plan, Setup
-from mtbert_jax.training.writers import KINDS
-from mtbert_jax.types import InputError, Params
+from mtbert_jax.training.trackers import BACKENDS
+from mtbert_jax.types import Params
 
 SHARE_OF_MEMORY = 0.8
 """Of what is free: what seeds that train together may take, by estimate."""
@@ -173,5 +174,5 @@ def delete_run(folder: RunFolder) -> None:
     folders = (folder.checkpoints, folder.predictions, folder.submission, folder.encoder)
     for path in (*folders, folder.tensorboard, folder.wandb):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (folder.config, folder.metrics, folder.results, *map(folder.note, KINDS)):
+    for path in (folder.config, folder.metrics, folder.results, *map(folder.note, BACKENDS)):
         path.unlink(missing_ok=True)

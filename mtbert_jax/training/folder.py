@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtbert_jax.config import Config, load_config
-from mtbert_jax.host import lock_file
-from mtbert_jax.paths import LARGEST_JSON, must_be_file, must_hold_files, must_lie_in, read_text
-from mtbert_jax.schema import fits
-from mtbert_jax.types import InputError
+from mtbert_jax.config.schema import fits
+from mtbert_jax.errors import InputError
+from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text
+from mtbert_jax.limits import LARGEST_JSON
 
 _SCORES = {"*": (float, {"*": float}), "average?": float, "plain_average?": float}
 RESULTS = {

@@ -9,16 +9,18 @@ import jax
 import numpy as np
 
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.host import compile_seconds
+from mtbert_jax.errors import TrainingError
+from mtbert_jax.machine import compile_seconds
 from mtbert_jax.parallel import Layout, agreed
+from mtbert_jax.training.display import Display, scores_line
 from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, with_features
 from mtbert_jax.training.interrupt import Interrupted, Interruption
-from mtbert_jax.training.records import Clock, Display, mean_record, pack, scores_line, step_record, unpack
+from mtbert_jax.training.records import Clock, mean_record, pack, step_record, unpack
 from mtbert_jax.training.replica import Replica, gather, num_examples
 from mtbert_jax.training.setup import Plan
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import StepMetrics, make_train_step
-from mtbert_jax.types import Params, TrainingError
+from mtbert_jax.types import Params
 
 
 @dataclass

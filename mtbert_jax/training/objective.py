@@ -10,9 +10,10 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import ProximalConfig, SmartConfig, TaskConfig
-from mtbert_jax.losses import mean_loss, task_loss
-from mtbert_jax.nn.multitask import MultitaskBert, One
-from mtbert_jax.smart import Comparison, Logits, proximal_loss, resolve, smoothness
+from mtbert_jax.model import EncoderWithHeads, TaskIndex
+from mtbert_jax.regularizers.proximal import proximal_loss
+from mtbert_jax.regularizers.smart import Comparison, Logits, resolve, smoothness
+from mtbert_jax.tasks.losses import mean_loss, task_loss
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 NOISE = 1
@@ -86,7 +87,7 @@ class Terms(NamedTuple):
 
 
 def task_objective(
-    model: MultitaskBert,
+    model: EncoderWithHeads,
     tasks: Sequence[TaskConfig],
     regularizers: Regularizers,
     params: Params,
@@ -116,7 +117,7 @@ def task_objective(
     """
     smart, proximal = regularizers.smart, regularizers.proximal
     real = (batch.weights > 0).astype(jnp.float32)
-    one = One(tuple(task.name for task in tasks), index)
+    one = TaskIndex(tuple(task.name for task in tasks), index)
     compare = _comparison(tasks, index)
     penalties = {}
     total = jnp.zeros(())
@@ -151,7 +152,9 @@ def task_objective(
     return weight * (loss + total), Terms(loss, penalties)
 
 
-def groups(model: MultitaskBert, tasks: Mapping[str, TaskConfig], smart: SmartConfig) -> list[tuple[TaskConfig, ...]]:
+def groups(
+    model: EncoderWithHeads, tasks: Mapping[str, TaskConfig], smart: SmartConfig
+) -> list[tuple[TaskConfig, ...]]:
     """The tasks whose objectives are one program: the same pooling, and SMART on or off."""
     return [
         tuple(tasks[name] for name in names if has_smart(tasks[name], smart) == on)

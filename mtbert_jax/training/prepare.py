@@ -8,15 +8,15 @@ import jax
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
+from mtbert_jax.config.schema import to_toml
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.streams import epoch_shapes
+from mtbert_jax.encoders.hub import locate
+from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import Layout
-from mtbert_jax.pretrained import locate
-from mtbert_jax.schema import to_toml
 from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.setup import Plan, Setup
-from mtbert_jax.training.writers import check_writers
-from mtbert_jax.types import InputError
+from mtbert_jax.training.trackers import check_trackers
 
 GIB = 2**30
 
@@ -28,7 +28,7 @@ def prepare(config: Config) -> tuple[Path, Layout, Setup, dict[str, Dataset], di
         InputError: Config, encoder or data are not right, or a package is missing.
     """
     check_config(config)
-    check_writers(config.writers)
+    check_trackers(config.writers)
     directory = locate(config.encoder, config.revision)
     layout = Layout.build(config.parallel, len(config.seeds))
     setup = Setup.load(config, directory, layout.narrow)

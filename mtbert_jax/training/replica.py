@@ -12,18 +12,19 @@ import jax
 import numpy as np
 
 from mtbert_jax.config import Config
+from mtbert_jax.config.schema import to_dict
 from mtbert_jax.data.batches import TaskBatches, TrainBatches
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.host import peak_memory
+from mtbert_jax.errors import InputError
+from mtbert_jax.machine import peak_memory
 from mtbert_jax.parallel import Layout
-from mtbert_jax.schema import to_dict
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import MetricsFile, Record, read_metrics
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.writers import Once
-from mtbert_jax.types import Batch, FeatureBatch, InputError, Params
+from mtbert_jax.training.trackers import Tracker
+from mtbert_jax.types import Batch, FeatureBatch, Params
 
 
 def seeds_apart(config: Config, folder: RunFolder) -> list[tuple[Config, RunFolder]]:
@@ -56,7 +57,7 @@ class Replica:
     plans: list[Plan]
     checkpoints: Checkpoints
     metrics: MetricsFile | None = None
-    writers: list[Once] = field(default_factory=list)
+    writers: list[Tracker] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
     earlier: Progress = field(default_factory=Progress)
     batches: TrainBatches = None  # type: ignore[assignment]
@@ -70,7 +71,7 @@ class Replica:
     def open_records(self, step: int) -> None:
         """Opens the records, less what lies after `step`."""
         self.metrics, config = MetricsFile(self.folder.metrics, step), self.setup.config
-        self.writers = [Once(name, self.folder, to_dict(config)) for name in config.writers]
+        self.writers = [Tracker(name, self.folder, to_dict(config)) for name in config.writers]
         for record in read_metrics(self.folder.metrics) if self.writers else ():
             self._pass_on(record)  # what was written before a writer was asked for, or while it failed
 

@@ -11,24 +11,25 @@ import optax
 from tokenizers import Tokenizer
 
 from mtbert_jax import trees
-from mtbert_jax.checks import MOST_EPOCHS, MOST_STEPS
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig
 from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset, load_dataset
-from mtbert_jax.data.ladder import STANDARD, Ladder, ladder
+from mtbert_jax.data.lengths import STANDARD, Ladder, ladder
 from mtbert_jax.data.readers import Split
 from mtbert_jax.data.streams import padded_lengths, stage_batches
-from mtbert_jax.data.tokenize import load_tokenizer
+from mtbert_jax.encoders.bert import BertConfig
+from mtbert_jax.encoders.hub import load_bert_config
+from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.errors import InputError
+from mtbert_jax.limits import MOST_EPOCHS, MOST_STEPS
+from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
-from mtbert_jax.nn.bert import BertConfig
-from mtbert_jax.nn.multitask import MultitaskBert
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
-from mtbert_jax.pretrained import load_bert_config
 from mtbert_jax.training.objective import Regularizers
 from mtbert_jax.training.step import stack_gradients
-from mtbert_jax.types import InputError, Params
+from mtbert_jax.types import Params
 
 
 class Plan(NamedTuple):
@@ -87,7 +88,7 @@ class Setup:
     config: Config
     bert: BertConfig
     tokenizer: Tokenizer
-    model: MultitaskBert
+    model: EncoderWithHeads
     layout: Layout = ALONE
     attention: Choice = PLAIN
 
@@ -116,7 +117,7 @@ class Setup:
         width, dropout = bert.hidden_size // bert.num_attention_heads, rates.attention_probs_dropout_prob
         attention = choose_kernel(config.attention, width, dropout, config.compute_dtype)
         dtype = jnp.dtype(config.compute_dtype)
-        model = MultitaskBert.build(rates, config.resolved_tasks(), dtype, config.remat, attention.kernel)
+        model = EncoderWithHeads.build(rates, config.resolved_tasks(), dtype, config.remat, attention.kernel)
         return cls(config, bert, tokenizer, model, layout, attention)
 
     def restored_params(self) -> Params:

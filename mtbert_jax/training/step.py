@@ -18,10 +18,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.nn.multitask import MultitaskBert
-from mtbert_jax.optim.aggregation import cosines, gramian
+from mtbert_jax.model import EncoderWithHeads
+from mtbert_jax.optim.aggregators import cosines, gramian
 from mtbert_jax.parallel import ALONE, Layout
-from mtbert_jax.smart import update_teacher
+from mtbert_jax.regularizers.proximal import update_teacher
 from mtbert_jax.training.objective import (
     NO_REGULARIZERS,
     WHOLE,
@@ -89,7 +89,7 @@ class TrainStep:
 
 
 def make_train_step(
-    model: MultitaskBert,
+    model: EncoderWithHeads,
     tasks: dict[str, TaskConfig],
     tx: optax.GradientTransformation,
     frozen: tuple[str, ...] = (),
@@ -139,7 +139,7 @@ def _own_gradient(
 
 
 def task_gradient(
-    model: MultitaskBert,
+    model: EncoderWithHeads,
     tasks: Sequence[TaskConfig],
     frozen: tuple[str, ...],
     regularizers: Regularizers,

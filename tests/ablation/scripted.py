@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mtbert_jax.ablation.cells import Cell
-from mtbert_jax.ablation.runs import Outcome, run
+from mtbert_jax.ablation.execute import AblationResult, execute
+from mtbert_jax.ablation.planned import PlannedRun
 from mtbert_jax.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ FINISH = """
 
 
 @dataclass(frozen=True)
-class Scripted(Cell):
+class Scripted(PlannedRun):
     """A cell that runs a little script instead of training; `folder` is its folder there."""
 
     script: str = ""
@@ -37,9 +37,9 @@ def scripted(out: Path, name: str, script: str = FINISH, seed: int = 0) -> Scrip
     return Scripted(Path(f"{name}.toml"), config, script=script)
 
 
-def quietly(cells: list[Scripted], out: Path, at_once: int = 1) -> tuple[Outcome, list[str]]:
+def quietly(cells: list[Scripted], out: Path, at_once: int = 1) -> tuple[AblationResult, list[str]]:
     """Runs the cells; also what was said."""
     console = Console(file=io.StringIO(), width=10)  # lines are not cut, however narrow
-    outcome = run(cells, out, console, at_once=at_once)
+    outcome = execute(cells, out, console, at_once=at_once)
     assert isinstance(console.file, io.StringIO)
     return outcome, re.sub(r"\d+:\d\d\b", "a while", console.file.getvalue()).splitlines()

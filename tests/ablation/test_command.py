@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax.ablation.cells import Cell
+from mtbert_jax.ablation.planned import PlannedRun
 from mtbert_jax.ablation.processes import Event
-from mtbert_jax.cli import main
+from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, StageConfig, save_config
+from tests.cli.test_main import fails
 from tests.runs import finish
-from tests.test_cli import fails
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def tomls(config: Config, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[PlannedRun]:
     """The cells that were run; those of seed 13 fail."""
-    cells: list[Cell] = []
+    cells: list[PlannedRun] = []
 
-    def stand_in(todo: list[Cell], *_: Any) -> Generator[Event, None, None]:
+    def stand_in(todo: list[PlannedRun], *_: Any) -> Generator[Event, None, None]:
         for number, cell in enumerate(todo, start=1):
             cells.append(cell)
             lucky = cell.config.seed != 13
@@ -38,13 +38,13 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
                 finish(cell.config, cell.folder.path)
             yield Event(number, cell, 1.0, "" if lucky else "exit status 1: out of luck")
 
-    monkeypatch.setattr("mtbert_jax.ablation.runs.work", stand_in)
-    monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda: False)
+    monkeypatch.setattr("mtbert_jax.ablation.execute.work", stand_in)
+    monkeypatch.setattr("mtbert_jax.cli.main.has_accelerator", lambda: False)
     return cells
 
 
 def test_one_table_of_all_runs(
-    tomls: list[str], tmp_path: Path, ran: list[Cell], capsys: pytest.CaptureFixture[str]
+    tomls: list[str], tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "out"
     assert (
@@ -71,7 +71,7 @@ def test_one_table_of_all_runs(
 
 
 def test_three_seeds_and_a_folder_are_taken_by_default(
-    tomls: list[str], tmp_path: Path, ran: list[Cell], monkeypatch: pytest.MonkeyPatch
+    tomls: list[str], tmp_path: Path, ran: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["ablate", "a.toml"]) == 0
@@ -81,7 +81,7 @@ def test_three_seeds_and_a_folder_are_taken_by_default(
 
 
 def test_a_failed_run_makes_status_1_after_all_others(
-    tomls: list[str], tmp_path: Path, ran: list[Cell], capsys: pytest.CaptureFixture[str]
+    tomls: list[str], tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--seeds", "13", "2", "--out", str(tmp_path / "out")]
     assert main(["ablate", *tomls, *flags]) == 1
@@ -115,7 +115,7 @@ def test_a_failed_run_makes_status_1_after_all_others(
 def test_what_is_wrong_ends_it_before_anything_is_run(
     tomls: list[str],
     tmp_path: Path,
-    ran: list[Cell],
+    ran: list[PlannedRun],
     capsys: pytest.CaptureFixture[str],
     flags: list[str],
     expected: str,
@@ -130,17 +130,17 @@ def test_what_is_wrong_ends_it_before_anything_is_run(
 def test_processes_do_not_share_an_accelerator(
     tomls: list[str],
     tmp_path: Path,
-    ran: list[Cell],
+    ran: list[PlannedRun],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda: True)
+    monkeypatch.setattr("mtbert_jax.cli.main.has_accelerator", lambda: True)
     fails(capsys, ["ablate", *tomls, "--at-once", "2", "--out", str(tmp_path)], "--together trains seeds there")
     assert ran == []
 
 
 def test_a_flag_that_only_one_config_lacks_names_it(
-    tomls: list[str], tmp_path: Path, ran: list[Cell], capsys: pytest.CaptureFixture[str]
+    tomls: list[str], tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["ablate", *tomls, "--out", str(tmp_path / "out"), "--", "--tasks.2.loss-weight", "2"])
@@ -151,7 +151,7 @@ def test_a_flag_that_only_one_config_lacks_names_it(
 
 
 def test_a_flag_that_stages_hide_is_refused_with_its_config(
-    config: Config, tomls: list[str], tmp_path: Path, ran: list[Cell], capsys: pytest.CaptureFixture[str]
+    config: Config, tomls: list[str], tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     staged = tmp_path / "staged.toml"
     save_config(dataclasses.replace(config, stages=(StageConfig(lr=0.1),)), staged)
@@ -160,7 +160,7 @@ def test_a_flag_that_stages_hide_is_refused_with_its_config(
 
 
 def test_a_finished_run_of_another_config_is_refused(
-    tomls: list[str], tmp_path: Path, ran: list[Cell], capsys: pytest.CaptureFixture[str]
+    tomls: list[str], tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = [tomls[1], "--out", str(tmp_path / "out"), "--seeds", "0"]
     assert main(["ablate", *flags]) == 0

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax.ablation.cells import Cell, Together, jobs, plan
+from mtbert_jax.ablation.planned import PlannedRun, SeedGroup, jobs, plan_runs
 from mtbert_jax.ablation.processes import Event, has_accelerator
-from mtbert_jax.cli import main
+from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, save_config
 from tests.runs import finish
 
 
-def cells_of(config: Config, out: Path, seeds: tuple[int, ...] = (0, 4)) -> tuple[Cell, ...]:
-    return plan([(Path("a.toml"), config), (Path("b.toml"), config)], seeds, out, ["--lr", "0.5"])
+def cells_of(config: Config, out: Path, seeds: tuple[int, ...] = (0, 4)) -> tuple[PlannedRun, ...]:
+    return plan_runs([(Path("a.toml"), config), (Path("b.toml"), config)], seeds, out, ["--lr", "0.5"])
 
 
 def test_all_seeds_of_a_config_are_one_process(config: Config, tmp_path: Path) -> None:
     cells = cells_of(config, tmp_path)
     assert jobs(cells, together=False) == list(cells)
     first, second = jobs(cells, together=True)
-    assert isinstance(first, Together)
+    assert isinstance(first, SeedGroup)
     assert (str(first), str(second)) == ("a seeds 0, 4", "b seeds 0, 4")
     assert first.command[4:] == ["a.toml", "--seeds", "0", "4", "--out", f"{tmp_path}/a", "--resume", "--lr", "0.5"]
     assert first.log == tmp_path / "a" / "log.txt"
@@ -31,7 +31,7 @@ def test_all_seeds_of_a_config_are_one_process(config: Config, tmp_path: Path) -
 
 def test_it_is_finished_when_all_are(config: Config, tmp_path: Path) -> None:
     (both, _) = jobs(cells_of(config, tmp_path), together=True)
-    assert isinstance(both, Together)
+    assert isinstance(both, SeedGroup)
     finish(both.cells[0].config, both.cells[0].folder.path)
     assert not both.finished
     finish(both.cells[1].config, both.cells[1].folder.path)
@@ -50,10 +50,10 @@ def test_seeds_train_together_where_there_is_an_accelerator(
         ran.extend(todo)
         yield from (Event(number, job, 0.0, "stopped") for number, job in enumerate(todo, start=1))
 
-    monkeypatch.setattr("mtbert_jax.ablation.runs.work", stand_in)
+    monkeypatch.setattr("mtbert_jax.ablation.execute.work", stand_in)
     save_config(config, tmp_path / "a.toml")
     for found, flag in ((True, "auto"), (False, "auto"), (True, "off"), (False, "on")):
-        monkeypatch.setattr("mtbert_jax.cli.has_accelerator", lambda found=found: found)
+        monkeypatch.setattr("mtbert_jax.cli.main.has_accelerator", lambda found=found: found)
         ran.clear()
         main(["ablate", str(tmp_path / "a.toml"), "--out", str(tmp_path / "out"), "--together", flag])
         assert len(ran) == (1 if flag == "on" or (found and flag == "auto") else 3)

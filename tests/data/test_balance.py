@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.balance import epoch_counts, epoch_rows, loss_weights
-from mtbert_jax.losses import mean_loss
+from mtbert_jax.tasks.losses import mean_loss
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(lambda labels: np.array(labels, np.float32))
 BALANCE = st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mtbert_jax.config import Order
 from mtbert_jax.data.batches import TaskBatches, TrainBatches, evaluation_batches, make_batch
-from mtbert_jax.data.ladder import ladder
-from mtbert_jax.data.tokenize import Tokens
+from mtbert_jax.data.lengths import ladder
+from mtbert_jax.data.tokens import Tokens
 
 ORDERS: list[Order] = ["sequential", "round_robin", "proportional", "annealed"]
 LENGTHS = ladder((4, 8), 16)

@@ -9,8 +9,9 @@ import pytest
 from mtbert_jax.config import Config
 from mtbert_jax.data.dataset import load_dataset
 from mtbert_jax.data.readers import read_task
-from mtbert_jax.data.tokenize import encode, load_tokenizer
-from mtbert_jax.types import InputError
+from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.errors import InputError
 
 
 def test_a_split_holds_ids_texts_tokens_and_labels_in_the_files_order(config: Config) -> None:
@@ -21,7 +22,7 @@ def test_a_split_holds_ids_texts_tokens_and_labels_in_the_files_order(config: Co
     assert dataset.texts == [example.texts for example in examples]
     assert dataset.labels.dtype == np.float32
     np.testing.assert_array_equal(dataset.labels, np.float32([example.label for example in examples]))
-    expected = encode(tokenizer, dataset.texts, config.max_length)
+    expected = tokenize_texts(tokenizer, dataset.texts, config.max_length)
     assert all(np.array_equal(a, b) for a, b in zip(dataset.tokens, expected, strict=True))
     assert (dataset.labelled, dataset.skipped) == (True, [])
 

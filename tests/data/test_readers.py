@@ -8,7 +8,8 @@ import pytest
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.readers import clean, parse_label, read_split, read_task
-from mtbert_jax.types import Example, InputError
+from mtbert_jax.errors import InputError
+from mtbert_jax.types import Example
 
 SST = TaskConfig("sst", "classification", ("sentence",), "sentiment", train="a.csv", test="a.csv", num_classes=5)
 PARA = TaskConfig("para", "binary", ("sentence1", "sentence2"), "is_duplicate", train="a.csv")

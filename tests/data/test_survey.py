@@ -8,8 +8,9 @@ import pytest
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.survey import BadRows, Repeats, SplitSurvey, survey
-from mtbert_jax.data.tokenize import encode, load_tokenizer
-from mtbert_jax.types import InputError
+from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.errors import InputError
 from tests.conftest import replace_task
 
 SST = TaskConfig("sst", "classification", ("text",), "label", train="a.tsv", dev="b.tsv", num_classes=3)
@@ -77,7 +78,7 @@ def test_training_splits_come_encoded_as_training_has_them(config: Config, encod
     config = replace_task(config, "sst", max_length=9)
     tokenizer = load_tokenizer(encoder_dir)
     for name, data in survey(config, tokenizer).train.items():
-        own = encode(tokenizer, data.texts, 9 if name == "sst" else 48)
+        own = tokenize_texts(tokenizer, data.texts, 9 if name == "sst" else 48)
         assert all(np.array_equal(*pair) for pair in zip(own, data.tokens, strict=True))
         assert data.labelled
         assert data.tokens.lengths.max() == 9 or name != "sst"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax import commands
+from mtbert_jax.cli import arguments
 from tests.docs.test_pages import DOCS, NAMES, PAGES, blocks
 
 ROOT = DOCS.parent
@@ -25,11 +25,11 @@ METHODS = {
     "SMART + PCGrad": "smart_pcgrad",
 }
 KINDS = {
-    "evaluate": commands.Evaluate,
-    "predict": commands.Predict,
-    "submission": commands.Submission,
-    "report": commands.Report,
-    "export": commands.Export,
+    "evaluate": arguments.Evaluate,
+    "predict": arguments.Predict,
+    "submission": arguments.Submission,
+    "report": arguments.Report,
+    "export": arguments.Export,
 }
 
 
@@ -191,11 +191,11 @@ def test_commands_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> N
                 continue
             args = shlex.split(rest)
             if command == "ablate":
-                given, configs, _ = commands.parse_ablate(args)
+                given, configs, _ = arguments.parse_ablate(args)
                 assert len(configs) == len(given.configs) > 0
             elif command in ("train", "check-data"):
                 config = ROOT / ("configs/demo.toml" if args[0] == "CONFIG.toml" else args[0])
-                kind = commands.Train if command == "train" else commands.CheckData
-                assert isinstance(commands.parse_train(config, args[1:], command, kind), kind)
+                kind = arguments.Train if command == "train" else arguments.CheckData
+                assert isinstance(arguments.parse_train(config, args[1:], command, kind), kind)
             else:
-                assert isinstance(commands.parse(KINDS[command], args, command), KINDS[command])
+                assert isinstance(arguments.parse(KINDS[command], args, command), KINDS[command])

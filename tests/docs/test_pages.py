@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import mtbert_jax
-from mtbert_jax.cli import COMMANDS
+from mtbert_jax.cli.main import COMMANDS
 from mtbert_jax.config import Config
+from mtbert_jax.config.schema import from_dict
 from mtbert_jax.optim.registry import AGGREGATORS, unregister
-from mtbert_jax.schema import from_dict
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mtbert_jax.cli import main
-from tests.test_cli import fails
+from mtbert_jax.cli.main import main
+from tests.cli.test_main import fails
 
 
 @pytest.mark.parametrize(("form", "file"), [("hf", "model.safetensors"), ("stablehlo", "load.py")])

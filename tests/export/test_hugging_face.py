@@ -12,10 +12,10 @@ from safetensors.numpy import load_file
 
 import mtbert_jax as mt
 from mtbert_jax.config import Config, HeadConfig
-from mtbert_jax.data.tokenize import load_tokenizer
+from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.export import card
-from mtbert_jax.export.description import describe
-from mtbert_jax.export.run import export_run
+from mtbert_jax.export.description import describe_export
+from mtbert_jax.export.write import export_run
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
 from tests.conftest import course_tasks, replace_task
@@ -104,9 +104,9 @@ def test_every_task_is_described_in_full(exported: Path, mixed_run: Path) -> Non
 
 def test_scores_are_told_only_of_the_checkpoint_that_they_are_of(mixed_run: Path, model: mt.MultitaskModel) -> None:
     other = dataclasses.replace(model, step=1)
-    tasks = describe(other, RunFolder(mixed_run), "hf")["tasks"]
+    tasks = describe_export(other, RunFolder(mixed_run), "hf")["tasks"]
     assert [task["dev"] for task in tasks.values()] == [None, None, None]
-    page = card.model_card(other, describe(other, RunFolder(mixed_run), "hf"))
+    page = card.model_card(other, describe_export(other, RunFolder(mixed_run), "hf"))
     assert "This checkpoint has no scores" in page
     assert page.count("| not known |") == 3
 
@@ -114,13 +114,13 @@ def test_scores_are_told_only_of_the_checkpoint_that_they_are_of(mixed_run: Path
 @pytest.mark.parametrize("results", ['{"step": 2, "dev": 3}', '{"step": 2, "dev": {"sst": 1}}', "{", '{"step": 2}'])
 def test_results_that_make_no_sense_are_no_scores(model: mt.MultitaskModel, tmp_path: Path, results: str) -> None:
     (tmp_path / "results.json").write_text(results)
-    tasks = describe(model, RunFolder(tmp_path), "hf")["tasks"]
+    tasks = describe_export(model, RunFolder(tmp_path), "hf")["tasks"]
     assert [task["dev"] for task in tasks.values()] == [None, None, None]
 
 
 def test_an_undefined_score_is_null(model: mt.MultitaskModel, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"step": 2, "dev": {"sts": {"pearson": NaN, "spearman": 0.5}}}')
-    about = describe(model, RunFolder(tmp_path), "hf")
+    about = describe_export(model, RunFolder(tmp_path), "hf")
     assert about["tasks"]["sts"]["dev"] == {"pearson": None, "spearman": 0.5}
     assert "| spearman 0.500 |" in card.model_card(model, about)
 
@@ -157,7 +157,7 @@ def test_a_base_encoder_is_linked_where_it_is_sure_to_be_the_hubs(
     monkeypatch.setattr(card, "try_to_load_from_cache", lambda *_, **__: cached)
     config = dataclasses.replace(model.setup.config, encoder="org/bert")
     hub = dataclasses.replace(model, setup=model.setup.with_config(config))
-    page = card.model_card(hub, describe(hub, RunFolder(mixed_run), "hf"))
+    page = card.model_card(hub, describe_export(hub, RunFolder(mixed_run), "hf"))
     assert f"pipeline_tag: feature-extraction\n{line}tags:\n" in page
     assert f"from `{'org/bert' if line else 'bert'}` on sst" in page
 
@@ -167,7 +167,7 @@ def test_names_of_classes_and_columns_cannot_break_the_table(model: mt.Multitask
         model.setup.config, "sst", num_classes=0, classes=("a|b", "c`d", "e\nf", "g", "h"), text=("x|y",)
     )
     odd = dataclasses.replace(model, setup=model.setup.with_config(config))
-    page = card.model_card(odd, describe(odd, RunFolder(mixed_run), "hf"))
+    page = card.model_card(odd, describe_export(odd, RunFolder(mixed_run), "hf"))
     assert "| sst | classification | `x\\|y` | `a\\|b`, `c'd`, `e f`, `g`, `h` | cls |" in page
 
 
@@ -200,10 +200,10 @@ def test_the_code_has_the_poolings_that_the_heads_have() -> None:
 
 
 def test_the_example_reads_as_many_texts_as_its_task(model: mt.MultitaskModel, mixed_run: Path) -> None:
-    page = card.model_card(model, describe(model, RunFolder(mixed_run), "hf"))
+    page = card.model_card(model, describe_export(model, RunFolder(mixed_run), "hf"))
     assert 'print(logits("sst", ["A warm, funny, engaging film."]))\n```' in page
     config = dataclasses.replace(model.setup.config, tasks=model.setup.config.tasks[1:])
     pairs = dataclasses.replace(model, setup=model.setup.with_config(config))
-    page = card.model_card(pairs, describe(pairs, RunFolder(mixed_run), "hf"))
+    page = card.model_card(pairs, describe_export(pairs, RunFolder(mixed_run), "hf"))
     example = 'print(logits("para", ["How do I learn to swim?"], ["What is the best way to learn swimming?"]))'
     assert f"{example}\n```" in page

@@ -15,8 +15,8 @@ from jax import export
 import mtbert_jax as mt
 from mtbert_jax.config import Config
 from mtbert_jax.export.loader import LOADER
-from mtbert_jax.export.run import export_run
 from mtbert_jax.export.stablehlo import program
+from mtbert_jax.export.write import export_run
 from mtbert_jax.types import Batch
 from tests.runs import checkpointed
 

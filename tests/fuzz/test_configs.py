@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from mtbert_jax import pretrained
 from mtbert_jax.config import Config, SmartConfig, StageConfig, TaskConfig, load_config
-from mtbert_jax.schema import to_dict
+from mtbert_jax.config.schema import to_dict
+from mtbert_jax.encoders import hub
 from tests.conftest import tiny_run
-from tests.fuzz.outcome import command, fuzz, outcome
-from tests.fuzz.pieces import altered, at, odd_texts, odd_values, places, spoiled, to_toml
+from tests.fuzz.attempts import command, fuzz, outcome
+from tests.fuzz.strategies import altered, at, odd_texts, odd_values, places, spoiled, to_toml
 from tests.tally import Tally
 
 PATHS = ["", ".", "..", "../beside", "../../../etc", "/dev/zero", "/proc/self/mem", "link", "a\0b", "x" * 300, "pipe"]
@@ -70,7 +70,7 @@ def place(small_encoder_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: 
     def no_hub(*_: object, **__: object) -> str:
         raise OSError("no network")
 
-    monkeypatch.setattr(pretrained, "snapshot_download", no_hub)
+    monkeypatch.setattr(hub, "snapshot_download", no_hub)
     return folder
 
 

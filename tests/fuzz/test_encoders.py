@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from mtbert_jax.config import Config
 from mtbert_jax.data.readers import clean
-from mtbert_jax.data.tokenize import encode
-from mtbert_jax.pretrained import FILES, load_pretrained
+from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.encoders.hub import FILES, load_pretrained
 from mtbert_jax.training.setup import Setup
-from tests.fuzz.outcome import fuzz, outcome
-from tests.fuzz.pieces import ODD_TEXTS, odd_texts, odd_values, spoiled, spoiled_json
+from tests.fuzz.attempts import fuzz, outcome
+from tests.fuzz.strategies import ODD_TEXTS, odd_texts, odd_values, spoiled, spoiled_json
 from tests.tally import Tally
 
 
@@ -136,7 +136,7 @@ def check_encoder(config: Config, place: Path) -> None:
     bert, params = load_pretrained(place)
     assert params["embeddings"]["word"]["embedding"].shape == (bert.vocab_size, bert.hidden_size)
     special = {setup.tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[MASK]", "[PAD]")}
-    tokens = encode(setup.tokenizer, PAIRS, 40)
+    tokens = tokenize_texts(setup.tokenizer, PAIRS, 40)
     assert tokens.ids.max() < bert.vocab_size
     assert tokens.lengths.max() <= 40
     for (start, end), first in zip(pairwise(tokens.starts), tokens.first, strict=True):

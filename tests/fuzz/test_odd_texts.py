@@ -9,15 +9,16 @@ import pytest
 
 from mtbert_jax.config import Config
 from mtbert_jax.data.readers import clean
-from mtbert_jax.data.tokenize import encode, load_tokenizer
-from mtbert_jax.host import peak_memory
+from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.inference import MultitaskModel, write_results
+from mtbert_jax.machine import peak_memory
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics
 from tests.conftest import WORDS, replace_task
-from tests.fuzz.outcome import BYTES
-from tests.fuzz.pieces import ODD_TEXTS
+from tests.fuzz.attempts import BYTES
+from tests.fuzz.strategies import ODD_TEXTS
 from tests.tally import Tally
 from tests.training.test_fit import Quiet
 
@@ -61,7 +62,7 @@ def test_no_text_becomes_a_special_token(texts: list[str], encoder_dir: Path) ->
     texts = [clean(text) for text in (*texts, "[CLS]", "[MASK]", "[PAD] [UNK]", " [SEP] ", "a[SEP]b", "##[SEP]")]
     memory = peak_memory()
     for examples, frame in (([(t,) for t in texts], 2), ([(t, u) for t, u in zip(texts, texts[::-1], strict=True)], 3)):
-        tokens = encode(tokenizer, examples, 64)
+        tokens = tokenize_texts(tokenizer, examples, 64)
         for start, end in zip(tokens.starts[:-1], tokens.starts[1:], strict=True):
             assert np.isin(tokens.ids[start:end], special).sum() == frame
     assert peak_memory() - memory < BYTES

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from mtbert_jax.optim.chain import build_chain, check_chain
 from mtbert_jax.optim.registry import known_calls
-from tests.fuzz.outcome import fuzz, outcome
-from tests.fuzz.pieces import ODD_TEXTS, spoiled
+from tests.fuzz.attempts import fuzz, outcome
+from tests.fuzz.strategies import ODD_TEXTS, spoiled
 from tests.optim.test_chain import CONTEXT, GRADS, PARAMS
 from tests.tally import Tally
 

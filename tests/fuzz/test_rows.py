@@ -11,11 +11,12 @@ import pytest
 from hypothesis import strategies as st
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.data.predictions import read_predictions, write_predictions
 from mtbert_jax.data.readers import Reading, read_split
-from mtbert_jax.data.tokenize import encode, load_tokenizer
-from mtbert_jax.data.writers import read_predictions, write_predictions
-from tests.fuzz.outcome import fuzz, outcome
-from tests.fuzz.pieces import odd_numbers, odd_texts, odd_values, spoiled
+from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.encoders.tokenizer import load_tokenizer
+from tests.fuzz.attempts import fuzz, outcome
+from tests.fuzz.strategies import odd_numbers, odd_texts, odd_values, spoiled
 from tests.tally import Tally
 
 TASKS = (
@@ -89,7 +90,7 @@ def test_any_file_of_rows_is_read_or_refused(cases: int, place: Path, encoder_di
 
         def door() -> None:
             reading = read_split(task, split, place, bad_rows)  # type: ignore[arg-type]
-            encode(tokenizer, [example.texts for example in reading.examples], 16)
+            tokenize_texts(tokenizer, [example.texts for example in reading.examples], 16)
             check_reading(reading, task, place / "predictions.csv")
 
         outcome(door, place, name)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from mtbert_jax.export.run import export_run
+from mtbert_jax.export.write import export_run
 from mtbert_jax.inference import MultitaskModel
 from tests.conftest import tiny_run
-from tests.fuzz.outcome import command, fuzz, outcome
-from tests.fuzz.pieces import odd_values, spoiled, spoiled_json
+from tests.fuzz.attempts import command, fuzz, outcome
+from tests.fuzz.strategies import odd_values, spoiled, spoiled_json
 from tests.runs import checkpointed
 from tests.tally import Tally
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.errors import InputError
 from mtbert_jax.nn import attention
 from mtbert_jax.nn.attention import choose_kernel
-from mtbert_jax.nn.bert import BertConfig, BertEncoder
-from mtbert_jax.types import InputError
 
 GOOD = (64, 0.0, "bfloat16")
 
@@ -53,7 +53,7 @@ def test_a_kernel_that_fails_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_fused_kernel_gets_what_the_formula_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """With JAX's own form in place of cuDNN's: shapes, scale and padding are right."""
     monkeypatch.setattr(
-        "mtbert_jax.nn.bert.fused",
+        "mtbert_jax.nn.layers.fused",
         lambda query, key, value, lengths: jax.nn.dot_product_attention(
             query, key, value, key_value_seq_lengths=lengths, implementation="xla"
         ),

@@ -10,10 +10,10 @@ import optax
 import optax.contrib
 import pytest
 
-from mtbert_jax.optim import aggregation, depth
+from mtbert_jax.errors import InputError
+from mtbert_jax.optim import aggregators, depth
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.registry import known_calls
-from mtbert_jax.types import InputError
 
 PARAMS = {
     "encoder": {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}, "word": {"embedding": jnp.ones((4, 3))}},
@@ -129,7 +129,7 @@ OWN = {"pcgrad", "sum_tasks", "mean_tasks", "layerwise_decay"}
 def test_the_three_namespaces_are_all_that_a_string_reaches() -> None:
     """Public functions that lie in them, written there: none that they import, no module, no class but one."""
     calls = known_calls()
-    assert {name for name in calls if hasattr(aggregation, name) or hasattr(depth, name)} == OWN
+    assert {name for name in calls if hasattr(aggregators, name) or hasattr(depth, name)} == OWN
     for name, function in calls.items():
         assert not name.startswith("_")
         home = "mtbert_jax.optim." if name in OWN else "optax."

@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from mtbert_jax import trees
+from mtbert_jax.errors import InputError
 from mtbert_jax.optim.chain import build_chain
 from mtbert_jax.optim.depth import layerwise_decay
-from mtbert_jax.types import InputError
 
 PARAMS = {
     "encoder": {

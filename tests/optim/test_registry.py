@@ -10,9 +10,9 @@ import optax
 import pytest
 
 import mtbert_jax as mt
+from mtbert_jax.errors import InputError
 from mtbert_jax.optim.chain import build_chain, check_chain
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls, unregister
-from mtbert_jax.types import InputError
 
 GRADS = {"w": jnp.array([[3.0, 0.0], [0.0, 1.0]])}
 PARAMS = {"w": jnp.zeros(2)}

@@ -13,9 +13,9 @@ import numpy as np
 import optax
 
 from mtbert_jax.config import ParallelConfig, load_config
+from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.parallel import Layout
-from mtbert_jax.pretrained import load_pretrained
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.replica import Replica, gather
 from mtbert_jax.training.setup import Setup

@@ -13,16 +13,16 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from mtbert_jax.config import Config, ParallelConfig
+from mtbert_jax.encoders.hub import load_pretrained
+from mtbert_jax.errors import InputError
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.parallel import ALONE, Layout, agreed, join_processes
-from mtbert_jax.pretrained import load_pretrained
 from mtbert_jax.training.evaluate import evaluate_all, make_eval_step
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.replica import Replica, gather
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
-from mtbert_jax.types import InputError
 
 
 def mesh() -> Mesh:

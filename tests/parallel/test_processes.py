@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from mtbert_jax.cli import main
+from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, ParallelConfig, ProximalConfig, SmartConfig, save_config
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.training.records import read_metrics

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from mtbert_jax.config import load_config
 from mtbert_jax.parallel import join_processes
+from mtbert_jax.training.display import Display
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
-from mtbert_jax.training.records import Display
 
 
 class Quiet(Display):

@@ -7,7 +7,7 @@ import pytest
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.balance import loss_weights
-from mtbert_jax.losses import mean_loss, task_loss
+from mtbert_jax.tasks.losses import mean_loss, task_loss
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
 

@@ -10,7 +10,7 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax.config import Config, HeadConfig
-from mtbert_jax.export.run import export_run
+from mtbert_jax.export.write import export_run
 from tests.conftest import replace_task
 from tests.runs import checkpointed
 

@@ -9,7 +9,7 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax.data.dataset import load_dataset
-from mtbert_jax.data.tokenize import load_tokenizer
+from mtbert_jax.encoders.tokenizer import load_tokenizer
 
 DATA = Path(os.environ.get("MTBERT_COURSE_DATA", "../shared/data/cs224n"))
 WEIGHTS = Path("weights/minilm")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import SmartConfig
-from mtbert_jax.smart import smoothness_loss
+from mtbert_jax.regularizers.smart import smoothness_loss
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
 peer: Any = pytest.importorskip("smart_pytorch", reason="smart-pytorch is not installed: make parity")

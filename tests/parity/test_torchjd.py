@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import mtbert_jax as mt
-from mtbert_jax.optim.aggregation import gramian
+from mtbert_jax.optim.aggregators import gramian
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
 aggregation = pytest.importorskip("torchjd.aggregation", reason="TorchJD is not installed: make parity")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import mtbert_jax as mt
-from mtbert_jax.data.tokenize import encode, load_tokenizer
-from mtbert_jax.pretrained import save_description
+from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.encoders.hub import save_description
+from mtbert_jax.encoders.tokenizer import load_tokenizer
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: make parity")
@@ -58,7 +59,7 @@ def test_real_weights_agree_over_padded_pairs(batch: int, length: int) -> None:
 @needs_weights
 def test_real_text_has_the_same_ids_types_and_states() -> None:
     pairs = [("A man is playing a guitar.", "Someone plays [SEP] music, isn't it?"), ("Ünïcode…", "日本 ok\u200b!")]
-    tokens = encode(load_tokenizer(WEIGHTS), pairs, 64)
+    tokens = tokenize_texts(load_tokenizer(WEIGHTS), pairs, 64)
     reference = transformers.AutoTokenizer.from_pretrained(WEIGHTS)
     for number, pair in enumerate(pairs):
         expected = reference(*pair, split_special_tokens=True)

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics
-from tests.reliability.nursery import Child, Job, Nursery
+from tests.reliability.subprocesses import Child, Job, ForkServer
 
 KINDS = ("step", "save", "start", "save")
 LAST = 2  # kills after the last step, while scores and predictions are written
@@ -45,18 +45,18 @@ class Outcome:
     differences: list[str] = field(default_factory=list)
 
 
-def survive(nursery: Nursery, config: Path, place: Path, kills: int, seed: int = 0, *overrides: str) -> Outcome:
+def survive(server: ForkServer, config: Path, place: Path, kills: int, seed: int = 0, *overrides: str) -> Outcome:
     """Trains `config` below `place` once undisturbed and once killed `kills` times; says what differs."""
     whole, parts = RunFolder(place / "whole"), RunFolder(place / "parts")
     outcome, rng = Outcome(), random.Random(seed)
     for folder in (whole, parts):
         shutil.rmtree(folder.path, ignore_errors=True)
-    startup = undisturbed(nursery, job_of(config, whole, overrides), whole)
+    startup = undisturbed(server, job_of(config, whole, overrides), whole)
     outcome.steps = last_step(whole)
     aims = _aims(rng, kills, outcome.steps)
     job = job_of(config, parts, overrides)
     while True:
-        child = nursery.start(job)
+        child = server.start(job)
         outcome.starts += 1
         kind, target = next(aims, ("", 0))
         if kind:
@@ -101,13 +101,13 @@ def differences(one: RunFolder, other: RunFolder) -> Iterator[str]:
         yield "predictions"
 
 
-def undisturbed(nursery: Nursery, job: Job, folder: RunFolder) -> float:
+def undisturbed(server: ForkServer, job: Job, folder: RunFolder) -> float:
     """Runs to the end; seconds to the first record, on the second of two starts, when programs are compiled."""
-    child = nursery.start(job)
+    child = server.start(job)
     wait_for(child, lambda: last_step(folder) > 0)
     child.kill()
     shutil.rmtree(folder.path)
-    child, since = nursery.start(job), time.monotonic()
+    child, since = server.start(job), time.monotonic()
     wait_for(child, lambda: last_step(folder) > 0)
     startup = time.monotonic() - since
     if child.wait(3600) != 0:

@@ -17,7 +17,7 @@ import pytest
 from mtbert_jax.config import Config
 from mtbert_jax.training.folder import RunFolder
 from tests.reliability.kills import differences, job_of, last_step, tail, undisturbed, wait_for
-from tests.reliability.nursery import Job, Nursery
+from tests.reliability.subprocesses import Job, ForkServer
 from tests.reliability.test_kills import everything, written
 from tests.tally import Tally
 
@@ -63,8 +63,8 @@ def stop(pid: int) -> None:
 class Trouble:
     """What can happen to the run in `folder`; each method goes through one start of it."""
 
-    def __init__(self, nursery: Nursery, job: Job, folder: RunFolder, rng: random.Random) -> None:
-        self.nursery, self.job, self.folder, self.rng = nursery, job, folder, rng
+    def __init__(self, server: ForkServer, job: Job, folder: RunFolder, rng: random.Random) -> None:
+        self.server, self.job, self.folder, self.rng = server, job, folder, rng
         self.count = 0
 
     def start(self, act: Callable[[int], None] | None = None, **changes: int | str) -> tuple[int, str]:
@@ -72,7 +72,7 @@ class Trouble:
         job = dataclasses.replace(self.job, log=f"{self.folder.path}.log{self.count}", **changes)
         self.count += 1
         target = last_step(self.folder) + self.rng.randint(2, 5)
-        child = self.nursery.start(job)
+        child = self.server.start(job)
         if act:
             wait_for(child, lambda: last_step(self.folder) >= target)
             act(child.pid)
@@ -133,9 +133,9 @@ def test_whatever_stops_a_run_is_said_in_one_message_and_it_goes_on(
 ) -> None:
     path = written(everything(config, heads, full), tmp_path)
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-    with Nursery(tmp_path / "programs") as nursery:
-        undisturbed(nursery, job_of(path, whole), whole)
-        trouble = Trouble(nursery, job_of(path, parts), parts, random.Random(0))
+    with ForkServer(tmp_path / "programs") as server:
+        undisturbed(server, job_of(path, whole), whole)
+        trouble = Trouble(server, job_of(path, parts), parts, random.Random(0))
         for meet in troubles(trouble, count):
             meet()
         assert last_step(parts) < heads + full

@@ -16,7 +16,7 @@ from mtbert_jax.config import Config
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics
 from tests.reliability.kills import job_of, last_step, tail
-from tests.reliability.nursery import Nursery
+from tests.reliability.subprocesses import ForkServer
 from tests.reliability.test_kills import everything, written
 from tests.tally import Tally
 from tests.training.test_prepare import shapes_of_the_first_epoch
@@ -67,8 +67,8 @@ def test_memory_files_threads_and_shapes_stay_as_they_were_over_20_000_steps(
     folder = RunFolder(tmp_path / "run")
     job = replace(job_of(written(config, tmp_path), folder), environment={"XLA_FLAGS": ""})  # fully optimized
     needs: dict[int, list[Need]] = {}
-    with Nursery(tmp_path / "programs") as nursery:
-        child = nursery.start(job)
+    with ForkServer(tmp_path / "programs") as server:
+        child = server.start(job)
         while child.poll() is None:
             quarter = 4 * last_step(folder) // STEPS
             if quarter < 4:

@@ -8,7 +8,7 @@ import pytest
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, save_config
 from tests.conftest import replace_task
 from tests.reliability.kills import survive
-from tests.reliability.nursery import Nursery
+from tests.reliability.subprocesses import ForkServer
 from tests.tally import Tally
 
 SMART = SmartConfig(weight=0.1, ramp_fraction=0.5)
@@ -53,8 +53,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     config: Config, tmp_path: Path, tally: Tally, kills: int, heads: int, full: int
 ) -> None:
     path = written(everything(config, heads, full), tmp_path)
-    with Nursery(tmp_path / "programs") as nursery:
-        outcome = survive(nursery, path, tmp_path, kills)
+    with ForkServer(tmp_path / "programs") as server:
+        outcome = survive(server, path, tmp_path, kills)
     tally("kills survived", outcome.kills.total())
     tally("kills in the middle of a save", outcome.unfinished)
     assert outcome.differences == []

@@ -13,7 +13,7 @@ import pytest
 from mtbert_jax.config import Config
 from mtbert_jax.training.folder import RunFolder
 from tests.reliability.kills import differences, job_of, tail
-from tests.reliability.nursery import Job, Nursery
+from tests.reliability.subprocesses import Job, ForkServer
 from tests.reliability.test_kills import everything, written
 from tests.tally import Tally
 
@@ -22,8 +22,8 @@ TWO_THREADS = {"NPROC": "2"}
 
 def trained(job: Job, programs: Path) -> None:
     """Trains in a process that compiles everything itself."""
-    with Nursery(programs) as nursery:
-        assert nursery.start(job).wait() == 0, tail(job)
+    with ForkServer(programs) as server:
+        assert server.start(job).wait() == 0, tail(job)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_a_run_repeats_itself_compiled_anew_and_with_its_token_cache_deleted(
 
 def test_another_seed_is_another_run(config: Config, tmp_path: Path) -> None:
     path = written(everything(config, 2, 4), tmp_path)
-    with Nursery(tmp_path / "programs") as nursery:
+    with ForkServer(tmp_path / "programs") as server:
         folders = [RunFolder(tmp_path / str(seed)) for seed in (0, 1)]
         for folder in folders:
-            assert nursery.start(job_of(path, folder, ("--seed", folder.path.name))).wait() == 0
+            assert server.start(job_of(path, folder, ("--seed", folder.path.name))).wait() == 0
     assert {"batches", "records", "results", "predictions"} <= set(differences(*folders))

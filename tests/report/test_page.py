@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtbert_jax.cli import main
+from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, save_config
+from mtbert_jax.errors import InputError
+from mtbert_jax.report.contents import RunContents, find_runs
 from mtbert_jax.report.page import group_runs, page
-from mtbert_jax.report.story import Story, find_runs
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.types import InputError
+from tests.cli.test_main import fails
 from tests.runs import finish, guesses, labels_of
-from tests.test_cli import fails
 
 VOID = ("meta", "br")
 
@@ -75,10 +75,10 @@ def record(folder: RunFolder, config: Config, steps: tuple[int, ...] = (5, 10)) 
     folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def run(config: Config, out: Path, **options: Any) -> Story:
+def run(config: Config, out: Path, **options: Any) -> RunContents:
     folder = finish(config, out, **options)
     record(folder, config)
-    return Story.read(out, out.name)
+    return RunContents.read(out, out.name)
 
 
 def test_a_finished_run(config: Config, tmp_path: Path) -> None:
@@ -108,12 +108,12 @@ def test_a_run_that_has_not_ended(config: Config, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "mine")
     record(folder, config)
     save_config(config, folder.config)
-    read = parsed(page([Story.read(folder.path, "mine")], "1"))
+    read = parsed(page([RunContents.read(folder.path, "mine")], "1"))
     assert "has not ended: its records reach step 10" in read.text
     assert "0.6000" in read.text
     assert "Predictions on dev" not in read.text
     folder.metrics.unlink()
-    assert "There are no dev scores yet" in parsed(page([Story.read(folder.path, "mine")], "1")).text
+    assert "There are no dev scores yet" in parsed(page([RunContents.read(folder.path, "mine")], "1")).text
 
 
 def test_what_stands_in_data_and_names_is_text_only(config: Config, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_the_worst_mistakes_come_first(config: Config, tmp_path: Path) -> None:
     logits = np.zeros((len(labels), sst.num_outputs), np.float32)
     logits[wrong, predicted["sst"][wrong].astype(int)] = np.arange(1, len(wrong) + 1)
     np.savez(story.folder.logits, sst=logits)
-    again = Story.read(story.folder.path, "mine").judged["sst"]
+    again = RunContents.read(story.folder.path, "mine").judged["sst"]
     assert again.losses is not None
     assert again.worst(2) == wrong[::-1][:2].tolist()
     assert set(again.worst(1000)) == set(wrong)
@@ -156,7 +156,7 @@ def test_the_worst_mistakes_come_first(config: Config, tmp_path: Path) -> None:
 
 def test_without_its_data_a_run_is_shown_as_far_as_it_goes(config: Config, tmp_path: Path) -> None:
     story = run(config, tmp_path / "mine")
-    story = Story.read(story.folder.path, "mine", data_dir=str(tmp_path / "nowhere"))
+    story = RunContents.read(story.folder.path, "mine", data_dir=str(tmp_path / "nowhere"))
     read = parsed(page([story], "1"))
     assert "Predictions on dev" not in read.text
     assert "Learning curves" in read.text
@@ -179,7 +179,7 @@ def test_several_runs_are_a_table_and_curves_laid_over_each_other(config: Config
         for seed in (0, 1):
             own = dataclasses.replace(config, lr=lr, seed=seed)
             record(finish(own, tmp_path / name / f"seed{seed}"), own)
-            stories.append(Story.read(tmp_path / name / f"seed{seed}", f"{name}/seed{seed}"))
+            stories.append(RunContents.read(tmp_path / name / f"seed{seed}", f"{name}/seed{seed}"))
     rows = [row for row, _ in group_runs(stories)]
     assert [(row.name, row.seeds) for row in rows] == [("a", (0, 1)), ("b", (0, 1))]
     read = parsed(page(stories, "1"))
@@ -194,7 +194,7 @@ def test_several_runs_are_compared_on_data_that_have_moved(config: Config, tmp_p
     for name, lr in (("a", 0.1), ("b", 0.2)):
         folder = finish(dataclasses.replace(config, lr=lr), tmp_path / name)
         save_config(dataclasses.replace(config, lr=lr, out=str(folder.path), data_dir="gone"), folder.config)
-        stories.append(Story.read(folder.path, name, config.data_dir))
+        stories.append(RunContents.read(folder.path, name, config.data_dir))
     assert all(row.note == "" and row.judged for row, _ in group_runs(stories))
 
 

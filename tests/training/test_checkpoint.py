@@ -13,10 +13,10 @@ import numpy as np
 import optax
 import pytest
 
+from mtbert_jax.errors import TrainingError
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.types import TrainingError
 
 CONFIG = {"lr": 1e-4, "tasks": [{"name": "sst"}]}
 TX = optax.chain(pcgrad(seed=3), optax.adam(0.1))

@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.config.schema import to_dict
+from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.schema import to_dict
 from mtbert_jax.training.checkpoint import Checkpoints
+from mtbert_jax.training.display import Display
 from mtbert_jax.training.fit import delete_run, fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
-from mtbert_jax.training.records import Display, read_metrics
+from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.replica import abstract_state
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.types import InputError, TrainingError
 from tests.conftest import replace_task
 
 
@@ -188,7 +189,7 @@ def test_the_frozen_encoder_is_bit_identical_after_its_stage(config: Config, tmp
     config = dataclasses.replace(config, freeze=("encoder",))
     folder = run(config, tmp_path / "run")
     setup = Setup.load(config, Path(config.encoder))
-    from mtbert_jax.pretrained import load_pretrained
+    from mtbert_jax.encoders.hub import load_pretrained
 
     with Checkpoints(folder.checkpoints, {}) as checkpoints:
         params = checkpoints.restore_params(6, setup.abstract_params())

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mtbert_jax.config import Config
+from mtbert_jax.errors import InputError
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.types import InputError
 from tests.training.test_fit import Quiet
 
 fcntl = pytest.importorskip("fcntl")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, TaskConfig
-from mtbert_jax.losses import mean_loss, task_loss
-from mtbert_jax.nn.multitask import MultitaskBert
+from mtbert_jax.encoders.hub import load_pretrained
+from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad
-from mtbert_jax.pretrained import load_pretrained
-from mtbert_jax.smart import divergence
+from mtbert_jax.regularizers.smart import divergence
+from mtbert_jax.tasks.losses import mean_loss, task_loss
 from mtbert_jax.training.objective import Regularizers, Terms, task_objective
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
@@ -41,7 +41,7 @@ class Bench:
         )[0]
 
     @property
-    def model(self) -> MultitaskBert:
+    def model(self) -> EncoderWithHeads:
         return self.setup.model
 
     def objective(
@@ -63,7 +63,7 @@ class Bench:
         return float(total), terms
 
 
-def jitted(model: MultitaskBert, task: TaskConfig, regularizers: Regularizers) -> Callable[..., Any]:
+def jitted(model: EncoderWithHeads, task: TaskConfig, regularizers: Regularizers) -> Callable[..., Any]:
     return jax.jit(lambda *arguments: task_objective(model, [task], regularizers, *arguments))
 
 

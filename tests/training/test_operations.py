@@ -14,8 +14,8 @@ import optax
 import pytest
 
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, TaskConfig
-from mtbert_jax.nn.bert import BertConfig
-from mtbert_jax.nn.multitask import MultitaskBert, One
+from mtbert_jax.encoders.bert import BertConfig
+from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.training.objective import Regularizers
 from mtbert_jax.training.records import read_metrics
@@ -48,7 +48,7 @@ def flops(fn: Any, *arguments: Any) -> float:
 
 
 def gradient_flops(pooling: str, regularizers: Regularizers, frozen: tuple[str, ...] = ()) -> float:
-    model = MultitaskBert.build(BERT, tuple(tasks(pooling).values()))
+    model = EncoderWithHeads.build(BERT, tuple(tasks(pooling).values()))
     state = jax.eval_shape(make_state, jax.random.key(0))
     step = make_train_step(model, tasks(pooling), pcgrad(), frozen, regularizers)
     teacher = state.params if regularizers.proximal.weight else None
@@ -57,15 +57,17 @@ def gradient_flops(pooling: str, regularizers: Regularizers, frozen: tuple[str, 
 
 
 def make_state(key: jax.Array) -> TrainState:
-    model = MultitaskBert.build(BERT, tuple(tasks("mean").values()))
+    model = EncoderWithHeads.build(BERT, tuple(tasks("mean").values()))
     encoder = model.encoder.init(key, batch().input_ids)["params"]
     return TrainState.create({"encoder": encoder, "heads": model.init_heads(key)}, optax.adam(1e-3), key)
 
 
 def forward_flops(pooling: str) -> float:
     """A forward pass with dropout on."""
-    model = MultitaskBert.build(BERT, tuple(tasks(pooling).values()))
-    forward = jax.jit(lambda params, key: model.logits(params, One(("sst", "para", "sts"), np.int32(0)), batch(), key))
+    model = EncoderWithHeads.build(BERT, tuple(tasks(pooling).values()))
+    forward = jax.jit(
+        lambda params, key: model.logits(params, TaskIndex(("sst", "para", "sts"), np.int32(0)), batch(), key)
+    )
     return flops(forward, jax.eval_shape(make_state, jax.random.key(0)).params, jax.random.key(0))
 
 
@@ -107,7 +109,7 @@ def test_a_frozen_encoder_has_no_backward_pass() -> None:
 def test_the_update_costs_little_beside_a_gradient() -> None:
     """PCGrad, Adam and what guards them: a few operations a parameter, and no products of long vectors but the dots."""
     tx = optax.chain(pcgrad(), optax.adam(1e-3))
-    model = MultitaskBert.build(BERT, tuple(tasks("mean").values()))
+    model = EncoderWithHeads.build(BERT, tuple(tasks("mean").values()))
     state = jax.eval_shape(lambda key: TrainState.create(make_state(key).params, tx, key), jax.random.key(0))
     step = make_train_step(model, tasks("mean"), tx)
     arguments = (np.int32(0), state.params, None, batch(), jax.random.key(0), np.int32(0))

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax import pretrained
-from mtbert_jax.cli import main
+from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, StageConfig, load_config, save_config
+from mtbert_jax.encoders import hub
+from mtbert_jax.errors import InputError
 from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.records import read_metrics
-from mtbert_jax.types import InputError
 from tests.training.test_fit import run
 
 HEADS = StageConfig(name="heads", steps=4, freeze=("encoder",), cache_features=True)
@@ -62,7 +62,7 @@ def test_a_runs_revision_is_what_the_hub_is_asked_for(config: Config, monkeypatc
         asked.append((name, revision, sorted(allow_patterns)))
         return config.encoder
 
-    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     list(rehearse(dataclasses.replace(config, encoder="org/bert", revision="0123abc")))
     files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     assert asked == [("org/bert", "0123abc", files)]

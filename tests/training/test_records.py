@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
-from mtbert_jax.training.records import Display, MetricsFile, Record, read_metrics, scores_line, step_record
+from mtbert_jax.errors import InputError
+from mtbert_jax.training.display import Display, scores_line
+from mtbert_jax.training.records import MetricsFile, Record, read_metrics, step_record
 from mtbert_jax.training.step import StepMetrics
-from mtbert_jax.types import InputError
 
 
 def metrics(sst: float, sts: float, cosine: float, finite: bool = True) -> StepMetrics:

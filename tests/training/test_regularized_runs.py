@@ -10,8 +10,8 @@ import pytest
 
 from mtbert_jax import trees
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig
+from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.inference import MultitaskModel, write_results
-from mtbert_jax.pretrained import load_pretrained
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
@@ -148,7 +148,7 @@ def test_kept_features_train_the_heads_as_the_encoder_itself_would(
 
 
 def test_the_encoder_runs_once_over_the_data(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtbert_jax.nn.bert import BertEncoder
+    from mtbert_jax.encoders.bert import BertEncoder
 
     traced = []
     encode = BertEncoder.encode

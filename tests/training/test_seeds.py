@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from mtbert_jax.checks import check_config
-from mtbert_jax.cli import main
+from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, ParallelConfig, ProximalConfig, SmartConfig, StageConfig, load_config, save_config
+from mtbert_jax.errors import InputError
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
-from mtbert_jax.types import InputError
 from tests.training.test_fit import Quiet, assert_same_run, leaves, run
 
 SEEDS = (3, 0, 7)

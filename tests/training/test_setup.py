@@ -11,13 +11,14 @@ import pytest
 
 from mtbert_jax.config import Config, StageConfig
 from mtbert_jax.data.balance import epoch_counts, loss_weights
-from mtbert_jax.data.ladder import fit_ladder
+from mtbert_jax.data.lengths import fit_ladder
+from mtbert_jax.encoders.hub import load_pretrained
+from mtbert_jax.errors import InputError
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.losses import mean_loss, probabilities, task_loss
-from mtbert_jax.pretrained import load_pretrained
+from mtbert_jax.tasks.losses import mean_loss, probabilities, task_loss
 from mtbert_jax.training.records import Clock, read_metrics
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.types import Batch, InputError
+from mtbert_jax.types import Batch
 from tests.conftest import replace_task
 from tests.training.test_fit import Quiet, run
 from tests.training.test_regularized_runs import without_dropout

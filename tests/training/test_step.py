@@ -13,9 +13,9 @@ import pytest
 
 from mtbert_jax import trees
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig
-from mtbert_jax.losses import mean_loss, task_loss
+from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim import pcgrad, sum_tasks
-from mtbert_jax.pretrained import load_pretrained
+from mtbert_jax.tasks.losses import mean_loss, task_loss
 from mtbert_jax.training.objective import Regularizers, shares
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState

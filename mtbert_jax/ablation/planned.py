@@ -1,0 +1,175 @@
+"""The runs of an ablation: one config with one seed each, and which of them share a process."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mtbert_jax.checks import check_config
+from mtbert_jax.config import Config
+from mtbert_jax.config.schema import difference
+from mtbert_jax.errors import InputError
+from mtbert_jax.results.rows import Row, make_row, read_results
+from mtbert_jax.training.fit import config_changes
+from mtbert_jax.training.folder import RunFolder
+
+FILES = ("encoder", "revision", "data_dir")  # may change from run to resumed run, yet could be others altogether
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One config with one seed: one run.
+
+    Attributes:
+        source: The config's file.
+        config: The run, with its seed and its folder.
+        overrides: What the command line replaces of the file's fields.
+    """
+
+    source: Path
+    config: Config
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(Path(self.config.out))
+
+    @property
+    def log(self) -> Path:
+        """What the run printed."""
+        return self.folder.path / "log.txt"
+
+    @property
+    def command(self) -> list[str]:
+        """The run as a command: it goes on where the folder stands."""
+        own = ["--seed", str(self.config.seed), "--out", self.config.out, "--resume"]
+        return [sys.executable, "-m", "mtbert_jax", "train", str(self.source), *own, *self.overrides]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results of this very run are there."""
+        return read_results(self.folder, self.config) is not None
+
+    def changes(self) -> list[str]:
+        """What makes the run in the folder another one than this, one line per field; empty where none is there."""
+        return config_changes(self.folder.load_config(), self.config) if self.folder.config.is_file() else []
+
+    def __str__(self) -> str:
+        return f"{self.source.stem} seed {self.config.seed}"
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Cells of one config whose seeds train in one process.
+
+    Attributes:
+        cells: Two or more, which differ in their seeds.
+    """
+
+    cells: tuple[PlannedRun, ...]
+
+    @property
+    def source(self) -> Path:
+        """The config's file."""
+        return self.cells[0].source
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder of the runs' folders."""
+        return RunFolder(self.cells[0].folder.path.parent)
+
+    @property
+    def log(self) -> Path:
+        """What the process printed."""
+        return self.folder.path / "log.txt"
+
+    @property
+    def command(self) -> list[str]:
+        """All runs as one command."""
+        seeds = [str(cell.config.seed) for cell in self.cells]
+        own = ["--seeds", *seeds, "--out", str(self.folder.path), "--resume"]
+        return [sys.executable, "-m", "mtbert_jax", "train", str(self.source), *own, *self.cells[0].overrides]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results of all are there."""
+        return all(cell.finished for cell in self.cells)
+
+    def changes(self) -> list[str]:
+        """What makes a run in a folder another one, as a cell tells it."""
+        return next((changes for cell in self.cells if (changes := cell.changes())), [])
+
+    def __str__(self) -> str:
+        return f"{self.source.stem} seeds {', '.join(str(cell.config.seed) for cell in self.cells)}"
+
+
+def jobs(cells: Sequence[PlannedRun], together: bool) -> list[PlannedRun | SeedGroup]:
+    """The processes that cells run in: one each, or one per config."""
+    if not together:
+        return list(cells)
+    return [SeedGroup(some) if len(some) > 1 else some[0] for some in by_config(cells)]
+
+
+def by_config(cells: Sequence[PlannedRun]) -> list[tuple[PlannedRun, ...]]:
+    """The cells of each config, in the order of the cells."""
+    sources = dict.fromkeys(cell.source for cell in cells)
+    return [tuple(cell for cell in cells if cell.source == source) for source in sources]
+
+
+def plan_runs(
+    configs: Sequence[tuple[Path, Config]], seeds: Sequence[int], out: Path, overrides: Sequence[str] = ()
+) -> tuple[PlannedRun, ...]:
+    """All cells in the order of their runs: every config with the first seed, then with the second, and so on.
+
+    So the table has all its rows early.
+
+    Args:
+        configs: Configs with their files, overrides included.
+        seeds: The seeds.
+        out: Folder of all run folders.
+        overrides: The flags that made them differ from their files.
+
+    Raises:
+        InputError: A config is wrong, two cells would share a folder, or a folder holds another run.
+    """
+    if not seeds:
+        raise InputError("give one or more seeds: --seeds 0 1 2")
+    stems = [path.stem for path, _ in configs]
+    for name, values in (("config name", stems), ("seed", list(map(str, seeds)))):
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise InputError(f"{name} {twice[0]} is given twice; each run needs a folder of its own")
+    cells = []
+    for seed in seeds:
+        for path, config in configs:
+            folder = out / path.stem / f"seed{seed}"
+            cells.append(PlannedRun(path, replace(config, seed=seed, out=str(folder)), tuple(overrides)))
+    for cell in cells:
+        try:
+            check_config(cell.config)
+        except InputError as error:
+            raise InputError(f"{cell.source}: {error}") from None
+        if changes := cell.changes():
+            raise InputError(
+                f"{cell.folder.path} holds a run with another config ({'; '.join(changes)}); "
+                "give another --out, or delete that folder to have it run anew"
+            )
+    return tuple(cells)
+
+
+def table(cells: Sequence[PlannedRun]) -> list[Row]:
+    """One row per config, in the order of the cells, from what is finished."""
+    return [
+        make_row(runs[0].source.stem, runs[0].config, {cell.config.seed: cell.folder for cell in runs})
+        for runs in by_config(cells)
+    ]
+
+
+def moved(cell: PlannedRun) -> list[str]:
+    """Files that the run in a cell's folder had at other places, one line each."""
+    if not cell.folder.config.is_file():
+        return []
+    configs = cell.folder.load_config(), cell.config
+    before, after = ({name: getattr(config, name) for name in FILES} for config in configs)
+    return difference(before, after)

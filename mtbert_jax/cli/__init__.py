@@ -1,0 +1,1 @@
+"""The command line: a thin shell over what Python can do as well."""

@@ -1,0 +1,297 @@
+"""What each command takes, and how it is read from the command line."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.config.schema import nearest
+from mtbert_jax.errors import InputError
+
+RunPath = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains a run: heads and encoder on every task of the config, with checkpoints, records and prediction files.
+
+    Give a config first: `mtbert train CONFIG.toml`. Any field below replaces the config's.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    resume: bool = False
+    """Go on with the run in the run folder, from its newest checkpoint."""
+    overwrite: bool = False
+    """Delete the run in the run folder first."""
+    dry_run: bool = False
+    """Say what would be trained, on what, in which shapes and how much memory, and stop."""
+    plugins: tuple[Path, ...] = ()
+    """Python files to run first, which may register aggregators and transformations; only ever named here."""
+    coordinator: str | None = None
+    """Train with others: `HOST:PORT` of process 0, or `auto`, where the cluster tells (SLURM, Open MPI, TPU pods)."""
+    num_processes: int | None = None
+    """Number of processes, where the cluster does not tell."""
+    process_id: int | None = None
+    """Number of this process, from 0, where the cluster does not tell."""
+
+
+@dataclass(frozen=True)
+class CheckData:
+    """Says what the data of a config hold: rows, bad rows, labels, lengths in tokens, texts that come twice, batches.
+
+    Give a config first: `mtbert check-data CONFIG.toml`. Of the encoder only the tokenizer is read. Rows are named by
+    their lines; no text is printed. The exit status is 2 if training would refuse the data.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    json: Path | None = None
+    """Write the same as JSON to this file, too."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Scores a run on one split of every task that has labels there, and prints a table, or JSON."""
+
+    run: RunPath
+    """The run folder."""
+    split: Literal["train", "dev", "test"] = "dev"
+    """The split."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the run's."""
+    json: bool = False
+    """Print the scores as JSON."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predicts one's own texts with `--task`, or else writes the prediction files of all tasks.
+
+    With `--task`, texts come from `--input` or standard input, one example a line, the two texts of a pair separated
+    by a tab; out come JSON Lines with label and probabilities. Without it, `predictions/` in the run folder (or
+    `--output`) gets `<task>-dev-output.csv` and `<task>-test-output.csv` in the course's format.
+    """
+
+    run: RunPath
+    """The run folder."""
+    task: str | None = None
+    """Name of a task."""
+    input: Path | None = None
+    """File of texts; standard input if left out."""
+    output: Path | None = None
+    """File of the labels, or folder of the prediction files; standard output or the run folder if left out."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the run's."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Writes the dev and test prediction files of a run in the course's format, and checks them; or checks others.
+
+    `mtbert submission RUN` predicts every row, whether or not its label can be used, and sets similarities beyond the
+    task's range to its ends. `mtbert submission --check FILE ... --data FILE ...` checks files that were made
+    elsewhere: header, ids in the data file's order, none missing, doubled or unknown, and every prediction.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """The run folder."""
+    output: Path | None = None
+    """Folder of the files; `submission` in the run folder if left out."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the run's."""
+    check: tuple[Path, ...] = ()
+    """Prediction files of the course's tasks to be checked; the header tells the task."""
+    data: tuple[Path, ...] = ()
+    """With `--check`: the data file of each of them, in the same order."""
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Trains several configs with several seeds, one after the other, and sets their dev scores side by side.
+
+    What follows `--` goes to every run, as `mtbert train` takes it: `mtbert ablate a.toml b.toml -- --steps 500`. Runs
+    lie in `<out>/<config name>/seed<N>`, tables (Markdown, CSV, JSON) in `<out>`. The same command goes on where it was
+    stopped; once all runs are finished it only writes the tables.
+    """
+
+    configs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """The configs; each is a row of the table."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """The seeds."""
+    out: Path = Path("runs/ablation")
+    """Folder of the run folders and the tables."""
+    together: Literal["auto", "on", "off"] = "auto"
+    """Train all seeds of a config in one program, as many as fit into memory; `auto`: where there is a GPU or TPU."""
+    at_once: int = 1
+    """Processes at the same time, each on its share of the CPU's cores; on a CPU more work gets done so."""
+    against: tuple[str, ...] = ()
+    """Names of configs that a second table sets the others beside; the first config if left out."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Writes one HTML page about a run, or about several beside each other; needs `pip install 'mtbert_jax[report]'`.
+
+    A folder that is no run itself stands for all runs below it. Runs that differ in their seed only share a row.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Run folders, finished or not, or folders of such."""
+    out: Path | None = None
+    """The page; `report.html` in the folder that was given, or here, where several were."""
+    data_dir: str | None = None
+    """Folder of the data files, in place of the runs'."""
+    hide_texts: bool = False
+    """Shows the ids of mistakes instead of their texts, for data that must not be passed on."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Writes a checkpoint for use elsewhere, and prints the folder: encoder, heads, tokenizer and a page about them.
+
+    `hf`: an encoder for `AutoModel`, heads as safetensors, and a model card with the code that joins them. `stablehlo`:
+    a program per task by `jax.export`, for CPUs and NVIDIA GPUs, and a script that needs JAX and a tokenizer only.
+    """
+
+    run: RunPath
+    """The run folder."""
+    format: Literal["hf", "stablehlo"]
+    """For `transformers`, or for plain JAX."""
+    out: Path | None = None
+    """The folder of the export; `export/<format>` in the run folder if left out."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best by dev average, or the latest."""
+    overwrite: bool = False
+    """Replace an earlier export."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Prints what a shell reads to complete commands, flags and file names.
+
+    bash: `eval "$(mtbert completion bash)"` in ~/.bashrc; zsh: `mtbert completion zsh > DIR/_mtbert`, for a DIR in
+    $fpath; fish: `mtbert completion fish > ~/.config/fish/completions/mtbert.fish`.
+    """
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
+    """The shell."""
+
+
+ARGUMENTS: dict[str, type[Any]] = {
+    "train": Train,
+    "check-data": CheckData,
+    "ablate": Ablate,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "submission": Submission,
+    "report": Report,
+    "export": Export,
+    "completion": Completion,
+}
+"""What each command takes."""
+
+
+OWN = ("out", "seed", "seeds", "resume", "overwrite", "dry-run", "coordinator", "num-processes", "process-id")
+"""Flags of `train` that `ablate` gives every run itself."""
+
+
+def colour_as_asked() -> None:
+    """Keeps colours out of --help and of what is said of wrong flags where `NO_COLOR` or a file asks for that."""
+    terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    tyro._experimental_options["ansi_codes"] = terminal and not os.environ.get("NO_COLOR")
+
+
+def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) -> Any:
+    """Reads a command's arguments; what cannot be read, and --help, end the program."""
+    extra = {} if default is None else {"default": default}
+    # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
+    return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
+
+
+def split_config(kind: type[Any], args: list[str], prog: str) -> tuple[Path, list[str]]:
+    """The config that a command begins with, and its other arguments; --help without a config ends the program.
+
+    Raises:
+        InputError: There is no config.
+    """
+    if args and not args[0].startswith("-"):
+        return Path(args[0]), args[1:]
+    parse(kind, args, f"{prog} CONFIG.toml", default=kind(Config()))  # --help, perhaps
+    raise InputError(f"give a config: {prog} CONFIG.toml (configs/ holds some)")
+
+
+def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Train) -> Any:
+    """Reads the arguments that follow a config.
+
+    Args:
+        path: The config.
+        args: What follows it.
+        prog: The command, for --help.
+        kind: `Train`, or another command over a config.
+
+    Raises:
+        InputError: The config cannot be read, or a flag would do nothing.
+    """
+    loaded = load_config(path)
+    given = parse(kind, args, prog, default=kind(loaded))
+    _check_overrides(path, loaded, given.config)
+    return given
+
+
+def parse_ablate(args: Sequence[str]) -> tuple[Ablate, list[tuple[Path, Config]], list[str]]:
+    """Reads the arguments of `ablate`.
+
+    Returns:
+        They; the configs with their files, and with all that follows `--` in them; and this itself.
+
+    Raises:
+        InputError: A config or a flag is wrong.
+    """
+    at = args.index("--") if "--" in args else len(args)
+    overrides = list(args[at + 1 :])
+    given, unknown = tyro.cli(Ablate, args=args[:at], prog="mtbert ablate", return_unknown_args=True)
+    if unknown:
+        raise InputError(
+            f"ablate has no {unknown[0]}; what is for the runs follows --: mtbert ablate CONFIG.toml -- ..."
+        )
+    if not given.configs:
+        raise InputError("give one or more configs: mtbert ablate CONFIG.toml ...")
+    names = [path.stem for path in given.configs]
+    for name in given.against:
+        if name not in names:
+            raise InputError(f"--against {name}: no such config{nearest(name, names)} (configs: {', '.join(names)})")
+    for flag in overrides:
+        name = flag.partition("=")[0].removeprefix("--").removeprefix("no-")
+        if flag.startswith("--") and name in OWN:
+            raise InputError(f"--{name} cannot follow --: ablate gives every run its own")
+    configs = [(path, parse_train(path, overrides, f"mtbert train {path}").config) for path in given.configs]
+    return given, configs, overrides
+
+
+def _check_overrides(path: Path, loaded: Config, given: Config) -> None:
+    """A field that every stage sets for itself would do nothing on the command line."""
+    for field in dataclasses.fields(StageConfig):
+        if field.name == "name" or getattr(loaded, field.name) == getattr(given, field.name):
+            continue
+        own = [
+            stage.steps is not None or stage.epochs is not None
+            if field.name in ("steps", "epochs")
+            else getattr(stage, field.name) is not None
+            for stage in given.stages
+        ]
+        if own and all(own):
+            flag = field.name.replace("_", "-")
+            raise InputError(
+                f"{path}: --{flag} has no effect, every stage sets its own; use --stages.0.{flag} and so on"
+            )

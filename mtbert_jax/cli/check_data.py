@@ -1,0 +1,188 @@
+"""The data of a config in words and numbers, and what of it would stop a training run."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from rich.console import Group
+
+from mtbert_jax.checks import check_config
+from mtbert_jax.config import Config
+from mtbert_jax.config.schema import finite
+from mtbert_jax.data.streams import epoch_shapes, padded_lengths, stage_batches
+from mtbert_jax.data.survey import Repeats, SplitSurvey, Surveyed, survey
+from mtbert_jax.encoders.hub import locate
+from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.terminal import grid
+
+
+class StageShapes(NamedTuple):
+    """The batches of a stage's first epoch.
+
+    Attributes:
+        stage: The stage's name.
+        steps: Steps of the stage.
+        steps_per_epoch: Steps of an epoch.
+        shapes: How many batches there are of each shape: rows, length, count; none where they hold
+            what a frozen encoder said, and no tokens.
+        computed_per_token: Tokens computed for each real one: what padding costs; None where there are none.
+    """
+
+    stage: str
+    steps: int
+    steps_per_epoch: int
+    shapes: list[tuple[int, int, int]]
+    computed_per_token: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataCheck:
+    """What there is to say of a config's data.
+
+    Attributes:
+        found: Its splits.
+        lengths: The lengths that training batches are padded to, by task.
+        stages: The batches of every stage; empty where some task cannot be trained.
+        problems: What would stop a training run, one line each.
+    """
+
+    found: Surveyed
+    lengths: dict[str, list[int]]
+    stages: list[StageShapes]
+    problems: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines: plain values, as JSON has them."""
+        return finite(
+            {
+                "splits": [_plain(split) for split in self.found.splits],
+                "overlaps": [_plain(overlap) for overlap in self.found.overlaps],
+                "lengths": self.lengths,
+                "stages": [_plain(stage) for stage in self.stages],
+                "problems": self.problems,
+            }
+        )
+
+    def tables(self) -> Group:
+        """For people."""
+        splits = self.found.splits
+        tables = [
+            grid([ROWS, *map(_rows, splits)], "rows", REPEATS, 2),
+            grid([["task", "split", "labels"], *([s.task, s.split, _labels(s)] for s in splits)], "labels", left=3),
+            grid([TOKENS, *map(_tokens, splits)], "tokens", TOKENS_CAPTION, 2),
+        ]
+        if bad := [line for split in splits for line in _bad(split)]:
+            tables.append(grid([["task", "split", "bad rows", "count", "first"], *bad], "bad rows", left=3))
+        if self.found.overlaps:
+            tables.append(grid([OVERLAP, *self._overlaps()], "overlap", left=2))
+        if self.stages:
+            tables.append(grid([STAGES, *map(_stage, self.stages)], "batches of the first epoch", self._lengths()))
+        return Group(*tables)
+
+    def _overlaps(self) -> Iterator[list[str]]:
+        for task, split, within, found in self.found.overlaps:
+            yield [task, f"{split} in {within}", str(found.rows), str(found.other_label), _pairs(found)]
+
+    def _lengths(self) -> str:
+        alike: dict[tuple[int, ...], list[str]] = {}
+        for task, lengths in self.lengths.items():
+            alike.setdefault(tuple(lengths), []).append(task)
+        return "\n".join(
+            f"{', '.join(tasks)}: padded to {', '.join(map(str, lengths))} tokens" for lengths, tasks in alike.items()
+        )
+
+
+ROWS = ["task", "split", "rows", "bad", "labelled", "duplicates", "other label", "lines"]
+REPEATS = (
+    "duplicates: texts of an earlier row, but for capitals and blanks; other label: those whose label is another one; "
+    "lines: where the first of them stand, and the rows that they repeat"
+)
+TOKENS = ["task", "split", "50%", "90%", "95%", "99%", "longest", "limit", "cut", "share cut"]
+TOKENS_CAPTION = "tokens of an example, special ones included; cut: rows that are longer than the limit"
+OVERLAP = ["task", "splits", "rows", "other label", "lines"]
+STAGES = ["stage", "steps", "steps an epoch", "rows × tokens (batches)", "computed for each real token"]
+
+
+def check_data(config: Config) -> DataCheck:
+    """Reads all data files of a config; of the encoder only its tokenizer.
+
+    Raises:
+        InputError: The config is wrong, there is no tokenizer, or a file cannot be read as its task says.
+    """
+    check_config(config)
+    found = survey(config, load_tokenizer(locate(config.encoder, config.revision, weights=False)))
+    problems = list(_problems(config, found))
+    train = found.train
+    trainable = len(train) == len(config.tasks) and all(data.labelled for data in train.values())
+    lengths = {name: rungs.tolist() for name, rungs in padded_lengths(config, train).items()} if trainable else {}
+    return DataCheck(found, lengths, list(_stages(config, found)) if trainable else [], problems)
+
+
+def _problems(config: Config, found: Surveyed) -> Iterator[str]:
+    for split in found.splits:
+        wrong = sum(bad.rows for bad in split.bad)
+        if wrong and config.bad_rows == "error":
+            first = f"{split.file}:{min(bad.lines[0] for bad in split.bad)}"
+            hint = 'bad_rows = "skip" would leave them out'
+            yield f"task {split.task}: {wrong} bad rows, the first: {first} ({hint})"
+        if split.split != "test" and split.labelled < split.rows:
+            yield f"task {split.task}: {split.rows - split.labelled} rows of {split.file} have no label"
+    for task in config.tasks:
+        if not task.train:
+            yield f'task {task.name} has no train file; give its name as train = "..."'
+
+
+def _stages(config: Config, found: Surveyed) -> Iterator[StageShapes]:
+    for number, stage in enumerate(config.resolved_stages()):
+        batches = stage_batches(config, number, stage, found.train, lambda size: size)
+        if stage.cache_features:
+            yield StageShapes(stage.name, batches.num_steps, batches.steps_per_epoch, [], None)
+            continue
+        shapes = epoch_shapes(batches)
+        listed = [(rows, length, count) for (rows, length), count in shapes.batches.items()]
+        cost = shapes.computed / shapes.real
+        yield StageShapes(stage.name, batches.num_steps, batches.steps_per_epoch, listed, cost)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses and named tuples as dicts."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "_asdict"):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _rows(split: SplitSurvey) -> list[str]:
+    wrong, twice = sum(bad.rows for bad in split.bad), split.duplicates
+    counts = (split.rows, wrong, split.labelled, twice.rows, twice.other_label)
+    return [split.task, split.split, *map(str, counts), _pairs(twice)]
+
+
+def _labels(split: SplitSurvey) -> str:
+    if split.scores:
+        return ", ".join(f"{at}%: {value:g}" for at, value in split.scores.items())
+    shares = (f"{name}: {count} ({count / split.labelled:.1%})" for name, count in split.classes.items())
+    return ", ".join(shares) or "none"
+
+
+def _tokens(split: SplitSurvey) -> list[str]:
+    counts = (*split.tokens.values(), split.limit, split.cut)
+    return [split.task, split.split, *map(str, counts), f"{split.cut / split.rows:.1%}"]
+
+
+def _bad(split: SplitSurvey) -> Iterator[list[str]]:
+    for reason, count, lines in split.bad:
+        more = ", …" if count > len(lines) else ""
+        yield [split.task, split.split, reason, str(count), f"{split.file}:{', '.join(map(str, lines))}{more}"]
+
+
+def _stage(stage: StageShapes) -> list[str]:
+    shapes = ", ".join(f"{rows} × {length} ({count})" for rows, length, count in stage.shapes)
+    cost = "" if stage.computed_per_token is None else f"{stage.computed_per_token:.2f}"
+    return [stage.stage, str(stage.steps), str(stage.steps_per_epoch), shapes or "features, kept", cost]
+
+
+def _pairs(found: Repeats) -> str:
+    more = ", …" if found.rows > len(found.lines) else ""
+    return ", ".join(f"{line} = {other}" for line, other in found.lines) + more

@@ -1,0 +1,32 @@
+"""What a run is: dataclasses that are the schema, and the reader of the TOML files that hold them."""
+
+from mtbert_jax.config.fields import (
+    Config,
+    HeadConfig,
+    Kind,
+    Order,
+    ParallelConfig,
+    Pooling,
+    ProximalConfig,
+    Schedule,
+    SmartConfig,
+    StageConfig,
+    TaskConfig,
+)
+from mtbert_jax.config.read import load_config, save_config
+
+__all__ = [
+    "Config",
+    "HeadConfig",
+    "Kind",
+    "Order",
+    "ParallelConfig",
+    "Pooling",
+    "ProximalConfig",
+    "Schedule",
+    "SmartConfig",
+    "StageConfig",
+    "TaskConfig",
+    "load_config",
+    "save_config",
+]

@@ -1,0 +1,283 @@
+"""What a run is: frozen dataclasses, read from TOML, overridden on the command line, stored in checkpoints.
+
+The dataclasses are the schema. `from_dict` is the one strict reader, for TOML files and checkpoints alike.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["classification", "binary", "regression"]
+Order = Literal["sequential", "round_robin", "proportional", "annealed"]
+Schedule = Literal["constant", "linear", "cosine"]
+Pooling = Literal["cls", "mean", "pair"]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """One feed-forward head: `hidden_layers` times (dense, ReLU, dropout), then a dense output layer."""
+
+    hidden_layers: int = 1
+    """Number of hidden layers; 0 is a linear head."""
+    hidden_size: int = 0
+    """Width of the hidden layers; 0 takes the encoder's hidden size."""
+    dropout: float = 0.2
+    """Dropout rate after every hidden layer."""
+    pooling: Pooling = "cls"
+    """What the head reads: `cls`, BERT's pooler output (the paper); `mean`, the mean of all token states; `pair`, for
+    two texts: the mean of each one's, u and v, with |u - v| and u v."""
+
+
+@dataclass(frozen=True)
+class SmartConfig:
+    """Adversarial smoothness, SMART's R_s (Jiang et al. 2020). A number left out is the preset's."""
+
+    weight: float = 0.0
+    """λ_s, the weight of the smoothness term; 0 turns it off."""
+    preset: Literal["paper", "smart_pytorch", "mtdnn"] = "smart_pytorch"
+    """`paper`: noise stays in a ball of radius ε; `smart_pytorch`, `mtdnn`: every token's noise has norm ε."""
+    norm: Literal["inf", "2", "1"] = "inf"
+    """Norm of a token's noise."""
+    radius: float | None = None
+    """ε, the largest norm of a token's noise (`paper` 1e-5), or its norm (`smart_pytorch`, `mtdnn` 1)."""
+    noise_std: float | None = None
+    """σ, standard deviation of the noise at the start (1e-5)."""
+    step_size: float | None = None
+    """η, step size of the ascent (`paper`, `smart_pytorch` 1e-3, `mtdnn` 1e-5)."""
+    steps: int = 1
+    """K, steps of the ascent; 0 leaves the noise random."""
+    ramp_fraction: float = 0.0
+    """Share of the stage's steps during which the weight rises linearly from 0."""
+    resample_dropout: bool = False
+    """Whether the perturbed side draws dropout masks of its own, rather than those of the clean side."""
+
+
+@dataclass(frozen=True)
+class ProximalConfig:
+    """Bregman proximal point, SMART's D_Breg: outputs stay near those of a teacher made of earlier parameters."""
+
+    weight: float = 0.0
+    """μ, the weight of the proximal term; 0 turns it off."""
+    teacher: Literal["momentum", "vanilla"] = "momentum"
+    """`momentum`: a moving average of the parameters (mean teacher); `vanilla`: those of some steps ago."""
+    momentum: float = 0.999
+    """β, share of the moving average that stays in each step."""
+    early_momentum: float = 0.99
+    """β during the first steps."""
+    early_fraction: float = 0.1
+    """Share of the stage's steps that are the first ones."""
+    anchor_every_steps: int = 10
+    """`vanilla`: steps after which the teacher becomes what the parameters are then; 2 or more."""
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """Sizes of a mesh of devices; -1, for one of them, takes all devices that are left."""
+
+    replica: int = 1
+    """Devices, or groups of devices, that runs of several `seeds` are spread over."""
+    data: int = -1
+    """Devices that a batch's rows are spread over."""
+    fsdp: int = 1
+    """The same, with parameters, optimizer state, teacher and task gradients spread over them, too."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One task: its files, their columns, and its head."""
+
+    name: str = ""
+    """Short name; also the prefix of the task's prediction files."""
+    kind: Kind = "classification"
+    """`classification` (cross entropy), `binary` (binary cross entropy) or `regression` (squared error)."""
+    text: tuple[str, ...] = ("sentence",)
+    """One text column, or two for a task over pairs."""
+    label: str = "label"
+    """The label's column."""
+    id: str = "id"
+    """The identifier's column; an empty string numbers the rows from 0."""
+    train: str = ""
+    """Training file, relative to `data_dir`: TSV, CSV or JSONL."""
+    dev: str = ""
+    """Development file, relative to `data_dir`."""
+    test: str = ""
+    """Test file, relative to `data_dir`; it may lack labels."""
+    num_classes: int = 0
+    """`classification`: the number of classes; labels are then the integers below it."""
+    quotes: bool = True
+    """Fields of TSV and CSV files may be quoted; false takes every quote as text (GLUE's files)."""
+    classes: tuple[str, ...] = ()
+    """`classification`: names of the classes as they stand in the files, in place of `num_classes`."""
+    label_range: tuple[float, ...] = ()
+    """`regression`: smallest and largest label; a row outside is a bad row."""
+    batch_size: int | None = None
+    """Examples of this task in a batch; the run's `batch_size` if left out."""
+    loss_weight: float = 1.0
+    """Factor on this task's loss, and so on its gradient."""
+    output_column: str = ""
+    """Name of the prediction column in the task's prediction files; `Predicted_<Name>` if left out."""
+    head: HeadConfig | None = None
+    """The task's head; the run's `head` if left out."""
+    max_length: int | None = None
+    """Tokens after which an example of this task is cut off; the run's `max_length` if left out."""
+    smart_factor: float = 1.0
+    """Factor on `smart.weight` for this task; 0 turns SMART off here."""
+    class_weights: tuple[float, ...] = ()
+    """`classification`, `binary`: factor on the loss of each class, in order."""
+    loss_balance: float = 0.0
+    """0: every example weighs the same in the loss; 1: every class does, however rare; between: in between."""
+    sampling_balance: float = 0.0
+    """0: an epoch has every example once; 1: examples of rare classes repeat until all classes are as frequent."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the output layer: one logit per class, or a single one."""
+        return (len(self.classes) or self.num_classes) if self.kind == "classification" else 1
+
+    @property
+    def num_label_classes(self) -> int:
+        """Number of classes that labels fall into: 2 for a binary task, 0 for regression."""
+        return {"classification": self.num_outputs, "binary": 2, "regression": 0}[self.kind]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of a run. What it leaves out it takes from the run's field of the same name."""
+
+    name: str = ""
+    """Name shown in records; `stage<N>` if left out."""
+    epochs: float | None = None
+    """Length in epochs; one epoch sees as many examples as all tasks hold together."""
+    steps: int | None = None
+    """Length in optimizer steps, in place of `epochs`."""
+    order: Order | None = None
+    """Order of the tasks."""
+    batch_size: int | None = None
+    """Examples of each task in a batch."""
+    optimizer: tuple[str, ...] | None = None
+    """The optax chain, as call strings."""
+    lr: float | None = None
+    """Peak learning rate: what `lr` means in the chain."""
+    schedule: Schedule | None = None
+    """How `lr` decays after warm-up."""
+    warmup_fraction: float | None = None
+    """Share of the stage's steps during which `lr` rises from 0."""
+    freeze: tuple[str, ...] | None = None
+    """Parameter paths that do not train, such as `encoder` or `encoder/embeddings`."""
+    cache_features: bool | None = None
+    """With the encoder frozen: run it once over the data, without dropout, and train the heads on what it gave."""
+    smart: SmartConfig | None = None
+    """Adversarial smoothness."""
+    proximal: ProximalConfig | None = None
+    """Bregman proximal point."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    encoder: str = "google-bert/bert-base-uncased"
+    """A directory in Hugging Face layout, or a hub name."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub name."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of matrix products; parameters, softmax, LayerNorm and losses stay float32."""
+    encoder_dropout: float | None = None
+    """Dropout inside the encoder, in place of the two rates in its config.json."""
+    attention: Literal["auto", "xla", "cudnn"] = "auto"
+    """Attention's kernel: cuDNN's needs a GPU, bfloat16 and no dropout on attention; `auto` takes it where it runs."""
+    remat: bool = False
+    """Keep each layer's input only, and compute the layer again for its gradient: less memory, a third more work."""
+    micro_batches: int = 1
+    """Parts that each task's batch is computed in, one after the other, to need less memory; surgery sees the whole."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """Devices."""
+
+    tasks: tuple[TaskConfig, ...] = ()
+    """The tasks."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The head of every task that has none of its own."""
+    data_dir: str = "."
+    """Folder that the tasks' files are relative to."""
+    max_length: int = 256
+    """Tokens after which an example is cut off."""
+    max_shapes: int = 8
+    """Batches are padded to one of so many lengths, chosen to fit the data; each is compiled once."""
+    lengths: tuple[int, ...] = ()
+    """The lengths themselves, in place of those that `max_shapes` finds; `max_length` is always one of them."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """A row that cannot be read stops the run, or is counted and left out."""
+    cache_dir: str = ""
+    """Folder of cached tokens; `mtbert_jax` in the user's cache folder if left out."""
+
+    order: Order = "round_robin"
+    """`sequential`: all batches of a task, then the next task's; `round_robin`: one batch of each task in every
+    step; `proportional`: one task a step, drawn by its size; `annealed`: the same, evening out over the epochs."""
+    batch_size: int = 16
+    """Examples of each task in a batch."""
+    epochs: float = 3.0
+    """Length in epochs; one epoch sees as many examples as all tasks hold together."""
+    steps: int | None = None
+    """Length in optimizer steps, in place of `epochs`."""
+    optimizer: tuple[str, ...] = ("pcgrad()", "clip_by_global_norm(1.0)", "adamw(lr, weight_decay=0.01, mask=kernels)")
+    """The optax chain, as call strings. Known names: lr, kernels, encoder, heads, parts."""
+    lr: float = 1e-5
+    """Peak learning rate: what `lr` means in the chain."""
+    schedule: Schedule = "constant"
+    """How `lr` decays after warm-up."""
+    warmup_fraction: float = 0.0
+    """Share of the stage's steps during which `lr` rises from 0."""
+    freeze: tuple[str, ...] = ()
+    """Parameter paths that do not train, such as `encoder` or `encoder/embeddings`."""
+    cache_features: bool = False
+    """With the encoder frozen: run it once over the data, without dropout, and train the heads on what it gave."""
+    smart: SmartConfig = field(default_factory=SmartConfig)
+    """Adversarial smoothness."""
+    proximal: ProximalConfig = field(default_factory=ProximalConfig)
+    """Bregman proximal point."""
+    evaluate: Literal["student", "teacher"] = "student"
+    """What dev scores, best checkpoint and predictions are of: the trained parameters, or their teacher."""
+    stages: tuple[StageConfig, ...] = ()
+    """Stages, one after the other; without any, the run is a single stage of the fields above."""
+
+    seed: int = 0
+    """Seed of everything random: heads, dropout, data order, surgery."""
+    seeds: tuple[int, ...] = ()
+    """Train a run of each of these seeds in one program, each with a folder of its own, in place of `seed`."""
+    log_every_steps: int = 50
+    """Steps between two records of training losses."""
+    eval_every_steps: int = 0
+    """Steps between two evaluations on dev; 0 evaluates after every epoch."""
+    save_every_steps: int = 0
+    """Steps between two checkpoints besides those of evaluations; 0 saves at evaluations only."""
+    eval_batch_size: int = 64
+    """Examples in an evaluation batch."""
+    max_bad_steps: int = 100
+    """A task whose loss or gradient is not finite is left out; so many steps in a row stop the run, 0 never does."""
+    writers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where records go besides metrics.jsonl: `tensorboard` (event files in the run folder), `wandb` (Weights & Biases,
+    whose own environment variables name project and mode)."""
+    patience: int = 0
+    """Stop after so many evaluations without a better average; 0 never stops early."""
+    out: str = ""
+    """Run folder; `runs/<config name>` if left out."""
+
+    def token_limit(self, task: TaskConfig) -> int:
+        """Tokens after which an example of `task` is cut off: the task's own `max_length`, or else the run's."""
+        return task.max_length or self.max_length
+
+    def resolved_tasks(self) -> tuple[TaskConfig, ...]:
+        """The tasks, each with a head: its own, or else the run's."""
+        return tuple(dataclasses.replace(task, head=task.head or self.head) for task in self.tasks)
+
+    def resolved_stages(self) -> tuple[StageConfig, ...]:
+        """The stages with every field filled in: the stage's own value, or else the run's."""
+        resolved = []
+        for number, stage in enumerate(self.stages or (StageConfig(name="train"),), start=1):
+            filled = {f.name: getattr(stage, f.name) for f in dataclasses.fields(stage)}
+            own_length = stage.epochs is not None or stage.steps is not None
+            for key, value in filled.items():
+                if value is None and not (own_length and key in ("epochs", "steps")):
+                    filled[key] = getattr(self, key)
+            resolved.append(StageConfig(**{**filled, "name": stage.name or f"stage{number}"}))
+        return tuple(resolved)

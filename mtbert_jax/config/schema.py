@@ -1,0 +1,176 @@
+"""Nested dicts ↔ frozen dataclasses: one strict reader and one TOML writer."""
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from typing import Any, TypeVar
+
+from mtbert_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """A hint that names the known word nearest to a misspelt one, or nothing.
+
+    >>> nearest("encodr", ["encoder", "epochs"])
+    "; did you mean 'encoder'?"
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def from_dict(cls: type[T], values: Any, where: str) -> T:
+    """Builds the dataclass `cls`.
+
+    Args:
+        cls: A dataclass whose fields are scalars, literals, tuples or dataclasses.
+        values: A nested dict, as TOML or JSON gives it.
+        where: What to call the source in a message.
+
+    Raises:
+        InputError: A key is unknown (the nearest known one is named) or a value has the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected a table, got {describe(values)}")
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise InputError(f"{where}: unknown key {key!r}{nearest(key, hints)}")
+    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return from_dict(typing.cast(type, kind), value, where)
+    if origin in (typing.Union, types.UnionType):
+        (inner,) = (arg for arg in args if arg is not type(None))
+        return None if value is None else _convert(inner, value, where)
+    if origin is typing.Literal:
+        if value not in args or isinstance(value, bool):
+            hint = nearest(value, args) if isinstance(value, str) else ""
+            raise InputError(f"{where} = {describe(value)} is none of {', '.join(map(repr, args))}{hint}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"{where}: expected a list, got {describe(value)}")
+        return tuple(_convert(args[0], item, f"{where}[{number}]") for number, item in enumerate(value, start=1))
+    if kind is float and type(value) is int:
+        try:
+            value = float(value)
+        except OverflowError:
+            raise InputError(f"{where}: is too large") from None
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        raise InputError(f"{where}: is too large")
+    if type(value) is not kind:
+        raise InputError(f"{where}: expected {_NAMES[kind]}, got {describe(value)}")
+    if kind is float and math.isnan(value):
+        raise InputError(f"{where}: is not a number")
+    return value
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def describe(value: Any) -> str:
+    """A value in a few words, whatever somebody's file holds."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return "a number that is too large"  # Python would not even print very large ones
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def to_dict(value: Any) -> Any:
+    """Dataclasses as nested dicts of plain values; fields that are None are left out."""
+    if dataclasses.is_dataclass(value):
+        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: to_dict(item) for name, item in pairs if item is not None}
+    return [to_dict(item) for item in value] if isinstance(value, tuple) else value
+
+
+def finite(value: Any) -> Any:
+    """A value that JSON can hold: NaN and infinities, which it has no word for, become None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether what was read from JSON is shaped so; for files that only this program writes, and others may spoil.
+
+    Args:
+        value: Numbers, texts, lists and dicts.
+        shape: `str`, `int`, `float` (any number or NaN) or None; a tuple of shapes, one of which is enough; or a dict
+            of them by key, where other keys may stand beside, those that end in ``?`` may be missing, and ``*`` is for
+            all that are not named.
+
+    >>> fits({"step": 3, "loss": {"sst": 0.5}}, {"step": int, "loss": {"*": float}, "lr?": float})
+    True
+    >>> fits({"step": True}, {"step": int}), fits({}, {"step": int}), fits(10**400, float), fits(float("inf"), float)
+    (False, False, False, False)
+    """
+    if isinstance(shape, tuple):
+        return any(fits(value, one) for one in shape)
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return False
+        named = {key.removesuffix("?"): inner for key, inner in shape.items()}
+        missing = any(key not in value for key in shape if key != "*" and not key.endswith("?"))
+        return not missing and all(fits(item, named.get(key, shape.get("*", object))) for key, item in value.items())
+    if shape in (int, float):
+        number = isinstance(value, (int, shape)) and not isinstance(value, bool)
+        return number and not abs(value) >= LARGEST
+    return isinstance(value, shape or types.NoneType)
+
+
+LARGEST = 1e18
+"""Numbers in files of this program are smaller; larger ones are an accident, and not all that reads them bears them."""
+
+
+def to_toml(value: Any) -> str:
+    """A dataclass as a TOML document."""
+    return "\n".join(_toml_table(to_dict(value), "")).strip() + "\n"
+
+
+def _toml_table(table: dict[str, Any], prefix: str) -> list[str]:
+    lines, below = [], []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            below += ["", f"[{prefix}{key}]", *_toml_table(value, f"{prefix}{key}.")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for item in value:
+                below += ["", f"[[{prefix}{key}]]", *_toml_table(item, f"{prefix}{key}.")]
+        else:
+            lines.append(f"{key} = {_toml_value(value)}")
+    return lines + below
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    if isinstance(value, str):  # a JSON string is a TOML string, but for DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return json.dumps(value)
+
+
+def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """What differs between two `to_dict` trees, one line per field: ``lr: 1e-05 → 3e-05``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [line for key in keys for line in difference(old.get(key), new.get(key), f"{prefix}{key}.")]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True), start=1)
+        return [line for number, (a, b) in pairs for line in difference(a, b, f"{prefix[:-1]}[{number}].")]
+    return [] if old == new else [f"{prefix[:-1]}: {old!r} → {new!r}"]

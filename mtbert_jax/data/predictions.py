@@ -1,0 +1,68 @@
+"""Prediction files in the course's format, byte for byte (NUMERICS, section 5)."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.errors import InputError
+from mtbert_jax.files import must_be_file, read_text
+from mtbert_jax.limits import LARGEST_PREDICTIONS
+
+
+def prediction_file(task: TaskConfig, split: str) -> str:
+    """``sst-dev-output.csv`` and its like."""
+    return f"{task.name}-{split}-output.csv"
+
+
+def header(task: TaskConfig) -> str:
+    r"""The first line, without its end: ``id \t Predicted_Sentiment``, and a blank."""
+    return f"id \t {task.output_column or f'Predicted_{task.name.capitalize()}'} "
+
+
+def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: Float[np.ndarray, " example"]) -> None:
+    r"""Writes the header ``id \t <column> \n``, then ``<id> , <prediction> \n`` for every example.
+
+    Classes are written as in the data files, binary predictions as 0.0 or 1.0, similarities as they are.
+    """
+    rows = (f"{name} , {_text(task, value)} \n" for name, value in zip(ids, predicted, strict=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{header(task)}\n" + "".join(rows), encoding="utf-8")
+
+
+def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.ndarray, " example"]]:
+    """What `write_predictions` wrote: identifiers, and class indices, 0.0 or 1.0, or similarities.
+
+    Raises:
+        InputError: The file is missing, or is no prediction file of this task.
+    """
+    must_be_file(path)
+    try:
+        rows = read_text(path, LARGEST_PREDICTIONS).split(" \n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the prediction file {path}: {error}") from None
+    ids, values = [], []
+    for number, row in enumerate(rows[1:-1], start=2):
+        name, _, text = row.rpartition(" , ")
+        value = _value(task, text)
+        if value is None:
+            raise InputError(f"{path}:{number}: {text!r} is no prediction of task {task.name}")
+        values.append(value)
+        ids.append(name)
+    return ids, np.array(values, np.float64)
+
+
+def _value(task: TaskConfig, text: str) -> float | None:
+    """What `_text` made a text of; None where it is none of the task's."""
+    try:
+        value = float(task.classes.index(text) if task.classes else text)
+    except ValueError:
+        return None
+    return value if task.kind == "regression" or value in range(task.num_label_classes) else None
+
+
+def _text(task: TaskConfig, value: float) -> str:
+    if task.kind == "classification":
+        return task.classes[int(value)] if task.classes else str(int(value))
+    return str(float(value))

@@ -1,0 +1,111 @@
+"""Texts → token ids, by Hugging Face tokenizers; cached by the hash of all that the ids depend on."""
+
+import hashlib
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tokenizers
+from jaxtyping import Int
+from tokenizers import Tokenizer
+
+from mtbert_jax.files import user_cache
+
+
+class Tokens(NamedTuple):
+    """Encoded examples, one after the other.
+
+    Attributes:
+        ids: All token ids, ``[total]``.
+        starts: Where each example begins, and the end of the last, ``[example + 1]``.
+        first: Length of each example's first part (token type 0), ``[example]``.
+    """
+
+    ids: Int[np.ndarray, " total"]
+    starts: Int[np.ndarray, " example+1"]
+    first: Int[np.ndarray, " example"]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " example"]:
+        """Tokens of each example, special ones included."""
+        return np.diff(self.starts)
+
+
+def tokenize_texts(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
+    """Encodes ``[CLS] a [SEP]`` or ``[CLS] a [SEP] b [SEP]``; the longer text is cut first.
+
+    Args:
+        tokenizer: As `load_tokenizer` gives it.
+        texts: One or two texts per example.
+        max_length: Tokens after which an example is cut off, special ones included.
+    """
+    parts = [_shortened(tokenizer, text, max_length) if len(text) == 2 else text[0] for text in texts]
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    encodings = tokenizer.encode_batch_fast(parts)
+    tokenizer.no_truncation()  # as it was: the cache's hash and a saved copy are of the tokenizer alone
+    lengths = np.array([len(e.ids) for e in encodings], np.int64)
+    first = np.array([len(e.type_ids) - sum(e.type_ids) for e in encodings], np.int32)
+    ids = np.fromiter((token for e in encodings for token in e.ids), np.int32, int(lengths.sum()))
+    return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]), first)
+
+
+def _shortened(tokenizer: Tokenizer, texts: tuple[str, ...], max_length: int) -> tuple[str, ...]:
+    """A pair of texts without most of what is cut off anyway.
+
+    The tokenizer keeps every combination of what it cuts off of both texts: two texts of a megabyte would take more
+    memory than there is. More is kept here than any cut leaves, and the longer text stays the longer one: the cut then
+    finds the same tokens.
+    """
+    if max(map(len, texts)) <= 8 * max_length:
+        return texts
+    offsets = [tokenizer.encode(text, add_special_tokens=False).offsets for text in texts]
+    shortest, most = min(map(len, offsets)), 2 * max_length
+    kept = [own[: most + (len(own) > shortest)] for own in offsets]
+    return tuple(text[: own[-1][1]] if own else "" for text, own in zip(texts, kept, strict=True))
+
+
+def tokenize_cached(
+    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int, cache_dir: str | Path = ""
+) -> Tokens:
+    """`tokenize_texts`, kept on disk under a hash of tokenizer, texts and length.
+
+    The cache is an optimisation alone: where it cannot be read or written, texts are encoded anew.
+    """
+    digest = hashlib.sha256(f"1 {tokenizers.__version__} {max_length} {len(texts)}\n".encode())
+    digest.update(tokenizer.to_str().encode())
+    for text in texts:
+        for part in text:
+            data = part.encode()
+            digest.update(b"%d %d:" % (len(text), len(data)) + data)
+    path = Path(cache_dir or user_cache("tokens")) / f"{digest.hexdigest()}.npz"
+    cached = _load(path, len(texts))
+    if cached is not None:
+        return cached
+    tokens = tokenize_texts(tokenizer, texts, max_length)
+    _store(path, tokens)
+    return tokens
+
+
+def _load(path: Path, examples: int) -> Tokens | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            tokens = Tokens(arrays["ids"], arrays["starts"], arrays["first"])
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile):
+        return None
+    sound = (
+        len(tokens.starts) == examples + 1 and len(tokens.first) == examples and tokens.starts[-1] == len(tokens.ids)
+    )
+    return tokens if sound else None
+
+
+def _store(path: Path, tokens: Tokens) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            np.savez(file, **tokens._asdict())
+        Path(file.name).replace(path)  # all or nothing: a reader never sees half a file
+    except OSError:
+        return

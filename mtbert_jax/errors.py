@@ -1,0 +1,42 @@
+"""What a user got wrong, and what stopped a run: errors whose message is one printable line."""
+
+LONGEST_MESSAGE = 1000
+"""Characters; what is longer quotes somebody's file at length, and is cut in the middle."""
+
+
+def plain(text: str) -> str:
+    r"""One printable line: all else is escaped, so that nothing a message quotes can move a cursor or turn text round.
+
+    >>> plain("no column '\x1b[2J\u202e'\nat all")
+    "no column '\\x1b[2J\\u202e'\\nat all"
+    """
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-(LONGEST_MESSAGE // 2) :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class _PlainError(Exception):
+    """An error whose message is made plain, whatever it quotes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(message))
+
+
+class InputError(_PlainError):
+    """Something the user gave is wrong.
+
+    The message is one line that names the file, line or field and says what would be right. The command
+    line prints it without a traceback and exits with status 2.
+    """
+
+
+class TrainingError(_PlainError):
+    """Training cannot go on, for reasons that show on the way only.
+
+    The message is one line. The command line prints it without a traceback and exits with status 1.
+    """
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

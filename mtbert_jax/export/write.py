@@ -1,0 +1,50 @@
+"""A run folder → an export of one of its checkpoints."""
+
+from pathlib import Path
+from typing import Literal
+
+from mtbert_jax.export.card import model_card
+from mtbert_jax.export.description import Format, describe_export
+from mtbert_jax.export.destination import check_destination, whole_folder
+from mtbert_jax.export.hugging_face import write_hugging_face
+from mtbert_jax.export.notes import program_notes
+from mtbert_jax.export.stablehlo import PLATFORMS, write_stablehlo
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.training.folder import RunFolder
+
+
+def export_run(
+    run: Path,
+    form: Format,
+    out: Path | None = None,
+    which: Literal["best", "latest"] = "best",
+    overwrite: bool = False,
+) -> Path:
+    """Exports what a run evaluates: encoder, heads, tokenizer and a page that explains them.
+
+    Args:
+        run: The run folder.
+        form: `hf`: for `transformers`; `stablehlo`: for plain JAX.
+        out: The folder of the export; ``export/<form>`` in the run folder if left out.
+        which: The best or the latest checkpoint.
+        overwrite: Replace an earlier export.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: This is no run folder, it has no checkpoint, or `out` is not free or cannot be written.
+    """
+    out = out or run / "export" / form
+    check_destination(out, overwrite)
+    model = MultitaskModel.from_checkpoint(run, which)
+    about = describe_export(model, RunFolder(run), form)
+    with whole_folder(out, about) as folder:
+        if form == "hf":
+            write_hugging_face(folder, model)
+            page = model_card(model, about)
+        else:
+            write_stablehlo(folder, model)
+            page = program_notes(about, PLATFORMS, model.setup.bert.max_position_embeddings)
+        (folder / "README.md").write_text(page, encoding="utf-8", errors="replace")
+    return out

@@ -1,0 +1,130 @@
+"""Reading and writing files: what other files name, whole writes, locks, and the user's cache folder."""
+
+import os
+import stat
+from pathlib import Path
+from typing import IO, Any
+
+from mtbert_jax.errors import InputError
+from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, ``..`` and links followed.
+
+    Raises:
+        InputError: It cannot be the path of a file.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:  # a NUL
+        raise InputError(f"{path} is no path: {error}") from None
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder lies there; no is the answer for what cannot be a path, too."""
+    return os.path.isdir(Path(path))  # noqa: PTH112 - Path's own raises where a name is too long
+
+
+def must_lie_in(folder: Path, path: Path, remedy: str = "") -> None:
+    """Refuses a path that leads out of a folder by ``..`` or a link; the folder may lie anywhere, and be a link itself.
+
+    Args:
+        folder: The folder.
+        path: The path, which begins with the folder's.
+        remedy: What to do instead, for the message.
+
+    Raises:
+        InputError: It leads elsewhere.
+    """
+    place = real(path)
+    if not place.is_relative_to(real(folder)):
+        raise InputError(f"{path} leads out of {folder}, to {place}{remedy and '; '}{remedy}")
+
+
+def must_be_file(path: Path, whose: str = "") -> None:
+    """Refuses what lies there and is no file: a pipe would be waited for, a device might never end.
+
+    Args:
+        path: The path; that nothing lies there is somebody else's to say.
+        whose: What it is, for the message.
+
+    Raises:
+        InputError: Something else than a file lies there, or the path cannot be one.
+    """
+    try:
+        wrong = path.exists() and not path.is_file()
+    except OSError as error:  # a name that is too long, links in a circle
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    if wrong:
+        raise InputError(f"{path}{whose and ', '}{whose}{whose and ','} is no file")
+
+
+def must_hold_files(folder: Path, arrays: str = "") -> None:
+    """Refuses a folder with anything below it but files and folders, or with a file that is larger than makes sense.
+
+    Whoever opens all that lies there would follow links out of it, wait for pipes, and read without an end.
+
+    Args:
+        folder: The folder; it may be a link itself, or not be there.
+        arrays: Files in folders of this name may be as large as they like.
+
+    Raises:
+        InputError: Something else lies there.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place) / name
+            try:
+                status = path.lstat()
+            except OSError:  # deleted meanwhile
+                continue
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                raise InputError(f"{path} is neither a file nor a folder; nothing else may lie in {folder}")
+            if stat.S_ISREG(status.st_mode) and status.st_size > LARGEST_JSON and path.parent.name != arrays:
+                raise InputError(f"{path} is larger than {LARGEST_JSON // MEBIBYTE} MiB")
+
+
+def read_text(path: Path, largest: int) -> str:
+    """The text of a file that is not larger than it can sensibly be.
+
+    Raises:
+        InputError: It is too large.
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise InputError(f"{path} is larger than {largest // MEBIBYTE} MiB")
+    return data.decode("utf-8")
+
+
+def user_cache(kind: str) -> Path:
+    """``mtbert_jax/<kind>`` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtbert_jax" / kind
+
+
+def lock_file(file: IO[Any]) -> bool:
+    """Locks an open file for this process and those that inherit it; whether nobody else has it.
+
+    The lock goes when the last of them has closed the file or ended. Where files cannot be locked nobody has them.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file that is there whole or as it was before, even if the process dies meanwhile."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8", errors="replace")
+    part.replace(path)

@@ -1,0 +1,137 @@
+"""This process on its machine: memory, devices, compiled programs, and the commit that it runs from."""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+from mtbert_jax.files import user_cache
+
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc keep memory that is freed, since the next step will ask for it again.
+
+    By default every large array comes from the kernel and goes back to it: a training step on a CPU then spends more
+    time in page faults than in some of its layers. Elsewhere than on glibc, and on a GPU, this changes nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another libc, such as musl
+        return
+    for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
+        mallopt(option, value)
+
+
+def commit(checkout: Path = Path(__file__).parents[1]) -> str:
+    """The git commit that this program is run from, with ``-dirty`` where files were changed; else empty."""
+    git = shutil.which("git")
+    if git is None or not (checkout / ".git").exists():
+        return ""
+    command = [git, "-C", str(checkout), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - git itself
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told.stdout.strip()
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, so that the next run does not compile them again.
+
+    A folder that JAX was given, as by ``JAX_COMPILATION_CACHE_DIR``, stays; ``JAX_ENABLE_COMPILATION_CACHE=0`` turns
+    caching off. Where nothing can be written nothing is kept.
+    """
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        return
+    folder = user_cache("programs")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up, too
+
+
+@functools.cache
+def _compile_clock() -> list[float]:
+    from jax import monitoring
+
+    clock = [0.0]
+
+    def add(event: str, duration_secs: float, **_: str | int) -> None:
+        if event in ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration"):
+            clock[0] += duration_secs
+
+    monitoring.register_event_duration_secs_listener(add)
+    return clock
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent compiling, or loading kept programs, since this was first asked."""
+    return _compile_clock()[0]
+
+
+def peak_memory() -> int:
+    """The most memory in use at once so far, in bytes: the device's, where it counts, or else this process's.
+
+    0 where neither can be told.
+    """
+    counted = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return _peak_resident() if counted is None else int(counted)
+
+
+def free_memory() -> int | None:
+    """Bytes that are free: on the device, where it counts, or else on this host; None where neither can be told."""
+    counted = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in counted:
+        return int(counted["bytes_limit"] - counted.get("bytes_in_use", 0))
+    return _told("/proc/meminfo", "MemAvailable")
+
+
+def _told(file: str, name: str) -> int | None:
+    """A number of bytes that Linux tells in lines such as ``name: 12 kB``."""
+    path = Path(file)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+
+
+def _peak_resident() -> int:
+    told = _told("/proc/self/status", "VmHWM")  # not getrusage, which on Linux begins with what the parent process had
+    if told is not None:
+        return told
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def own_cores() -> list[int]:
+    """The CPU cores that this process may use; none where the system does not bind processes to cores."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def devices_are_found() -> bool:
+    """Whether JAX has a device to run on; it has none where ``JAX_PLATFORMS`` names some that are not there."""
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):
+        return False
+
+
+def machine_summary() -> str:
+    """Devices and cores in words: ``1 × NVIDIA H200, 16 CPU cores``."""
+    cores, mine = os.cpu_count(), len(own_cores())
+    share = f"{mine} of " if mine and mine != cores else ""
+    return f"{jax.device_count()} × {jax.devices()[0].device_kind}, {share}{cores} CPU cores"

@@ -1,0 +1,164 @@
+"""The encoder and one head per task, as functions of one parameter tree."""
+
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from mtbert_jax.config import HeadConfig, Pooling, TaskConfig
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.nn.attention import Kernel
+from mtbert_jax.nn.heads import Head, num_features, pool
+from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
+
+
+class TaskIndex(NamedTuple):
+    """One task of a group, known on the device only.
+
+    Attributes:
+        names: The group.
+        place: Which of it.
+    """
+
+    names: tuple[str, ...]
+    place: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class EncoderWithHeads:
+    """One encoder, shared; a head for every task.
+
+    Parameters are ``{"encoder": {...}, "heads": {"<task>": {...}}}``.
+
+    Attributes:
+        encoder: The shared encoder.
+        heads: One head for each task, by name.
+    """
+
+    encoder: BertEncoder
+    heads: dict[str, Head]
+
+    @classmethod
+    def build(
+        cls,
+        config: BertConfig,
+        tasks: tuple[TaskConfig, ...],
+        dtype: Any = jnp.float32,
+        remat: bool = False,
+        kernel: Kernel = "xla",
+    ) -> "EncoderWithHeads":
+        """The model that `tasks` describe; `BertEncoder` explains the rest."""
+        heads = {}
+        for task in tasks:
+            options = vars(task.head or HeadConfig())
+            width = options["hidden_size"] or config.hidden_size
+            heads[task.name] = Head(task.num_outputs, **{**options, "hidden_size": width})
+        return cls(BertEncoder(config, dtype, remat, kernel), heads)
+
+    def init_heads(self, key: PRNGKeyArray) -> Params:
+        """Fresh parameters of every head; a head's depend on its name and `key`, not on the other tasks."""
+        fresh = {}
+        for name, head in self.heads.items():
+            features = jnp.zeros((1, self.num_features(name)))
+            fresh[name] = head.init(jax.random.fold_in(key, zlib.crc32(name.encode())), features)["params"]
+        return fresh
+
+    def num_features(self, task: str) -> int:
+        """Width of what the head of `task` reads."""
+        return num_features(self.heads[task].pooling, self.encoder.config.hidden_size)
+
+    def groups(self) -> list[tuple[str, ...]]:
+        """Names of the tasks whose heads read the same of the encoder: one program serves all of a group."""
+        poolings = {head.pooling for head in self.heads.values()}
+        return [tuple(n for n, head in self.heads.items() if head.pooling == pooling) for pooling in sorted(poolings)]
+
+    def logits(
+        self, params: Params, task: str | TaskIndex, batch: Batch | FeatureBatch, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "batch output"]:
+        """Logits of `task`, float32.
+
+        Args:
+            params: The whole tree; only the encoder and the task's head are read.
+            task: Name of the task; or one of a group, chosen on the device: logits then have the width of the group's
+                widest head, and zeros where the chosen one has none.
+            batch: Token arrays, or a frozen encoder's features.
+            key: Dropout is on, and drawn from it; without a key it is off.
+        """
+        if isinstance(batch, FeatureBatch):
+            return self._head(params, task, batch.features, key)
+        return self.logits_of_embeddings(params, task, self.embed(params, batch, key), batch, key)
+
+    def embed(self, params: Params, batch: Batch, key: PRNGKeyArray | None = None) -> Float[Array, "batch seq hidden"]:
+        """The embeddings of a batch: what the encoder's first layer reads."""
+        return self.encoder.apply(  # type: ignore[return-value]
+            {"params": params["encoder"]},
+            batch.input_ids,
+            batch.token_type_ids,
+            deterministic=key is None,
+            rngs=_dropout_rngs(key)[0],
+            method="embed",
+        )
+
+    def logits_of_embeddings(
+        self,
+        params: Params,
+        task: str | TaskIndex,
+        embeddings: Float[Array, "batch seq hidden"],
+        batch: Batch,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "batch output"]:
+        """From the embeddings of a batch, perhaps perturbed, to logits; the same key gives the same dropout masks."""
+        pooling = self.heads[task if isinstance(task, str) else task.names[0]].pooling
+        return self._head(params, task, self._encode(params, pooling, embeddings, batch, key), key)
+
+    def features(self, params: Params, pooling: Pooling, batch: Batch) -> Float[Array, "batch feature"]:
+        """What a head of that pooling reads, dropout off."""
+        return self._encode(params, pooling, self.embed(params, batch), batch, None)
+
+    def _encode(
+        self,
+        params: Params,
+        pooling: Pooling,
+        embeddings: Float[Array, "batch seq hidden"],
+        batch: Batch,
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch feature"]:
+        output: EncoderOutput = self.encoder.apply(  # type: ignore[assignment]
+            {"params": params["encoder"]},
+            embeddings,
+            batch.attention_mask,
+            deterministic=key is None,
+            cls_only=pooling == "cls",
+            rngs=_dropout_rngs(key)[0],
+            method="encode",
+        )
+        return pool(output, batch, pooling)
+
+    def _head(
+        self, params: Params, task: str | TaskIndex, features: Float[Array, "batch feature"], key: PRNGKeyArray | None
+    ) -> Float[Array, "batch output"]:
+        if not isinstance(task, str):
+            width = max(self.heads[name].num_outputs for name in task.names)
+            heads = [partial(self._padded_head, name, width, key) for name in task.names]
+            return jax.lax.switch(task.place, heads, params, features)
+        return self.heads[task].apply(  # type: ignore[return-value]
+            {"params": params["heads"][task]}, features, deterministic=key is None, rngs=_dropout_rngs(key)[1]
+        )
+
+    def _padded_head(
+        self, name: str, width: int, key: PRNGKeyArray | None, params: Params, features: Float[Array, "batch feature"]
+    ) -> Float[Array, "batch width"]:
+        logits = self._head(params, name, features, key)
+        return jnp.pad(logits, [(0, 0), (0, width - logits.shape[1])])
+
+
+def _dropout_rngs(key: PRNGKeyArray | None) -> tuple[dict[str, PRNGKeyArray], dict[str, PRNGKeyArray]]:
+    """Keys of the encoder's dropout and of the head's."""
+    if key is None:
+        return {}, {}
+    encoder, head = jax.random.split(key)
+    return {"dropout": encoder}, {"dropout": head}

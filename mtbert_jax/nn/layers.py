@@ -1,0 +1,111 @@
+"""The layers that BERT and its post-norm relatives share."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mtbert_jax.nn.attention import Kernel, fused
+from mtbert_jax.nn.dropout import Dropout
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form; flax's default is the tanh one
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+class Parts(nn.Module):
+    """The few layers that every block is made of, with the config's initialiser, types and rates.
+
+    Attributes:
+        config: Sizes and rates under Hugging Face's names, as `BertConfig` has them.
+        dtype: Type of the matrix products.
+    """
+
+    config: Any
+    dtype: Any = jnp.float32
+
+    def dense(self, features: int, name: str) -> nn.Dense:
+        """A dense layer with the config's initialiser; called inside a compact method."""
+        init = nn.initializers.normal(self.config.initializer_range)
+        return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+
+    def layer_norm(self, x: Float[Array, "*axes hidden"], name: str) -> Float[Array, "*axes hidden"]:
+        """LayerNorm in float32."""
+        # Statistics in float32 and in two passes: BERT's epsilon of 1e-12 leaves no room for the fast variance. What
+        # comes out stays float32: between the matrix products nothing is rounded, so that SMART's noise is not lost.
+        norm = nn.LayerNorm(self.config.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)
+        return norm(x)
+
+    def dropout(self, x: Array, deterministic: bool) -> Array:
+        """Dropout at the rate of hidden states."""
+        return Dropout(self.config.hidden_dropout_prob)(x, deterministic)
+
+
+class SelfAttention(Parts):
+    """Multi-head scaled dot-product attention; scores and softmax in float32.
+
+    Attributes:
+        kernel: What computes it; a single query, as of ``[CLS]`` alone, is always XLA's.
+    """
+
+    kernel: Kernel = "xla"
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[Array, "batch query hidden"],
+        states: Float[Array, "batch seq hidden"],
+        mask: Int[Array, "batch seq"],
+        deterministic: bool,
+    ) -> Float[Array, "batch query hidden"]:
+        """What each of `queries` gathers from those of `states` that `mask` shows."""
+        cfg = self.config
+        heads = (cfg.num_attention_heads, cfg.hidden_size // cfg.num_attention_heads)
+        query = self.dense(cfg.hidden_size, "query")(queries).reshape(*queries.shape[:2], *heads)
+        key = self.dense(cfg.hidden_size, "key")(states).reshape(*states.shape[:2], *heads)
+        value = self.dense(cfg.hidden_size, "value")(states).reshape(*states.shape[:2], *heads)
+        if self.kernel == "cudnn" and queries.shape[1] > 1:
+            context = fused(query, key, value, jnp.sum(mask, axis=1)).reshape(queries.shape)
+            return self.dense(cfg.hidden_size, "output")(context)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / math.sqrt(heads[1])
+        scores = jnp.where(mask[:, None, None, :] > 0, scores, jnp.finfo(jnp.float32).min)
+        probabilities = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        probabilities = Dropout(cfg.attention_probs_dropout_prob)(probabilities, deterministic)
+        context = jnp.einsum("bhqk,bkhd->bqhd", probabilities, value).reshape(queries.shape)
+        return self.dense(cfg.hidden_size, "output")(context)
+
+
+class Layer(Parts):
+    """Attention, then a feed-forward network; each with dropout, residual and LayerNorm (post-norm).
+
+    Attributes:
+        kernel: Of the attention.
+    """
+
+    kernel: Kernel = "xla"
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "batch seq hidden"],
+        mask: Int[Array, "batch seq"],
+        deterministic: bool,
+        cls_only: bool = False,
+    ) -> Float[Array, "batch query hidden"]:
+        """The next layer's states; with `cls_only` those of the first token alone."""
+        queries = hidden[:, :1] if cls_only else hidden
+        attention = SelfAttention(self.config, self.dtype, self.kernel, name="attention")
+        attended = attention(queries, hidden, mask, deterministic)
+        queries = self.layer_norm(queries + self.dropout(attended, deterministic), "attention_norm")
+        inner = self.dense(self.config.intermediate_size, "intermediate")(queries)
+        inner = ACTIVATIONS[self.config.hidden_act](inner)
+        outer = self.dense(self.config.hidden_size, "output")(inner)
+        return self.layer_norm(queries + self.dropout(outer, deterministic), "output_norm")

@@ -1,0 +1,1 @@
+"""What finished runs came to, as data: rows, differences, intervals, tables."""

@@ -1,0 +1,94 @@
+"""How far scores depend on which examples happen to be in the dev files."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from mtbert_jax.config import Kind
+from mtbert_jax.tasks.metrics import means
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+_AT_ONCE = 50  # resamples in memory; the numbers that are drawn depend on it
+
+Interval = tuple[float, float]
+
+
+class Judged(NamedTuple):
+    """Predictions of one task beside their labels.
+
+    Attributes:
+        kind: The task's kind.
+        predicted: As `metrics.predictions` gives them, one row per seed.
+        labels: The labels of the same examples.
+    """
+
+    kind: Kind
+    predicted: Float[np.ndarray, "seed example"]
+    labels: Float[np.ndarray, " example"]
+
+
+def bootstrap(tasks: Mapping[str, Judged], minus: Mapping[str, Judged] | None = None) -> dict[str, Interval]:
+    """Percentile intervals of the primary metrics and of both averages, all of them means over seeds.
+
+    A resample draws as many examples of each task as it has, with replacement, and the same ones for every seed:
+    the interval is about the dev files, not about seeds. The same tasks with as many examples draw the same ones.
+
+    Args:
+        tasks: Each with two or more examples.
+        minus: Predictions of another model for the same examples: the intervals are then of what the first is better
+            by, with the same resamples for both.
+
+    Returns:
+        Intervals by task, and under `average` and `plain_average`; NaN where a metric is undefined in some resample.
+    """
+    from scipy import stats  # here, since it takes longer to import than the rest of this package
+
+    def statistic(*chosen: np.ndarray, axis: int) -> np.ndarray:
+        del axis  # the last one
+        scores = _scores(tasks, chosen)
+        return scores if minus is None else scores - _scores({name: minus[name] for name in tasks}, chosen)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of a NaN, which is what is returned
+        result = stats.bootstrap(
+            [np.arange(len(task.labels)) for task in tasks.values()],
+            statistic,
+            n_resamples=RESAMPLES,
+            batch=_AT_ONCE,
+            vectorized=True,
+            axis=-1,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+    low, high = result.confidence_interval
+    ends = zip(low.tolist(), high.tolist(), strict=True)
+    return dict(zip([*tasks, "average", "plain_average"], ends, strict=True))
+
+
+def _scores(tasks: Mapping[str, Judged], chosen: Sequence[np.ndarray]) -> Float[np.ndarray, "score resample"]:
+    """Every task's metric and both averages."""
+    values = [seed_mean(task, rows) for task, rows in zip(tasks.values(), chosen, strict=True)]
+    return np.stack([*values, *means(values, [task.kind for task in tasks.values()])])
+
+
+def seed_mean(task: Judged, chosen: np.ndarray) -> Float[np.ndarray, " resample"]:
+    """The primary metric of the chosen examples, ``[resample example]``, as a mean over seeds."""
+    if task.kind == "regression":
+        labels = task.labels[chosen]
+        return np.mean([_correlation(predicted[chosen], labels) for predicted in task.predicted], axis=0)
+    return np.mean(task.predicted == task.labels, axis=0)[chosen].mean(axis=-1)
+
+
+def _correlation(
+    x: Float[np.ndarray, "resample example"], y: Float[np.ndarray, "resample example"]
+) -> Float[np.ndarray, " resample"]:
+    """Pearson's r along the last axis, NaN where one side is constant."""
+    constant = (np.ptp(x, axis=-1) == 0) | (np.ptp(y, axis=-1) == 0)
+    x, y = (side - side.mean(axis=-1, keepdims=True) for side in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(constant, np.nan, (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1)))

@@ -1,0 +1,135 @@
+"""Prediction files to hand in: written by a run, or made elsewhere, and checked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.predictions import prediction_file, write_predictions
+from mtbert_jax.data.readers import Split
+from mtbert_jax.errors import InputError
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.submission.course import COURSE, check_pair, faults
+from mtbert_jax.tasks.metrics import predictions
+from mtbert_jax.training.folder import RunFolder
+
+FAULTS = 5
+"""Of a file: how many are told."""
+SPLITS: tuple[Split, ...] = get_args(Split)[1:]
+
+
+@dataclass(frozen=True)
+class HandIn:
+    """What is to be written or checked.
+
+    Attributes:
+        run: The run folder; None checks files that were made elsewhere.
+        output: Folder of the files; `submission` in the run folder if left out.
+        checkpoint: `best`, by the dev average, or `latest`.
+        data_dir: Folder of the data files, in place of the run's.
+        check: Prediction files of the course's tasks, made elsewhere.
+        data: The data file of each of them, in the same order.
+    """
+
+    run: Path | None = None
+    output: Path | None = None
+    checkpoint: Literal["best", "latest"] = "best"
+    data_dir: str | None = None
+    check: tuple[Path, ...] = ()
+    data: tuple[Path, ...] = ()
+
+
+class Checked(NamedTuple):
+    """A prediction file.
+
+    Attributes:
+        path: The file.
+        rows: How many predictions it must hold.
+        faults: What is wrong with it, one line each.
+        clipped: Similarities that the model put outside of the task's range, and that were set to its nearer end.
+    """
+
+    path: Path
+    rows: int
+    faults: list[str]
+    clipped: int = 0
+
+
+def hand_in(given: HandIn) -> Iterator[str]:
+    """Writes and checks the prediction files of a run, or checks those of others; tells what came of it, line by line.
+
+    Raises:
+        InputError: What was given is wrong, or a prediction file is.
+    """
+    if (given.run is None) == (not given.check):
+        raise InputError("give a run folder, or files to check: mtbert submission --check FILE ... --data FILE ...")
+    if given.run is None:
+        checked = check_elsewhere(given.check, given.data)
+    elif given.data:
+        raise InputError("--data goes with --check; --data-dir names the folder of a run's data files")
+    else:
+        model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+        checked = write_submission(model, given.output or RunFolder(given.run).submission)
+        for name in ("sst", "para", "sts"):
+            if name not in model.setup.tasks:
+                yield f"this run has no task {name}: its two files are not there"
+    for path, rows, wrong, clipped in checked:
+        note = f"; {clipped} set to the nearer end of the range" if clipped else ""
+        yield f"{path}: {f'{len(wrong)} faults' if wrong else f'{rows} predictions, as they must be'}{note}"
+        yield from (f"  {fault}" for fault in wrong[:FAULTS])
+    if bad := [one for one in checked if one.faults]:
+        raise InputError(f"{len(bad)} of {len(checked)} prediction files are wrong: {bad[0].faults[0]}")
+
+
+def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
+    """Writes the dev and test files of all tasks of a run, and checks what was written.
+
+    Rows are predicted whether or not they have a usable label.
+
+    Raises:
+        InputError: A task has no dev or no test file.
+    """
+    tasks = model.setup.tasks
+    for task in tasks.values():
+        for split in SPLITS:
+            if not getattr(task, split):
+                raise InputError(f'task {task.name} has no {split} file to predict; give its name as {split} = "..."')
+    checked = []
+    for split in SPLITS:
+        _, datasets, logits = model.evaluate(split, labels=False)
+        for name, task in tasks.items():
+            column = task.output_column or (COURSE[name].output_column if name in COURSE else "")
+            task = replace(task, output_column=column)
+            path, predicted = folder / prediction_file(task, split), predictions(task.kind, logits[name])
+            low, high = task.label_range or (-np.inf, np.inf)
+            whole = np.clip(predicted, low, high) if task.kind == "regression" else predicted
+            write_predictions(path, task, datasets[name].ids, whole)
+            wrong = [*faults(path, task, datasets[name].ids), *_unread(path, datasets[name])]
+            checked.append(
+                Checked(path, len(datasets[name].ids), wrong, int(np.sum((whole != predicted) & ~np.isnan(predicted))))
+            )
+    return checked
+
+
+def _unread(path: Path, data: Dataset) -> list[str]:
+    if not data.skipped:
+        return []
+    return [f"{path}: {len(data.skipped)} rows of the data file cannot be read, the first: {data.skipped[0]}"]
+
+
+def check_elsewhere(paths: Sequence[Path], data: Sequence[Path]) -> list[Checked]:
+    """Checks prediction files of the course's tasks, whoever wrote them.
+
+    Args:
+        paths: The prediction files.
+        data: The data file of each of them, in the same order.
+
+    Raises:
+        InputError: There are not as many of both, or a file cannot be read.
+    """
+    if len(paths) != len(data):
+        raise InputError(f"--check names {len(paths)} files and --data {len(data)}: each needs its data file, in order")
+    return [Checked(path, *check_pair(path, source)) for path, source in zip(paths, data, strict=True)]

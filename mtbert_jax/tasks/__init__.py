@@ -1,0 +1,1 @@
+"""Task kinds: what labels, logits, losses and scores of a task are."""

@@ -1,0 +1,88 @@
+"""Progress for a person: a live line on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mtbert_jax.training.records import Record
+
+
+class Display:
+    """Progress for a person: one live line on a terminal, a plain line per record elsewhere."""
+
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+        self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=quiet)
+        self._progress: Progress | None = None
+        self._total = 0
+        self._shown = (0, 0.0)
+
+    def start(self, stage: str, step: int, total: int) -> None:
+        """Begins a stage that is at `step` of `total`."""
+        self.stop()
+        self._total = total
+        self._shown = (step, time.monotonic())
+        if self._console.is_terminal:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(20),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._progress = Progress(*columns, TimeElapsedColumn(), console=self._console)
+            self._bar = self._progress.add_task(stage, total=total, completed=step, text="compiling …")
+            self._progress.start()
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        if self._progress:
+            self._progress.update(self._bar, completed=step)
+
+    def show(self, stage: str, record: Record, step: int) -> None:
+        """Shows a training record; `step` counts from the stage's first."""
+        before, since = self._shown
+        self._shown = (step, time.monotonic())
+        left = (self._shown[1] - since) / max(step - before, 1) * (self._total - step)
+        losses = "  ".join(f"{task} {value:.3f}" for task, value in record["loss"].items())
+        losses += "".join(f"  {task} left out {n}×" for task, n in record.get("left_out", {}).items())
+        rate = f"{record['examples_per_second']:.0f} ex/s"
+        text = f"step {step}/{self._total}  {rate}  {clock_text(left)} left  loss {losses}"
+        if self._progress:
+            self._progress.update(self._bar, completed=step, text=text)
+        else:
+            self.say(f"{stage}: {text}")
+
+    def say(self, text: str) -> None:
+        """One line, above the bar where there is one."""
+        self._console.print(text, markup=False, highlight=False)
+
+    def stop(self) -> None:
+        """Takes the bar away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are any.
+
+    >>> clock_text(67.4), clock_text(7384)
+    ('1:07', '2:03:04')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def scores_line(scores: dict[str, Any]) -> str:
+    """``sst accuracy 0.512  sts pearson 0.871  average 0.780``: the metrics that enter the average, and it."""
+    parts = [
+        f"{task} {next(iter(values))} {next(iter(values.values())):.3f}" for task, values in _tasks(scores).items()
+    ]
+    return "  ".join([*parts, f"average {scores['average']:.4f}"])
+
+
+def _tasks(scores: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {task: values for task, values in scores.items() if isinstance(values, dict)}

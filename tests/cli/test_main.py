@@ -1,0 +1,372 @@
+"""The command line as a person uses it, in this process."""
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+import mtbert_jax as mt
+from mtbert_jax.cli.arguments import ARGUMENTS
+from mtbert_jax.cli.main import COMMANDS, main
+from mtbert_jax.config import Config, save_config
+from mtbert_jax.errors import TrainingError
+from mtbert_jax.machine import commit
+from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.records import read_metrics
+
+
+@pytest.fixture
+def toml(config: Config, tmp_path: Path) -> Path:
+    """The tiny config as a file."""
+    path = tmp_path / "tiny.toml"
+    save_config(config, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, encoder_dir: Path, data_dir: Path) -> Path:
+    """A finished run folder."""
+    from tests.conftest import course_tasks
+
+    out = tmp_path_factory.mktemp("trained") / "run"
+    tasks = course_tasks(mt.HeadConfig(hidden_layers=0))
+    config = Config(encoder=str(encoder_dir), data_dir=str(data_dir), out=str(out), tasks=tasks, max_length=48)
+    path = out.parent / "config.toml"
+    save_config(config, path)
+    flags = ["--steps", "2", "--lengths", "48", "--batch-size", "4", "--cache-dir", str(out.parent / "cache")]
+    assert main(["train", str(path), *flags]) == 0
+    return out
+
+
+def fails(capsys: pytest.CaptureFixture[str], argv: list[str], *expected: str) -> str:
+    """Runs `argv`; checks for exit status 2 and one line on standard error, and returns the line."""
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("mtbert: ")
+    for words in expected:
+        assert words in err
+    return err
+
+
+def test_train_leaves_the_run_folder_of_the_contract(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == {
+        "config.toml", "metrics.jsonl", "checkpoints", "predictions", "results.json", "encoder", ".lock"
+    }  # fmt: skip
+    results = json.loads((trained / "results.json").read_text())
+    costs = {"seconds", "peak_memory_bytes", "device", "versions"}
+    assert set(results) == {"config", "seed", "step", "dev", *costs}  # test files have no labels
+    assert set(results["dev"]) == {"sst", "para", "sts", "average", "plain_average"}
+    assert results["step"] == 2
+    assert results["config"]["steps"] == 2
+    assert 0 < results["seconds"] < 600
+    assert 50 * 2**20 < results["peak_memory_bytes"] < 64 * 2**30
+    assert results["device"].endswith(" CPU cores")
+    made = {"commit": commit()} if commit() else {}
+    assert results["versions"] == {"jax": jax.__version__, "mtbert_jax": mt.__version__, **made}
+
+
+def test_prediction_files_have_the_courses_format_and_every_id_once(trained: Path, data_dir: Path) -> None:
+    """NUMERICS 5: header `id \\t … \\n`, rows `{id} , {prediction} \\n`."""
+    sources = {"sst": "ids-sst", "para": "quora", "sts": "sts"}
+    for task, source in sources.items():
+        for split, name in (("dev", "dev"), ("test", "test-student")):
+            lines = (trained / "predictions" / f"{task}-{split}-output.csv").read_text().splitlines(keepends=True)
+            assert lines[0] == f"id \t Predicted_{task.capitalize()} \n"
+            rows = [line.split(" , ") for line in lines[1:]]
+            assert all(value.endswith(" \n") for _, value in rows)
+            values = {value.strip() for _, value in rows}
+            if task == "sst":
+                assert values <= {"0", "1", "2", "3", "4"}
+            elif task == "para":
+                assert values <= {"0.0", "1.0"}
+            else:
+                assert all(float(value) == float(value) for value in values)
+            ids = [row.split("\t")[1] for row in (data_dir / f"{source}-{name}.csv").read_text().splitlines()[1:]]
+            assert [row[0] for row in rows] == ids
+
+
+def test_evaluate_repeats_the_results(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(trained), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores == json.loads((trained / "results.json").read_text())["dev"]
+    assert main(["evaluate", str(trained), "--split", "train"]) == 0
+    out = capsys.readouterr().out
+    assert "plain_average" in out
+    assert "train, step 2" in out
+
+
+def test_evaluate_refuses_a_split_without_labels(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails(capsys, ["evaluate", str(trained), "--split", "test"], "no task has labels for the split 'test'")
+
+
+def test_predict_reads_standard_input(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "the film was good .\nthe book was [SEP] dull .\n\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert main(["predict", str(trained), "--task", "sst"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["text"] for row in rows] == ["the film was good .", "the book was [SEP] dull .", ""]
+    assert all(row["label"] in range(5) and len(row["probabilities"]) == 5 for row in rows)
+    assert all(abs(sum(row["probabilities"]) - 1) < 1e-5 for row in rows)
+
+
+def test_predict_reads_pairs_from_a_file_and_writes_one(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("a film\tthe film\r\na song\ta meal")
+    flags = ["--task", "sts", "--input", str(tmp_path / "pairs.txt"), "--output", str(tmp_path / "out.jsonl")]
+    assert main(["predict", str(trained), *flags]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == [["a film", "the film"], ["a song", "a meal"]]
+    assert all(isinstance(row["label"], float) and row["probabilities"] == [] for row in rows)
+
+
+def test_predict_without_a_task_writes_all_files(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(trained), "--output", str(tmp_path / "files")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    for path in (tmp_path / "files").iterdir():
+        assert path.read_bytes() == (trained / "predictions" / path.name).read_bytes()
+
+
+def test_own_text_in_python_agrees_with_the_prediction_files(trained: Path, data_dir: Path) -> None:
+    model = mt.MultitaskModel.from_checkpoint(trained)
+    rows = [line.split("\t") for line in (data_dir / "quora-dev.csv").read_text().splitlines()[1:]]
+    labels = [prediction.label for prediction in model.predict("para", [(row[2], row[3]) for row in rows])]
+    lines = (trained / "predictions" / "para-dev-output.csv").read_text().splitlines()[1:]
+    assert labels == [int(float(line.split(" , ")[1])) for line in lines]
+
+
+def test_own_text_that_the_task_does_not_take_is_refused(trained: Path) -> None:
+    model = mt.MultitaskModel.from_checkpoint(trained)
+    assert model.predict("sst", []) == []
+    with pytest.raises(mt.InputError, match="task para takes two texts, got 1"):
+        model.predict("para", ["one"])
+    with pytest.raises(mt.InputError, match=r"no task 'parra' in this run; did you mean 'para'\?"):
+        model.predict("parra", ["one"])
+
+
+def test_any_field_can_be_given_and_the_chain_swapped(toml: Path, tmp_path: Path) -> None:
+    flags = ["--optimizer", "mean_tasks()", "adafactor(lr)", "--steps", "1", "--tasks.0.head.hidden-layers", "2"]
+    assert main(["train", str(toml), *flags]) == 0
+    saved = mt.load_config(tmp_path / "run" / "config.toml")
+    assert saved.optimizer == ("mean_tasks()", "adafactor(lr)")
+    assert saved.tasks[0].head is not None
+    assert saved.tasks[0].head.hidden_layers == 2
+
+
+def test_the_run_folder_is_named_after_the_config(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    import dataclasses
+
+    save_config(dataclasses.replace(config, out="", steps=1), tmp_path / "nice_name.toml")
+    assert main(["train", "nice_name.toml"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("run folder: runs/nice_name")
+    assert (tmp_path / "runs" / "nice_name" / "results.json").is_file()
+
+
+def test_train_again_needs_a_word(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(toml), "--steps", "1"]) == 0
+    capsys.readouterr()
+    fails(capsys, ["train", str(toml), "--steps", "1"], "--resume goes on with it")
+    fails(capsys, ["train", str(toml), "--resume", "--overwrite"], "exclude each other")
+    assert main(["train", str(toml), "--steps", "2", "--overwrite"]) == 0
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == 2
+
+
+def test_overwrite_spares_the_old_run_when_the_new_one_cannot_start(
+    toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(toml), "--steps", "1"]) == 0
+    capsys.readouterr()
+    fails(capsys, ["train", str(toml), "--overwrite", "--data-dir", "nowhere"], "data folder nowhere does not exist")
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+def test_an_override_that_every_stage_hides_is_refused(
+    toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    staged = tmp_path / "staged.toml"
+    staged.write_text(
+        toml.read_text().replace("stages = []\n", "") + '\n[[stages]]\nname = "full"\nsteps = 1\nlr = 1e-3\n'
+    )
+    fails(capsys, ["train", str(staged), "--lr", "0.1"], "--lr has no effect", "--stages.0.lr")
+    assert main(["train", str(staged), "--stages.0.lr", "0.1"]) == 0
+    assert mt.load_config(tmp_path / "run" / "config.toml").resolved_stages()[0].lr == 0.1
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda text: text.replace("batch_size = 4", "batch_sise = 4", 1), ["unknown key 'batch_sise'", "batch_size"]),
+        (lambda text: text.replace("lr = 0.001", 'lr = "high"'), ["lr: expected a number, got 'high'"]),
+        (lambda text: text.replace('kind = "binary"', 'kind = "binery"'), ["kind = 'binery'", "'binary'"]),
+        (lambda text: text + "\n[[", ["is not a TOML file"]),
+    ],
+)
+def test_a_wrong_config_is_named_with_file_and_key(
+    toml: Path, capsys: pytest.CaptureFixture[str], edit: Any, expected: list[str]
+) -> None:
+    toml.write_text(edit(toml.read_text()))
+    fails(capsys, ["train", str(toml)], str(toml), *expected)
+
+
+def test_wrong_data_names_file_and_line(
+    toml: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(capsys, ["train", str(toml), "--data-dir", "missing"], "data folder missing does not exist")
+    lines = (data_dir / "ids-sst-train.csv").read_text().splitlines()
+    short = tmp_path / "short.csv"
+    short.write_text("\n".join([*lines[:5], "4\tabc\tthe film", *lines[5:]]))
+    fails(capsys, ["train", str(toml), "--tasks.0.train", str(short)], f"{short}:6: has 3 columns", "header has 4")
+    high = tmp_path / "high.csv"
+    high.write_text("\n".join([*lines[:5], "4\tabc\tthe film\t7", *lines[5:]]))
+    fails(capsys, ["train", str(toml), "--tasks.0.train", str(high)], f"{high}:6: column 'sentiment' is 7", "0 to 4")
+
+
+def test_a_wrong_encoder_is_named(
+    toml: Path, encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    fails(capsys, ["train", str(toml), "--encoder", str(tmp_path)], "is no encoder directory")
+    broken = tmp_path / "broken"
+    shutil.copytree(encoder_dir, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    fails(capsys, ["train", str(toml), "--encoder", str(broken)], str(weights), "broken or cut off")
+    (broken / "config.json").write_text('{"model_type": "roberta"}')
+    fails(capsys, ["train", str(toml), "--encoder", str(broken)], "model_type is 'roberta'", "'bert'")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["train"], "give a config"),
+        (["train", "nowhere.toml"], "cannot read the config nowhere.toml"),
+        (["evaluate", "nowhere"], "nowhere is no run folder"),
+        (["predict", "nowhere"], "nowhere is no run folder"),
+        (["export", "nowhere", "--format", "hf"], "nowhere is no run folder"),
+        (["exprot", "nowhere"], "unknown command 'exprot'; did you mean 'export'?"),
+    ],
+)
+def test_wrong_commands_are_named(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fails(capsys, argv, expected)
+
+
+def test_predict_refuses_what_it_cannot_read(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fails(capsys, ["predict", str(trained), "--task", "sst", "--input", "nowhere.txt"], "cannot read nowhere.txt")
+    fails(capsys, ["predict", str(trained), "--input", "x"], "--input needs --task")
+
+
+def test_a_run_folder_without_checkpoints_is_named(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(mt.InputError, match="holds no checkpoint yet"):
+        mt.MultitaskModel.from_checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    with pytest.raises(mt.InputError, match="no checkpoint that can be read"):
+        mt.MultitaskModel.from_checkpoint(tmp_path / "run")
+
+
+def test_help_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "evaluate RUN" in capsys.readouterr().out
+    assert main([]) == 2
+    for command in ("train", "evaluate", "export", "predict"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+    assert "prediction files" in capsys.readouterr().out
+
+
+def test_help_documents_every_command_and_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert set(COMMANDS) == set(ARGUMENTS)
+    assert [name for name in COMMANDS if f"\n  {name} " not in out] == []
+    assert "Exit status: 0 done; 1 failed; 2 what was given is wrong" in out
+
+
+def test_version_names_this_program_jax_and_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    device = jax.devices()[0].device_kind
+    expected = rf"mtbert_jax {mt.__version__}, jax {jax.__version__}, \d+ × {device}, (\d+ of )?\d+ CPU cores\n"
+    assert re.fullmatch(expected, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend"), AssertionError()])
+def test_where_jax_finds_no_device_that_is_said(
+    config: Config, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(*_: object) -> list[jax.Device]:
+        raise error
+
+    path = Path(config.out).with_suffix(".toml")
+    save_config(config, path)
+    monkeypatch.setattr(jax, "devices", none)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.endswith("no device (JAX_PLATFORMS=cuda)\n")
+    assert main(["train", str(path)]) == 2
+    assert capsys.readouterr().err.startswith("mtbert: JAX_PLATFORMS=cuda: JAX finds no such device here")
+
+
+@pytest.mark.parametrize(
+    ("out", "err", "no_color", "coloured"),
+    [
+        (True, True, "", True),
+        (True, True, "1", False),
+        (True, False, "", False),
+        (False, True, "", False),
+    ],
+)
+def test_help_is_coloured_on_a_terminal_that_wants_it_only(
+    out: bool, err: bool, no_color: str, coloured: bool,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: out)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: err)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    assert ("\x1b[" in capsys.readouterr().out) == coloured
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all that was given on the command line, but for what would delete the run."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise Interrupted(130)
+
+    monkeypatch.setattr("mtbert_jax.cli.main.fit", interrupt)
+    save_config(config, tmp_path / "a b.toml")
+    assert main(["train", str(tmp_path / "a b.toml"), "--overwrite", "--seeds", "1", "2", "--out", "x"]) == 130
+    command = f"mtbert train '{tmp_path}/a b.toml' --seeds 1 2 --out x --resume"
+    assert capsys.readouterr().err == f"interrupted and saved; go on with: {command}\n"
+
+
+def test_training_that_cannot_go_on_is_one_line_and_status_1(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TrainingError("task sts: no more")
+
+    monkeypatch.setattr("mtbert_jax.cli.main.fit", fail)
+    save_config(config, tmp_path / "a.toml")
+    assert main(["train", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err == "mtbert: task sts: no more\n"

@@ -1,0 +1,99 @@
+"""Prediction files, byte for byte (NUMERICS, section 5)."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtbert_jax.config import HeadConfig, TaskConfig
+from mtbert_jax.data.predictions import prediction_file, read_predictions, write_predictions
+from mtbert_jax.errors import InputError
+from tests.conftest import course_tasks
+
+SST, PARA, STS = course_tasks(HeadConfig())
+
+
+def written(tmp_path: Path, task: TaskConfig, ids: list[str], predicted: list[float]) -> bytes:
+    write_predictions(tmp_path / "new" / "folder" / "file.csv", task, ids, np.array(predicted))
+    return (tmp_path / "new" / "folder" / "file.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "predicted", "expected"),
+    [
+        (SST, "Predicted_Sentiment", [3.0, 0.0], b"id \t Predicted_Sentiment \na1 , 3 \nb2 , 0 \n"),
+        (PARA, "Predicted_Is_Paraphrase", [1.0, 0.0], b"id \t Predicted_Is_Paraphrase \na1 , 1.0 \nb2 , 0.0 \n"),
+        (STS, "Predicted_Similiary", [4.25, -0.5], b"id \t Predicted_Similiary \na1 , 4.25 \nb2 , -0.5 \n"),
+    ],
+)
+def test_files_are_the_courses(
+    task: TaskConfig, column: str, predicted: list[float], expected: bytes, tmp_path: Path
+) -> None:
+    task = dataclasses.replace(task, output_column=column)
+    assert written(tmp_path, task, ["a1", "b2"], predicted) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "name"),
+    [(SST, "dev", "sst-dev-output.csv"), (PARA, "test", "para-test-output.csv"), (STS, "dev", "sts-dev-output.csv")],
+)
+def test_files_have_the_courses_names(task: TaskConfig, split: str, name: str) -> None:
+    assert prediction_file(task, split) == name
+
+
+def test_the_column_is_named_after_the_task_by_default(tmp_path: Path) -> None:
+    assert written(tmp_path, SST, [], []) == b"id \t Predicted_Sst \n"
+
+
+def test_named_classes_are_written_by_name(tmp_path: Path) -> None:
+    task = TaskConfig("nli", classes=("no", "maybe", "yes"))
+    assert written(tmp_path, task, ["é"], [2.0]) == "id \t Predicted_Nli \né , yes \n".encode()
+
+
+def test_a_similarity_keeps_all_its_digits(tmp_path: Path) -> None:
+    value = float(np.float32(0.1))
+    text = written(tmp_path, STS, ["a"], [value]).decode().splitlines()[1]
+    assert float(text.split(" , ")[1]) == value
+
+
+def test_ids_and_predictions_must_be_equally_many(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        written(tmp_path, SST, ["a"], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("task", "predicted"),
+    [
+        (SST, [3.0, 0.0, 4.0]),
+        (PARA, [1.0, 0.0, 1.0]),
+        (STS, [4.25, -1e-17, float(np.float32(1 / 3))]),
+        (TaskConfig("nli", classes=("no", "may be", "yes")), [2.0, 0.0, 1.0]),
+    ],
+)
+def test_what_was_written_is_read_back(task: TaskConfig, predicted: list[float], tmp_path: Path) -> None:
+    ids = ["a , b", "two\nlines", "é"]
+    path = tmp_path / "file.csv"
+    write_predictions(path, task, ids, np.array(predicted))
+    back, values = read_predictions(path, task)
+    assert back == ids
+    assert values.tolist() == predicted
+    assert values.dtype == np.float64
+
+
+def test_no_predictions_are_read_back_as_none(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "file.csv", SST, [], np.array([]))
+    ids, values = read_predictions(tmp_path / "file.csv", SST)
+    assert (ids, values.tolist()) == ([], [])
+
+
+def test_what_is_no_prediction_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file.csv"
+    with pytest.raises(InputError, match=r"cannot read the prediction file .*file\.csv"):
+        read_predictions(path, SST)
+    path.write_bytes(b"\xff \n")
+    with pytest.raises(InputError, match="cannot read the prediction file"):
+        read_predictions(path, SST)
+    path.write_text("id \t Predicted_Sst \na , 3 \nb , x \n")
+    with pytest.raises(InputError, match=r"file\.csv:3: 'x' is no prediction of task sst"):
+        read_predictions(path, SST)

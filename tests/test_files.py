@@ -1,0 +1,82 @@
+"""Files that are named by files: they stay where they belong, and are files of a sensible size."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.data.readers import read_task
+from mtbert_jax.errors import InputError
+from mtbert_jax.files import must_hold_files, read_text
+from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
+
+ROWS = "id\tsentence\tlabel\na\tone\t1\n"
+
+
+def rows(data: Path, name: str) -> int:
+    """How many rows a task reads from the file of that name."""
+    return len(read_task(TaskConfig("t", "binary", train=name), "train", data))
+
+
+@pytest.mark.parametrize("name", ["../b.csv", "deeper/../../b.csv", "link.csv", "deeper/link.csv", "up/b.csv"])
+def test_a_relative_name_does_not_leave_the_data_folder(name: str, tmp_path: Path) -> None:
+    """Neither by .. nor by a link; a whole path says openly where it leads."""
+    data = tmp_path / "data"
+    (data / "deeper").mkdir(parents=True)
+    (tmp_path / "b.csv").write_text(ROWS)
+    (data / "link.csv").symlink_to("../b.csv")
+    (data / "deeper" / "link.csv").symlink_to(tmp_path / "b.csv")
+    (data / "up").symlink_to("..")
+    with pytest.raises(InputError) as error:
+        rows(data, name)
+    end = f"leads out of {data}, to {tmp_path}/b.csv; give its whole path if that is meant"
+    assert str(error.value) == f"{data}/{name} {end}"
+    assert rows(data, str(tmp_path / "b.csv")) == 1
+
+
+def test_links_that_stay_in_the_data_folder_and_a_link_to_it_are_fine(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "deeper").mkdir(parents=True)
+    (data / "a.csv").write_text(ROWS)
+    (data / "deeper" / "link.csv").symlink_to("../a.csv")
+    (tmp_path / "elsewhere").symlink_to(data)
+    for name in ("deeper/link.csv", "deeper/../a.csv", "./a.csv"):
+        assert rows(tmp_path / "elsewhere", name) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["pipe.csv", "zero.jsonl", "/dev/zero", "folder.csv", "circle.csv", "a\0b.csv", "x" * 300]
+)
+def test_what_is_no_file_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    """Neither is a pipe waited for, nor a device read that never ends."""
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "circle.csv").symlink_to("circle.csv")
+    with pytest.raises(InputError, match=r"is no file|is no path|cannot read|leads out of"):
+        rows(tmp_path, name)
+
+
+def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("é" * (MEBIBYTE // 2))
+    assert len(read_text(tmp_path / "text", MEBIBYTE)) == MEBIBYTE // 2
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="zero is larger than 1 MiB"):
+        read_text(tmp_path / "zero", MEBIBYTE)
+
+
+def test_a_folder_of_files_and_folders_holds_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a" / "d").mkdir(parents=True)
+    (tmp_path / "a" / "d" / "arrays").touch()
+    os.truncate(tmp_path / "a" / "d" / "arrays", LARGEST_JSON + 1)
+    (tmp_path / "link").symlink_to("a")
+    must_hold_files(tmp_path / "link", arrays="d")
+    must_hold_files(tmp_path / "none")
+    with pytest.raises(InputError, match="a/d/arrays is larger than 32 MiB"):
+        must_hold_files(tmp_path / "a")
+    for make in (os.mkfifo, lambda path: path.symlink_to("/etc/passwd"), lambda path: path.symlink_to("..")):
+        make(tmp_path / "a" / "d" / "other")
+        with pytest.raises(InputError, match="a/d/other is neither a file nor a folder"):
+            must_hold_files(tmp_path / "a", arrays="d")
+        (tmp_path / "a" / "d" / "other").unlink()

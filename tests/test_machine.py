@@ -1,0 +1,136 @@
+"""Memory and files of this process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from mtbert_jax.files import user_cache, write_whole
+from mtbert_jax.machine import commit, free_memory, machine_summary, peak_memory
+
+MIB = 2**20
+
+
+def test_the_peak_stays_after_the_memory_has_gone() -> None:
+    before = peak_memory()
+    block = np.ones(before // 8 + 50 * MIB // 8)
+    size = block.nbytes
+    del block
+    assert size <= peak_memory() < before + size + 200 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel counts otherwise")
+def test_the_peak_is_not_the_parents() -> None:
+    """Linux hands a parent's ru_maxrss on to its children."""
+    block = np.ones(700 * MIB // 8)
+    source = Path(__file__).parents[1] / "mtbert_jax" / "host.py"
+    code = "import runpy, sys; sys.modules['jax'] = sys; peak = runpy.run_path(sys.argv[1])['_peak_resident']\n"
+    code += "bytearray(500 * 2**20).count(1); print(peak())"
+    command = [sys.executable, "-c", code, str(source)]  # JAX itself would take memory, and seconds
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert 500 * MIB < int(printed) < 550 * MIB < block.nbytes
+
+
+def test_a_device_that_counts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 7}, device_kind="abacus")
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, lambda: [device])
+    assert peak_memory() == 7
+    assert machine_summary() == f"{jax.device_count()} × abacus, {os.cpu_count()} CPU cores"
+
+
+def test_free_memory_is_the_devices_where_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 900, "bytes_in_use": 200})
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert free_memory() == 700
+    device.memory_stats = lambda: None
+    room = free_memory()
+    assert room is None or room > MIB
+
+
+def test_a_device_that_does_not_count_leaves_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stats in (None, {}, {"bytes_in_use": 7}):
+        device = SimpleNamespace(memory_stats=lambda stats=stats: stats)
+        monkeypatch.setattr(jax, "local_devices", lambda device=device: [device])
+        assert peak_memory() > 50 * MIB
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.txt"
+    write_whole(path, "old ±")
+    assert path.read_text(encoding="utf-8") == "old ±"
+
+    def die(self: Path, text: str, **_: object) -> None:
+        self.write_bytes(text.encode()[:1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "write_text", die)
+        write_whole(path, "new")
+    assert path.read_text(encoding="utf-8") == "old ±"
+    write_whole(path, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_caches_lie_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache("programs") == tmp_path / "mtbert_jax" / "programs"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert user_cache("programs") == tmp_path / "home" / ".cache" / "mtbert_jax" / "programs"
+
+
+KEEP = """
+import jax
+from mtbert_jax.host import keep_compiled_programs
+
+keep_compiled_programs()
+print(jax.config.jax_compilation_cache_dir)
+jax.jit(lambda x: x + 1)(1.0).block_until_ready()
+"""
+
+
+def kept(**env: str) -> str:
+    names = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", KEEP], env=inherited | env, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    return done.stdout.strip()
+
+
+def test_compiled_programs_are_kept_where_the_user_or_jax_says(tmp_path: Path) -> None:
+    assert kept(XDG_CACHE_HOME=str(tmp_path)) == str(tmp_path / "mtbert_jax" / "programs")
+    assert list((tmp_path / "mtbert_jax" / "programs").glob("jit__lambda*-cache"))
+    own = str(tmp_path / "own")
+    assert kept(XDG_CACHE_HOME=str(tmp_path / "other"), JAX_COMPILATION_CACHE_DIR=own) == own
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert kept(XDG_CACHE_HOME=str(tmp_path / "file")) == "None"
+
+
+def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
+    assert commit(tmp_path) == ""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "one"], ["tag", "v9"]):
+        subprocess.run([*git, *words], check=True)
+    whole = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert commit(tmp_path) == whole[:12]
+    (tmp_path / "file").write_text("1")
+    assert commit(tmp_path) == whole[:12]  # git does not know that file
+    subprocess.run([*git, "add", "file"], check=True)
+    assert commit(tmp_path) == whole[:12] + "-dirty"
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    assert commit(tmp_path) == ""  # git finds it broken
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit(tmp_path) == ""
