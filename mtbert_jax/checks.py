@@ -4,18 +4,19 @@ import math
 import re
 from collections.abc import Callable
 
-from mtbert_jax.config import Config, HeadConfig, ParallelConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig
+from mtbert_jax.config import Config, ParallelConfig, ProximalConfig, SmartConfig, Stage, Task
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import (
     DEEPEST_HEAD,
     LARGEST_BATCH,
     MOST_ASCENTS,
-    MOST_CLASSES,
     MOST_ENTRIES,
     MOST_EPOCHS,
     MOST_STEPS,
     WIDEST_LAYER,
 )
+from mtbert_jax.tasks import kind_of, primary_metric
+from mtbert_jax.tasks.scores import check_chosen_score
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -35,6 +36,7 @@ def check_config(config: Config) -> None:
         _check_task(task, f"tasks[{number}]" + (f" ({task.name})" if task.name.isprintable() and task.name else ""))
     if len(set(names)) < len(names):
         raise InputError(f"task names must differ, got {', '.join(names)}")
+    check_chosen_score(config.tasks, config.checkpoint_metric)
     if config.max_length < 3:
         raise InputError(f"max_length = {config.max_length}: an example needs at least 3 tokens")
     if min(config.lengths, default=1) < 1:
@@ -67,6 +69,9 @@ def check_config(config: Config) -> None:
     if config.seeds and config.patience:
         raise InputError("patience stops a run by its own scores, but runs of several seeds end together; set it to 0")
     _check_parallel(config.parallel)
+    for number, own in enumerate(config.stages, start=1):
+        _check_length(f"stage {own.name or f'stage{number}'}: ", own.steps, own.epochs)
+    _check_length("", config.steps, config.epochs)
     for stage in config.resolved_stages():
         _check_stage(stage, f"stage {stage.name}: " if config.stages else "")
 
@@ -92,7 +97,7 @@ def _check_parallel(parallel: ParallelConfig) -> None:
         raise InputError(f"parallel: only one of {', '.join(sizes)} can be -1")
 
 
-def _check_task(task: TaskConfig, where: str) -> None:
+def _check_task(task: Task, where: str) -> None:
     def refuse(what: str) -> None:
         raise InputError(f"{where}: {what}")
 
@@ -107,23 +112,12 @@ def _check_task(task: TaskConfig, where: str) -> None:
         _check_path(f"{where}: {split}", getattr(task, split))
     if not task.train and not task.dev and not task.test:
         refuse("no file: give train, dev or test")
-    if task.kind == "classification":
-        if task.classes and task.num_classes not in (0, len(task.classes)):
-            refuse(f"num_classes = {task.num_classes} but {len(task.classes)} classes are named; leave num_classes out")
-        if task.num_outputs < 2:
-            refuse("classification needs num_classes of 2 or more, or the names of the classes")
-        if task.num_outputs > MOST_CLASSES:
-            refuse(f"{task.num_outputs} classes: there may be {MOST_CLASSES} at most")
-        if len(set(task.classes)) < len(task.classes):
-            refuse("classes: each may stand there once")
-    elif task.num_classes or task.classes:
-        refuse(f"num_classes and classes belong to kind = 'classification', not to {task.kind!r}")
-    if task.label_range:
-        if task.kind != "regression":
-            refuse(f"label_range belongs to kind = 'regression', not to {task.kind!r}")
-        if len(task.label_range) != 2 or not task.label_range[0] < task.label_range[1]:
-            refuse("label_range: give the smallest and the largest label, such as [0.0, 5.0]")
-    head = task.head or HeadConfig()
+    try:
+        kind_of(task).check(task)
+        primary_metric(task)
+    except InputError as error:
+        refuse(str(error))
+    head = task.head
     if not 0 <= head.dropout < 1:
         refuse(f"head.dropout = {head.dropout}: must be at least 0 and below 1")
     if head.pooling == "pair" and len(task.text) != 2:
@@ -136,51 +130,55 @@ def _check_task(task: TaskConfig, where: str) -> None:
         refuse(f"loss_weight = {task.loss_weight}: must be above 0")
     if task.batch_size is not None:
         _check_number(f"{where}: batch_size", task.batch_size, 1, LARGEST_BATCH)
-    if task.max_length is not None and task.max_length < 3:
+    if task.max_length < 3:
         refuse(f"max_length = {task.max_length}: an example needs at least 3 tokens")
     if not 0 <= task.smart_factor < math.inf:
         refuse(f"smart_factor = {task.smart_factor}: must be at least 0")
     _check_balance(task, refuse)
 
 
-def _check_balance(task: TaskConfig, refuse: Callable[[str], None]) -> None:
+def _check_balance(task: Task, refuse: Callable[[str], None]) -> None:
     for name in ("class_weights", "loss_balance", "sampling_balance"):
-        if getattr(task, name) and task.kind == "regression":
-            refuse(f"{name} is for tasks with classes, not for kind = 'regression'")
+        if getattr(task, name) and not kind_of(task).one_class_each:
+            refuse(f"{name} is for tasks with classes, not for kind = {task.kind!r}")
     for name in ("loss_balance", "sampling_balance"):
         if not 0 <= getattr(task, name) <= 1:
             refuse(f"{name} = {getattr(task, name)}: must be from 0 to 1")
     if not task.class_weights:
         return
-    if len(task.class_weights) != task.num_label_classes:
-        refuse(f"class_weights: give {task.num_label_classes} numbers, one per class, not {len(task.class_weights)}")
+    count = len(kind_of(task).classes(task))
+    if len(task.class_weights) != count:
+        refuse(f"class_weights: give {count} numbers, one per class, not {len(task.class_weights)}")
     if not all(0 < weight < math.inf for weight in task.class_weights):
         refuse("class_weights: every weight must be above 0")
     if task.loss_balance:
         refuse("class_weights and loss_balance exclude each other")
 
 
-def _check_stage(stage: StageConfig, where: str) -> None:
+def _check_length(where: str, steps: int | None, epochs: float | None) -> None:
+    if steps is not None:
+        _check_number(f"{where}steps", steps, 1, MOST_STEPS)
+    if epochs is not None and not 0 < epochs <= MOST_EPOCHS:
+        raise InputError(f"{where}epochs = {epochs}: must be above 0, and at most {MOST_EPOCHS}")
+
+
+def _check_stage(stage: Stage, where: str) -> None:
     if not stage.name.isprintable():
         raise InputError(f"stage name {stage.name!r}: must be printable")
-    if stage.steps is not None:
-        _check_number(f"{where}steps", stage.steps, 1, MOST_STEPS)
-    elif not (stage.epochs is not None and 0 < stage.epochs <= MOST_EPOCHS):
-        raise InputError(f"{where}epochs = {stage.epochs}: must be above 0, and at most {MOST_EPOCHS}")
-    _check_number(f"{where}batch_size", stage.batch_size or 0, 1, LARGEST_BATCH)
-    if stage.lr is None or not 0 < stage.lr < math.inf:
+    _check_number(f"{where}batch_size", stage.batch_size, 1, LARGEST_BATCH)
+    if not 0 < stage.lr < math.inf:
         raise InputError(f"{where}lr = {stage.lr}: must be above 0")
-    if stage.warmup_fraction is None or not 0 <= stage.warmup_fraction <= 1:
+    if not 0 <= stage.warmup_fraction <= 1:
         raise InputError(f"{where}warmup_fraction = {stage.warmup_fraction}: must be from 0 to 1")
     if stage.cache_features:
-        if "encoder" not in (stage.freeze or ()):
+        if "encoder" not in stage.freeze:
             raise InputError(f'{where}cache_features needs a frozen encoder: freeze = ["encoder"]')
-        if stage.smart and stage.smart.weight:
+        if stage.smart.weight:
             raise InputError(
                 f"{where}cache_features leaves no embeddings for SMART to perturb; set smart.weight = 0 in this stage"
             )
-    _check_smart(stage.smart or SmartConfig(), where)
-    _check_proximal(stage.proximal or ProximalConfig(), where)
+    _check_smart(stage.smart, where)
+    _check_proximal(stage.proximal, where)
     if not stage.optimizer:
         raise InputError(f'{where}optimizer is empty; give call strings such as "pcgrad()", "adam(lr)"')
 

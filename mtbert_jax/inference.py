@@ -22,8 +22,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import write_whole
 from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import ALONE, Layout
-from mtbert_jax.tasks.losses import probabilities
-from mtbert_jax.tasks.metrics import predictions
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, make_pooling_step, over_split
 from mtbert_jax.training.folder import RunFolder
@@ -39,12 +38,12 @@ class Prediction(NamedTuple):
     """What the model says of one example.
 
     Attributes:
-        label: Class name or number, 0 / 1, or a real number, by the kind of the task.
-        probabilities: One per class; of class 1 alone for a binary task; empty for regression.
+        label: Class name or number, 0 or 1, or a real number, by the kind of the task.
+        probabilities: Probability of each class, by its name; empty where labels are no classes.
     """
 
-    label: str | int | float
-    probabilities: tuple[float, ...]
+    label: Any
+    probabilities: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +96,7 @@ class MultitaskModel:
             shapes = setup.restored_params()
             for step in [best, *steps] if which == "best" and best in steps else steps:
                 stage = config.resolved_stages()[checkpoints.standings[step].stage]
-                teacher = trees.split(shapes, stage.freeze or ())[1] if config.evaluate == "teacher" else None
+                teacher = trees.split(shapes, stage.freeze)[1] if config.evaluate == "teacher" else None
                 params = checkpoints.restore_params(step, shapes, teacher)
                 if params is not None:
                     return cls(setup, params, step)
@@ -121,7 +120,7 @@ class MultitaskModel:
         parts = _parts(texts, len(spec.text), f"task {task}")
         if not parts:
             return []
-        return self.describe(task, self.logits(task, self._dataset(parts, self.setup.config.token_limit(spec))))
+        return self.describe(task, self.logits(task, self._dataset(parts, spec.max_length)))
 
     def encode(self, texts: Sequence[str], pooling: Embedding = "mean") -> Float[np.ndarray, "text hidden"]:
         """Embeddings of single texts by the shared encoder, float32, in their order; no head has a part in them.
@@ -149,20 +148,19 @@ class MultitaskModel:
         """Logits of texts of one's own, in their order."""
         step = self._eval_step  # type: ignore[attr-defined]
         size = self.setup.config.eval_batch_size
-        width = self.setup.tasks[task].num_outputs
+        width = self.setup.model.heads[task].num_outputs
         lengths = self.setup.fixed_lengths(task)
         return over_split(step, self.params, task, dataset, size, lengths, width, self.setup.layout)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""
         spec = self.setup.tasks[task]
-        labels = predictions(spec.kind, logits)
-        if spec.kind == "regression":
-            return [Prediction(float(value), ()) for value in labels]
-        shares = np.asarray(probabilities(spec.kind, jnp.asarray(logits)))
-        names = spec.classes or range(spec.num_outputs + 1)
-        rows = zip(labels, shares.tolist(), strict=True)
-        return [Prediction(names[int(label)], tuple(row)) for label, row in rows]
+        kind = kind_of(spec)
+        labels = (kind.describe(spec, value) for value in kind.predict(logits))
+        names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits))).tolist()
+        return [
+            Prediction(label, dict(zip(names, row, strict=True))) for label, row in zip(labels, shares, strict=True)
+        ]
 
     def evaluate(
         self, split: Split, labels: bool = True
@@ -184,7 +182,7 @@ class MultitaskModel:
         for name, values in logits.items():
             task = self.setup.tasks[name]
             path = folder / prediction_file(task, split)
-            write_predictions(path, task, datasets[name].ids, predictions(task.kind, values))
+            write_predictions(path, task, datasets[name].ids, kind_of(task).predict(values))
             paths.append(path)
         return paths
 

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mtbert_jax.config import HeadConfig, Pooling, TaskConfig
+from mtbert_jax.config import Pooling, Task
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.heads import Head, num_features, pool
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
 
 
@@ -46,7 +47,7 @@ class EncoderWithHeads:
     def build(
         cls,
         config: BertConfig,
-        tasks: tuple[TaskConfig, ...],
+        tasks: tuple[Task, ...],
         dtype: Any = jnp.float32,
         remat: bool = False,
         kernel: Kernel = "xla",
@@ -54,9 +55,9 @@ class EncoderWithHeads:
         """The model that `tasks` describe; `BertEncoder` explains the rest."""
         heads = {}
         for task in tasks:
-            options = vars(task.head or HeadConfig())
+            options = vars(task.head)
             width = options["hidden_size"] or config.hidden_size
-            heads[task.name] = Head(task.num_outputs, **{**options, "hidden_size": width})
+            heads[task.name] = Head(kind_of(task).num_outputs(task), **{**options, "hidden_size": width})
         return cls(BertEncoder(config, dtype, remat, kernel), heads)
 
     def init_heads(self, key: PRNGKeyArray) -> Params:

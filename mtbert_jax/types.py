@@ -14,12 +14,13 @@ class Example(NamedTuple):
     Attributes:
         id: The row's identifier, unique in its file.
         texts: One or two texts.
-        label: Class index, 0 / 1, or a real number, by the kind of the task; None where the file has no labels.
+        label: What the task's kind makes of the label's field: a class index, 0 or 1, a real number, an array; None
+            where the file has no labels.
     """
 
     id: str
     texts: tuple[str, ...]
-    label: float | None = None
+    label: Any = None
 
 
 class Batch(NamedTuple):
@@ -29,14 +30,14 @@ class Batch(NamedTuple):
         input_ids: Token ids, ``[batch seq]``.
         attention_mask: 1 for a token, 0 for padding, ``[batch seq]``.
         token_type_ids: 0 in the first text, 1 in the second, ``[batch seq]``.
-        labels: Class indices (as float32 too: one shape and type for every kind of task), ``[batch]``.
+        labels: Labels as the task's kind has them, class indices as float32 too, ``[batch *label]``.
         weights: Weight of an example in the mean loss, 0 for a row that only fills the batch up, ``[batch]``.
     """
 
     input_ids: Int[Array, "batch seq"]
     attention_mask: Int[Array, "batch seq"]
     token_type_ids: Int[Array, "batch seq"]
-    labels: Float[Array, " batch"]
+    labels: Float[Array, "batch *label"]
     weights: Float[Array, " batch"]
 
 
@@ -50,7 +51,7 @@ class FeatureBatch(NamedTuple):
     """
 
     features: Float[Array, "batch feature"]
-    labels: Float[Array, " batch"]
+    labels: Float[Array, "batch *label"]
     weights: Float[Array, " batch"]
 
 

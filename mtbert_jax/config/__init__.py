@@ -3,14 +3,15 @@
 from mtbert_jax.config.fields import (
     Config,
     HeadConfig,
-    Kind,
     Order,
     ParallelConfig,
     Pooling,
     ProximalConfig,
     Schedule,
     SmartConfig,
+    Stage,
     StageConfig,
+    Task,
     TaskConfig,
 )
 from mtbert_jax.config.read import load_config, save_config
@@ -18,14 +19,15 @@ from mtbert_jax.config.read import load_config, save_config
 __all__ = [
     "Config",
     "HeadConfig",
-    "Kind",
     "Order",
     "ParallelConfig",
     "Pooling",
     "ProximalConfig",
     "Schedule",
     "SmartConfig",
+    "Stage",
     "StageConfig",
+    "Task",
     "TaskConfig",
     "load_config",
     "save_config",

@@ -7,7 +7,6 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["classification", "binary", "regression"]
 Order = Literal["sequential", "round_robin", "proportional", "annealed"]
 Schedule = Literal["constant", "linear", "cosine"]
 Pooling = Literal["cls", "mean", "pair"]
@@ -88,8 +87,9 @@ class TaskConfig:
 
     name: str = ""
     """Short name; also the prefix of the task's prediction files."""
-    kind: Kind = "classification"
-    """`classification` (cross entropy), `binary` (binary cross entropy) or `regression` (squared error)."""
+    kind: str = "classification"
+    """`classification` (cross entropy), `binary` (binary cross entropy), `regression` (squared error), or a kind that a
+    plugin registers."""
     text: tuple[str, ...] = ("sentence",)
     """One text column, or two for a task over pairs."""
     label: str = "label"
@@ -110,6 +110,9 @@ class TaskConfig:
     """`classification`: names of the classes as they stand in the files, in place of `num_classes`."""
     label_range: tuple[float, ...] = ()
     """`regression`: smallest and largest label; a row outside is a bad row."""
+    metric: str = ""
+    """Primary metric, by which the task enters averages, tables and intervals: of classes `accuracy` or `f1`, of numbers
+    `pearson`, `spearman`, `mae` or `rmse`; the first one if left out."""
     batch_size: int | None = None
     """Examples of this task in a batch; the run's `batch_size` if left out."""
     loss_weight: float = 1.0
@@ -129,15 +132,15 @@ class TaskConfig:
     sampling_balance: float = 0.0
     """0: an epoch has every example once; 1: examples of rare classes repeat until all classes are as frequent."""
 
-    @property
-    def num_outputs(self) -> int:
-        """Width of the output layer: one logit per class, or a single one."""
-        return (len(self.classes) or self.num_classes) if self.kind == "classification" else 1
 
-    @property
-    def num_label_classes(self) -> int:
-        """Number of classes that labels fall into: 2 for a binary task, 0 for regression."""
-        return {"classification": self.num_outputs, "binary": 2, "regression": 0}[self.kind]
+@dataclass(frozen=True)
+class Task(TaskConfig):
+    """A task with nothing left open: what its table left out is the run's."""
+
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """The task's head."""
+    max_length: int = 256
+    """Tokens after which an example of this task is cut off."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,27 @@ class StageConfig:
     """Adversarial smoothness."""
     proximal: ProximalConfig | None = None
     """Bregman proximal point."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with nothing left open: what its table left out is the run's. `StageConfig` explains the fields."""
+
+    name: str
+    epochs: float
+    """Length in epochs; 0 where `steps` tells it."""
+    steps: int
+    """Length in optimizer steps; 0 where `epochs` tells it."""
+    order: Order
+    batch_size: int
+    optimizer: tuple[str, ...]
+    lr: float
+    schedule: Schedule
+    warmup_fraction: float
+    freeze: tuple[str, ...]
+    cache_features: bool
+    smart: SmartConfig
+    proximal: ProximalConfig
 
 
 @dataclass(frozen=True)
@@ -257,27 +281,28 @@ class Config:
     writers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where records go besides metrics.jsonl: `tensorboard` (event files in the run folder), `wandb` (Weights & Biases,
     whose own environment variables name project and mode)."""
+    checkpoint_metric: str = "average"
+    """Dev score that the best checkpoint is chosen by: `average` (the paper's), `plain_average`, a task's name for its
+    primary metric, or `<task>.<metric>`."""
     patience: int = 0
-    """Stop after so many evaluations without a better average; 0 never stops early."""
+    """Stop after so many evaluations without a better score (`checkpoint_metric`); 0 never stops early."""
     out: str = ""
     """Run folder; `runs/<config name>` if left out."""
 
-    def token_limit(self, task: TaskConfig) -> int:
-        """Tokens after which an example of `task` is cut off: the task's own `max_length`, or else the run's."""
-        return task.max_length or self.max_length
+    def resolved_tasks(self) -> tuple[Task, ...]:
+        """The tasks, each with a head and a token limit: its own, or else the run's."""
+        return tuple(
+            Task(**{**vars(task), "head": task.head or self.head, "max_length": task.max_length or self.max_length})
+            for task in self.tasks
+        )
 
-    def resolved_tasks(self) -> tuple[TaskConfig, ...]:
-        """The tasks, each with a head: its own, or else the run's."""
-        return tuple(dataclasses.replace(task, head=task.head or self.head) for task in self.tasks)
-
-    def resolved_stages(self) -> tuple[StageConfig, ...]:
+    def resolved_stages(self) -> tuple[Stage, ...]:
         """The stages with every field filled in: the stage's own value, or else the run's."""
         resolved = []
         for number, stage in enumerate(self.stages or (StageConfig(name="train"),), start=1):
-            filled = {f.name: getattr(stage, f.name) for f in dataclasses.fields(stage)}
-            own_length = stage.epochs is not None or stage.steps is not None
-            for key, value in filled.items():
-                if value is None and not (own_length and key in ("epochs", "steps")):
-                    filled[key] = getattr(self, key)
-            resolved.append(StageConfig(**{**filled, "name": stage.name or f"stage{number}"}))
+            own = {name: value for name, value in vars(stage).items() if value is not None}
+            steps = (own if "steps" in own or "epochs" in own else vars(self)).get("steps")
+            filled = {one.name: own.get(one.name, getattr(self, one.name, None)) for one in dataclasses.fields(Stage)}
+            length = {"steps": steps, "epochs": 0.0} if steps is not None else {"steps": 0, "epochs": filled["epochs"]}
+            resolved.append(Stage(**{**filled, **length, "name": stage.name or f"stage{number}"}))
         return tuple(resolved)

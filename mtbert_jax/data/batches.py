@@ -21,6 +21,7 @@ from mtbert_jax.data.tokens import Tokens
 from mtbert_jax.types import Batch, FeatureBatch
 
 Rows = Int[np.ndarray, " example"]
+Labels = Float[np.ndarray, "example *label"]
 Weights = Float[np.ndarray, " example"]
 ANNEALING = 0.8
 """How far `annealed` sampling moves towards equal shares by the last epoch (Stickland and Murray 2019, section 4.1)."""
@@ -28,7 +29,7 @@ ANNEALING = 0.8
 
 def make_batch(
     tokens: Tokens,
-    labels: Float[np.ndarray, " example"],
+    labels: Labels,
     rows: Rows,
     length: int,
     batch_size: int,
@@ -47,31 +48,33 @@ def make_batch(
         attention_mask[place, : len(ids)] = 1
         token_type_ids[place, tokens.first[row] : len(ids)] = 1
     attention_mask[len(rows) :, 0] = 1  # a filler attends to itself, so that it stays finite
-    padded = np.zeros(batch_size, np.float32)
-    padded[: len(rows)] = labels[rows]
-    padded_weights = _row_weights(weights, rows, batch_size)
-    return Batch(input_ids, attention_mask, token_type_ids, padded, padded_weights)  # type: ignore[arg-type]
+    padded_labels, padded_weights = _padded(labels[rows], batch_size), _row_weights(weights, rows, batch_size)
+    return Batch(input_ids, attention_mask, token_type_ids, padded_labels, padded_weights)  # type: ignore[arg-type]
 
 
 def make_feature_batch(
     features: Float[np.ndarray, "example hidden"],
-    labels: Float[np.ndarray, " example"],
+    labels: Labels,
     rows: Rows,
     batch_size: int,
     weights: Weights | None = None,
 ) -> FeatureBatch:
     """Gathers `rows` into arrays of `batch_size` rows; what is left over is zeros of weight 0."""
-    missing = batch_size - len(rows)
     return FeatureBatch(
-        np.pad(features[rows], [(0, missing), (0, 0)]),  # type: ignore[arg-type]
-        np.pad(labels[rows], (0, missing)),  # type: ignore[arg-type]
+        _padded(features[rows], batch_size),  # type: ignore[arg-type]
+        _padded(labels[rows], batch_size),  # type: ignore[arg-type]
         _row_weights(weights, rows, batch_size),  # type: ignore[arg-type]
     )
 
 
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    """`values` with rows of zeros below them, up to `size` rows."""
+    return np.concatenate([values, np.zeros((size - len(values), *values.shape[1:]), values.dtype)])
+
+
 def _row_weights(weights: Weights | None, rows: Rows, batch_size: int) -> Float[np.ndarray, " batch"]:
     own = np.ones(len(rows), np.float32) if weights is None else weights[rows]
-    return np.pad(own, (0, batch_size - len(rows)))
+    return _padded(own, batch_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ class TaskBatches:
     Attributes:
         name: The task's; streams of different tasks differ through it.
         tokens: Encoded training examples.
-        labels: Their labels, ``[example]``.
+        labels: Their labels, ``[example *label]``.
         batch_size: Examples in a batch.
         lengths: The lengths that batches are padded to, ascending.
         seed: Seeds of the stream: the run's, then those that it has in common with runs of other seeds.
@@ -93,7 +96,7 @@ class TaskBatches:
 
     name: str
     tokens: Tokens
-    labels: Float[np.ndarray, " example"]
+    labels: Labels
     batch_size: int
     lengths: np.ndarray
     seed: tuple[int, ...]
@@ -164,15 +167,15 @@ class TrainBatches:
     Attributes:
         tasks: The streams, by task.
         order: How tasks follow each other (see `Config.order`).
-        epochs: Length of the stage in epochs, unless `steps` is given.
-        steps: Length of the stage in steps, or None.
+        epochs: Length of the stage in epochs, unless `steps` tells it.
+        steps: Length of the stage in steps; 0 where `epochs` tells it.
         seed: Seeds of the drawn orders, the same for runs of every seed.
     """
 
     tasks: dict[str, TaskBatches]
     order: Order
-    epochs: float | None
-    steps: int | None
+    epochs: float
+    steps: int
     seed: tuple[int, ...]
 
     @functools.cached_property
@@ -186,7 +189,7 @@ class TrainBatches:
     @functools.cached_property
     def num_steps(self) -> int:
         """Steps of the stage."""
-        return self.steps or max(1, round((self.epochs or 0) * self.steps_per_epoch))
+        return self.steps or max(1, round(self.epochs * self.steps_per_epoch))
 
     def names(self, step: int) -> tuple[str, ...]:
         """The tasks of step `step`, counted from the stage's first."""
@@ -231,7 +234,7 @@ class TrainBatches:
 
 
 def evaluation_batches(
-    tokens: Tokens, labels: Float[np.ndarray, " example"], batch_size: int, lengths: np.ndarray
+    tokens: Tokens, labels: Labels, batch_size: int, lengths: np.ndarray
 ) -> Iterator[tuple[Rows, Batch]]:
     """Every row once, sorted by length: the rows of each batch and the batch."""
     order = np.argsort(tokens.lengths, kind="stable")
@@ -242,7 +245,7 @@ def evaluation_batches(
 
 
 def evaluation_feature_batches(
-    features: Float[np.ndarray, "example hidden"], labels: Float[np.ndarray, " example"], batch_size: int
+    features: Float[np.ndarray, "example hidden"], labels: Labels, batch_size: int
 ) -> Iterator[tuple[Rows, FeatureBatch]]:
     """Every row once, in order: the rows of each batch and the batch."""
     for start in range(0, len(labels), batch_size):

@@ -9,6 +9,9 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, read_text
 from mtbert_jax.limits import LARGEST_PREDICTIONS
+from mtbert_jax.tasks import kind_of
+
+Predictions = Float[np.ndarray, "example *label"]
 
 
 def prediction_file(task: TaskConfig, split: str) -> str:
@@ -21,18 +24,19 @@ def header(task: TaskConfig) -> str:
     return f"id \t {task.output_column or f'Predicted_{task.name.capitalize()}'} "
 
 
-def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: Float[np.ndarray, " example"]) -> None:
+def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: Predictions) -> None:
     r"""Writes the header ``id \t <column> \n``, then ``<id> , <prediction> \n`` for every example.
 
-    Classes are written as in the data files, binary predictions as 0.0 or 1.0, similarities as they are.
+    Each as the task's kind writes it: classes as in the data files, binary predictions as 0.0 or 1.0, numbers as they
+    are.
     """
-    rows = (f"{name} , {_text(task, value)} \n" for name, value in zip(ids, predicted, strict=True))
+    rows = (f"{name} , {kind_of(task).format(task, value)} \n" for name, value in zip(ids, predicted, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{header(task)}\n" + "".join(rows), encoding="utf-8")
 
 
 def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.ndarray, " example"]]:
-    """What `write_predictions` wrote: identifiers, and class indices, 0.0 or 1.0, or similarities.
+    """What `write_predictions` wrote: identifiers, and predictions as the task's kind makes them.
 
     Raises:
         InputError: The file is missing, or is no prediction file of this task.
@@ -45,24 +49,9 @@ def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.
     ids, values = [], []
     for number, row in enumerate(rows[1:-1], start=2):
         name, _, text = row.rpartition(" , ")
-        value = _value(task, text)
-        if value is None:
-            raise InputError(f"{path}:{number}: {text!r} is no prediction of task {task.name}")
-        values.append(value)
+        try:
+            values.append(kind_of(task).read(task, text))
+        except ValueError:
+            raise InputError(f"{path}:{number}: {text!r} is no prediction of task {task.name}") from None
         ids.append(name)
     return ids, np.array(values, np.float64)
-
-
-def _value(task: TaskConfig, text: str) -> float | None:
-    """What `_text` made a text of; None where it is none of the task's."""
-    try:
-        value = float(task.classes.index(text) if task.classes else text)
-    except ValueError:
-        return None
-    return value if task.kind == "regression" or value in range(task.num_label_classes) else None
-
-
-def _text(task: TaskConfig, value: float) -> str:
-    if task.kind == "classification":
-        return task.classes[int(value)] if task.classes else str(int(value))
-    return str(float(value))

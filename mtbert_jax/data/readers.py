@@ -6,7 +6,6 @@ Reads TSV and CSV with a header (the header line tells which: the course's files
 
 import csv
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,6 +15,7 @@ from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.files import is_folder, must_be_file, must_lie_in
 from mtbert_jax.limits import LONGEST_FIELD
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example
 
 Split = Literal["train", "dev", "test"]
@@ -224,40 +224,14 @@ def _example(task: TaskConfig, row: dict[str, str], number: str, labels: bool = 
         return Fault(f"column {task.id!r} is of several lines", what)
     if task.label not in row or not labels:
         return Example(name, texts)
-    label = parse_label(task, row[task.label].strip())
-    return Fault(_label_reason(task), label) if isinstance(label, str) else Example(name, texts, label)
-
-
-def _label_reason(task: TaskConfig) -> str:
-    if task.kind == "regression":
-        low, high = task.label_range or (-math.inf, math.inf)
-        return f"column {task.label!r} is no number from {low} to {high}"
-    names = ", ".join(task.classes) or f"0 to {task.num_label_classes - 1}"
-    return f"column {task.label!r} is none of {names}"
+    kind, text = kind_of(task), row[task.label].strip()
+    try:
+        return Example(name, texts, kind.parse(task, text))
+    except ValueError:
+        column, expected = f"column {task.label!r} is", f"not {kind.expected(task)}"
+        return Fault(f"{column} {expected}", f"{column} {text!r}, {expected}")
 
 
 def clean(text: str) -> str:
     """The text with lone surrogates replaced, which files can hold although no text has them: a tokenizer cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def parse_label(task: TaskConfig, text: str) -> float | str:
-    """A label as a number, or what is wrong with it."""
-    column = f"column {task.label!r}"
-    if task.classes:
-        if text not in task.classes:
-            return f"{column} is {text!r}, none of {', '.join(task.classes)}"
-        return float(task.classes.index(text))
-    try:
-        value = float(text)
-    except ValueError:
-        return f"{column} is {text!r}, not a number"
-    if task.kind == "regression":
-        low, high = task.label_range or (-math.inf, math.inf)
-        if not math.isfinite(value) or not low <= value <= high:
-            return f"{column} is {text}, outside {low} to {high}"
-        return value
-    classes = 2 if task.kind == "binary" else task.num_classes
-    if not (value.is_integer() and 0 <= value < classes):
-        return f"{column} is {text}, not a whole number from 0 to {classes - 1}"
-    return value

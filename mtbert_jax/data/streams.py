@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtbert_jax.config import Config, StageConfig
+from mtbert_jax.config import Config, Stage
 from mtbert_jax.data.balance import loss_weights
 from mtbert_jax.data.batches import TaskBatches, TrainBatches
 from mtbert_jax.data.dataset import Dataset
@@ -21,7 +21,7 @@ def padded_lengths(config: Config, *splits: dict[str, Dataset], alike: bool = Fa
         splits: One or more splits, by task; all share fitted lengths, since they share programs.
         alike: Every task counts the same, however many examples it has, as when each is in every step.
     """
-    limits = {task.name: config.token_limit(task) for task in config.tasks}
+    limits = {task.name: task.max_length for task in config.resolved_tasks()}
     names = [name for split in splits for name in split]
     if config.lengths:
         return {name: ladder(config.lengths, limits[name]) for name in names}
@@ -32,7 +32,7 @@ def padded_lengths(config: Config, *splits: dict[str, Dataset], alike: bool = Fa
 
 
 def stage_batches(
-    config: Config, number: int, stage: StageConfig, train: dict[str, Dataset], size: Callable[[int], int]
+    config: Config, number: int, stage: Stage, train: dict[str, Dataset], size: Callable[[int], int]
 ) -> TrainBatches:
     """The batches of stage `number`.
 
@@ -48,7 +48,7 @@ def stage_batches(
     lengths = padded_lengths(config, train, alike=stage.order == "round_robin")
     streams = {}
     for name, data in train.items():
-        batch_size = tasks[name].batch_size or stage.batch_size or config.batch_size
+        batch_size = tasks[name].batch_size or stage.batch_size
         streams[name] = TaskBatches(
             name,
             data.tokens,
@@ -60,7 +60,7 @@ def stage_batches(
             sampling_balance=tasks[name].sampling_balance,
             size=size(batch_size),
         )
-    return TrainBatches(streams, stage.order or "round_robin", stage.epochs, stage.steps, seed[1:])
+    return TrainBatches(streams, stage.order, stage.epochs, stage.steps, seed[1:])
 
 
 class Shapes(NamedTuple):

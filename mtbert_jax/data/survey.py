@@ -7,15 +7,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from mtbert_jax.config import Config, TaskConfig
+from mtbert_jax.config import Config, Task
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import BadRow, Reading, Split, read_split
 from mtbert_jax.data.tokens import tokenize_cached
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example
 
 FIRST = 5
@@ -68,8 +69,8 @@ class SplitSurvey:
         rows: Rows that can be used.
         bad: Rows that cannot, by what is wrong with them.
         labelled: Rows with a label.
-        classes: Labelled rows of each class; empty for regression.
-        scores: Percentiles of the labels of a regression task.
+        classes: Labelled rows of each class; empty where an example does not belong to exactly one.
+        scores: Percentiles of the labels, where they are numbers.
         tokens: Percentiles of the lengths in tokens, special ones included, as if nothing were cut off.
         limit: Tokens after which an example is cut off.
         cut: Rows that are.
@@ -127,7 +128,7 @@ def survey(config: Config, tokenizer: Tokenizer) -> Surveyed:
         InputError: A file is missing, lacks a column, or has no row that can be used.
     """
     splits, overlaps, train = [], [], {}
-    for task in config.tasks:
+    for task in config.resolved_tasks():
         read: dict[Split, Reading] = {}
         for split in (split for split in get_args(Split) if getattr(task, split)):
             read[split] = read_split(task, split, config.data_dir, "skip")
@@ -143,15 +144,17 @@ def survey(config: Config, tokenizer: Tokenizer) -> Surveyed:
 
 
 def _survey_split(
-    config: Config, task: TaskConfig, split: Split, read: Reading, tokenizer: Tokenizer
+    config: Config, task: Task, split: Split, read: Reading, tokenizer: Tokenizer
 ) -> tuple[SplitSurvey, Dataset]:
-    texts, limit = [example.texts for example in read.examples], config.token_limit(task)
+    texts, limit = [example.texts for example in read.examples], task.max_length
     whole = tokenize_cached(tokenizer, texts, UNCUT, config.cache_dir)
     cut = int(np.sum(whole.lengths > limit))
     tokens = tokenize_cached(tokenizer, texts, limit, config.cache_dir) if cut else whole
     known = np.array([example.label for example in read.examples if example.label is not None], np.float32)
     labelled = len(known) == len(texts)
-    labels = known if labelled else np.zeros(len(texts), np.float32)
+    kind = kind_of(task)
+    shape = kind.label_shape(task)
+    labels = known if labelled else np.zeros((len(texts), *shape), np.float32)
     facts = SplitSurvey(
         task=task.name,
         split=split,
@@ -159,8 +162,8 @@ def _survey_split(
         rows=len(texts),
         bad=by_reason(read.bad),
         labelled=len(known),
-        classes=_classes(task, known) if len(known) else {},
-        scores=_percentiles(known, SCORES) if len(known) and task.kind == "regression" else {},
+        classes=_classes(kind.classes(task), known) if len(known) and kind.one_class_each else {},
+        scores=_percentiles(known, SCORES) if len(known) and not (kind.one_class_each or shape) else {},
         tokens={at: int(length) for at, length in _percentiles(whole.lengths, TOKENS, "higher").items()},
         limit=limit,
         cut=cut,
@@ -183,9 +186,9 @@ def by_reason(bad: Sequence[BadRow]) -> list[BadRows]:
     return [BadRows(reason, len(own), own[:FIRST]) for reason, own in ordered]
 
 
-def _classes(task: TaskConfig, labels: np.ndarray) -> dict[str, int]:
+def _classes(names: Sequence[str], labels: np.ndarray) -> dict[str, int]:
     counts = Counter(labels.astype(int).tolist())
-    return {(task.classes[c] if task.classes else str(c)): counts[c] for c in range(task.num_label_classes)}
+    return {name: counts[place] for place, name in enumerate(names)}
 
 
 def _percentiles(values: np.ndarray, which: tuple[int, ...], method: str = "linear") -> dict[int, float]:
@@ -193,7 +196,7 @@ def _percentiles(values: np.ndarray, which: tuple[int, ...], method: str = "line
     return dict(zip(which, found.tolist(), strict=True))
 
 
-Row = tuple[int, float | None]
+Row = tuple[int, Any]
 """A line, and the label that stands there."""
 
 
@@ -215,7 +218,7 @@ def repeats(read: Reading, elsewhere: Mapping[tuple[str, ...], Row] | None = Non
         if there is None or (elsewhere is None and there[0] == line):
             continue
         count += 1
-        other += None not in (example.label, there[1]) and example.label != there[1]
+        other += example.label is not None and there[1] is not None and not np.array_equal(example.label, there[1])
         if len(lines) < FIRST:
             lines.append((line, there[0]))
     return Repeats(count, other, lines)

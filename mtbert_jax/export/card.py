@@ -154,7 +154,7 @@ def _training(config: Config) -> str:
     for stage in config.resolved_stages():
         fields = to_dict(stage)
         idle = [term for term in ("smart", "proximal") if not fields[term]["weight"]]
-        for name in [*idle, *(["epochs"] if "steps" in fields else [])]:
+        for name in [*idle, "epochs" if stage.steps else "steps"]:
             del fields[name]
         stages.append(fields)
     return to_toml({"seed": config.seed, "compute_dtype": config.compute_dtype, "stages": stages})

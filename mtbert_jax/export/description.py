@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from mtbert_jax.config import HeadConfig, TaskConfig
+from mtbert_jax.config import Task
 from mtbert_jax.config.schema import finite
 from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.version import __version__
 
@@ -33,24 +34,21 @@ def describe_export(model: MultitaskModel, run: RunFolder, form: Format) -> dict
     }
 
 
-def _task(model: MultitaskModel, task: TaskConfig, dev: Any) -> dict[str, Any]:
+def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:
     """One task: what it reads, how its head is built, what its logits mean, and its scores on dev where known.
 
     ``classes`` are the labels in the order of the logits; a binary task's single logit is that of the second one.
+    ``decision`` says how logits become a label: see `TaskKind`.
     """
-    classes: dict[str, list[str] | list[int]] = {
-        "classification": [*task.classes] or [*range(task.num_outputs)],
-        "binary": [0, 1],
-        "regression": [],
-    }
-    head = task.head or HeadConfig()
+    kind, head = kind_of(task), task.head
     return {
         "kind": task.kind,
         "text": list(task.text),
-        "max_length": model.setup.config.token_limit(task),
-        "classes": classes[task.kind],
+        "max_length": task.max_length,
+        "classes": [kind.describe(task, place) for place in range(len(kind.classes(task)))],
+        "decision": kind.decision,
         "label_range": finite(list(task.label_range)),
-        "outputs": task.num_outputs,
+        "outputs": kind.num_outputs(task),
         "pooling": head.pooling,
         "hidden_layers": head.hidden_layers,
         "hidden_size": head.hidden_size or model.setup.bert.hidden_size,

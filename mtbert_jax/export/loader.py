@@ -18,8 +18,10 @@ rows = tokenizer.encode_batch([text[0] if len(text) == 1 else text for text in t
 tokens = [np.array([getattr(row, key) for row in rows], np.int32) for key in ("ids", "attention_mask", "type_ids")]
 params = {key: x for key, x in np.load(folder / "params.npz").items() if key.startswith(("encoder/", f"heads/{name}/"))}
 logits = export.deserialize((folder / f"{name}.jax").read_bytes()).call(params, *tokens)
+names = task["classes"]
+decide = {"argmax": lambda row: names[row.index(max(row))], "sign": lambda row: names[row[0] > 0],
+          "value": lambda row: row[0], "signs": lambda row: [name for name, x in zip(names, row) if x > 0]}
 for text, row in zip(texts, logits.tolist()):
-    best = row.index(max(row)) if len(row) > 1 else int(row[0] > 0)
-    print(json.dumps({"text": text, "label": task["classes"][best] if task["classes"] else row[0], "logits": row}))
+    print(json.dumps({"text": text, "label": decide[task["decision"]](row), "logits": row}))
 '''
 """At most 20 lines, and nothing of this library: JAX for the model, a tokenizer for the text."""

@@ -9,9 +9,12 @@ EXAMPLES = {
 """Texts to try a task on, by how many it reads."""
 
 LOGITS = """\
-Logits come out, one row per example. A `classification` task's go through softmax, and `classes` in `tasks.json` has
-their order; a `binary` task's single one goes through a sigmoid, and the label is 1 where it is above 0; a `regression`
-task's is the value itself."""
+Logits come out, one row per example. `decision` in `tasks.json` says what a task's logits mean:
+
+- `argmax`: one per class, in the order of `classes`; softmax makes probabilities of them.
+- `sign`: a single one; a sigmoid makes the probability of 1 of it, and the label is 1 where it is above 0.
+- `value`: the number itself.
+- `signs`: one per class, each through a sigmoid; the labels are the classes whose logit is above 0."""
 
 
 def quoted(text: str) -> str:
@@ -31,7 +34,7 @@ def task_table(tasks: dict[str, dict[str, Any]]) -> str:
 
 
 def _labels(task: dict[str, Any]) -> str:
-    if task["kind"] == "regression":
+    if not task["classes"]:
         low, high = task["label_range"] or (None, None)
         return "a number" if low is None or high is None else f"{low:g} to {high:g}"
     classes = task["classes"]

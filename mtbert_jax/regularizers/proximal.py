@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.config import Kind, ProximalConfig
+from mtbert_jax.config import ProximalConfig
 from mtbert_jax.regularizers.smart import Comparison, Logits
+from mtbert_jax.tasks import TaskKind
 from mtbert_jax.tasks.losses import mean_loss
 
 Tree = Any
 
 
 def proximal_loss(
-    kind: Kind | Comparison, logits: Logits, teacher_logits: Logits, weights: Float[Array, " batch"]
+    kind: TaskKind | Comparison | str, logits: Logits, teacher_logits: Logits, weights: Float[Array, " batch"]
 ) -> Float[Array, ""]:
     """D_Breg of a batch (equation 3): mean ℓ_s between the outputs of θ and of the teacher, which is a constant."""
     return mean_loss(Comparison.of(kind).symmetric(logits, jax.lax.stop_gradient(teacher_logits), False), weights)

@@ -7,7 +7,6 @@ that makes them differ most; D_Breg compares those of the parameters θ and of a
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from optax.projections import projection_l1_ball, projection_l2_ball
 
-from mtbert_jax.config import Kind, SmartConfig
+from mtbert_jax.config import SmartConfig
+from mtbert_jax.tasks import KINDS, TaskKind
 from mtbert_jax.tasks.losses import mean_loss
 
 Logits = Float[Array, "batch output"]
@@ -70,11 +70,12 @@ class Comparison(NamedTuple):
     one_sided: Callable[[Logits, Logits], Float[Array, " batch"]]
 
     @classmethod
-    def of(cls, kind: "Kind | Comparison") -> "Comparison":
-        """The comparison of tasks of `kind`; one that is given as such stays as it is."""
+    def of(cls, kind: "TaskKind | Comparison | str") -> "Comparison":
+        """The comparison of tasks of a kind, given as such or by its name; a comparison stays as it is."""
         if isinstance(kind, Comparison):
             return kind
-        return cls(partial(divergence, kind), partial(one_sided_divergence, kind))
+        known = KINDS[kind] if isinstance(kind, str) else kind
+        return cls(known.divergence, known.one_sided)
 
 
 def resolve(config: SmartConfig) -> Preset:
@@ -90,7 +91,7 @@ def smoothness_loss(
     key: PRNGKeyArray,
     config: SmartConfig,
     *,
-    kind: Kind | Comparison = "classification",
+    kind: TaskKind | Comparison | str = "classification",
     clean_logits: Logits | None = None,
     weights: Float[Array, " batch"] | None = None,
 ) -> Float[Array, ""]:
@@ -214,40 +215,3 @@ def _project_l1(token: Float[Array, " hidden"], radius: float) -> Float[Array, "
     # Where the token is much longer than the radius, the projection's sums round to a little more than the radius.
     projected = projection_l1_ball(token, radius)
     return projected * (radius / jnp.maximum(jnp.sum(jnp.abs(projected)), radius))
-
-
-def divergence(kind: Kind, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
-    """ℓ_s of every example: KL(P ‖ Q) + KL(Q ‖ P), or the squared difference.
-
-    Args:
-        kind: How logits are read; a binary task's single logit stands for two classes.
-        one: Logits of P.
-        other: Logits of Q.
-        detach: Differentiate KL(sg P ‖ Q) + KL(sg Q ‖ P), with sg a stop-gradient, as smart-pytorch and mt-dnn do: the
-            same value with about half the gradient. A squared difference is never detached.
-
-    >>> divergence("binary", jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [3.0]])).round(4).tolist()
-    [0.0, 0.442...]
-    """
-    if kind == "regression":
-        return jnp.square(one[:, 0] - other[:, 0])
-    log_p, log_q = _log_probabilities(kind, one), _log_probabilities(kind, other)
-    # Both divergences in one sum, whose terms are all ≥ 0. With the first factor held constant its gradient is
-    # - Σ q d log p - Σ p d log q, since Σ p d log p = 0: that of the detached form.
-    difference = jnp.exp(log_p) - jnp.exp(log_q)
-    difference = jax.lax.stop_gradient(difference) if detach else difference
-    return jnp.sum(difference * (log_p - log_q), axis=-1)
-
-
-def one_sided_divergence(kind: Kind, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
-    """KL(clean ‖ perturbed) of every example, or the squared difference."""
-    if kind == "regression":
-        return divergence(kind, perturbed, clean)
-    log_p, log_q = _log_probabilities(kind, clean), _log_probabilities(kind, perturbed)
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
-
-
-def _log_probabilities(kind: Kind, logits: Logits) -> Float[Array, "batch class"]:
-    if kind == "binary":
-        logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
-    return jax.nn.log_softmax(logits, axis=-1)

@@ -15,7 +15,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, must_lie_in
 from mtbert_jax.limits import LARGEST_LOGITS
 from mtbert_jax.results.rows import dev_predictions
-from mtbert_jax.tasks.losses import task_loss
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import Record, read_metrics
 from mtbert_jax.types import Example
@@ -42,10 +42,10 @@ class Judgement(NamedTuple):
         return np.array([example.label for example in self.examples], np.float64)
 
     def worst(self, number: int) -> list[int]:
-        """Examples that were missed by most: by the largest loss, or else the largest distance to the label."""
-        distance = np.abs(self.predicted - self.labels)
-        badness = distance if self.losses is None or self.task.kind == "regression" else self.losses
-        missed = np.flatnonzero(distance > 0)
+        """Examples that were missed by most: by the largest loss, or else the largest error."""
+        errors = kind_of(self.task).errors(self.predicted, self.labels)
+        badness = errors if self.losses is None else self.losses
+        missed = np.flatnonzero(errors > 0)
         return missed[np.argsort(-badness[missed], kind="stable")][:number].tolist()
 
 
@@ -184,7 +184,8 @@ def _judge(folder: RunFolder, task: TaskConfig, examples: Sequence[Example], log
     if any(example.label is None for example in examples):
         raise InputError(f"{task.dev} has examples without a label")
     losses = None
-    if logits is not None and logits.shape == (len(examples), task.num_outputs):
+    kind = kind_of(task)
+    if logits is not None and logits.shape == (len(examples), kind.num_outputs(task)):
         labels = np.array([example.label for example in examples], np.float32)
-        losses = np.asarray(task_loss(task.kind, logits, labels), np.float64)  # type: ignore[arg-type]
+        losses = np.asarray(kind.loss(logits, labels), np.float64)  # type: ignore[arg-type]
     return Judgement(task, examples, predicted, losses)

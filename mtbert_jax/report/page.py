@@ -15,7 +15,7 @@ from mtbert_jax.report.sections import figures, run_body, table
 from mtbert_jax.results.differences import differences
 from mtbert_jax.results.rows import Row, make_row
 from mtbert_jax.results.tables import caption, gain_texts, gains_caption, notes, texts
-from mtbert_jax.tasks.metrics import PRIMARY
+from mtbert_jax.tasks import primary_metric
 from mtbert_jax.training.folder import RunFolder
 
 STYLE = """
@@ -69,7 +69,7 @@ def comparison_body(stories: Sequence[RunContents]) -> str:
         parts += ["<h2>Differences</h2>", f'<p class="quiet">{escape(gains_caption(gains))}</p>']
         parts.append(table(gain_texts(gains)))
     keys: list[tuple[str, tuple[str, ...]]] = [("average", ("scores", "average"))]
-    tasks = {task.name: PRIMARY[task.kind] for story in stories for task in story.config.tasks}
+    tasks = {task.name: primary_metric(task).name for story in stories for task in story.config.tasks}
     keys += [(f"{task} {metric}", ("scores", task, metric)) for task, metric in tasks.items()]
     named = {folder.path: row.name for row, folders in groups for folder in folders.values()}
     scores = [_overlaid(stories, named, f"dev {title}", title, "eval", *key) for title, key in keys]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from mtbert_jax.config.schema import to_toml
 from mtbert_jax.report.contents import Judgement, RunContents
 from mtbert_jax.report.plots import Series, curves, heat, scatter
 from mtbert_jax.results.tables import GIB
-from mtbert_jax.tasks.metrics import PRIMARY
+from mtbert_jax.tasks import kind_of, primary_metric
 from mtbert_jax.training.display import clock_text
 
 WORST = 8  # mistakes that are shown of each task
@@ -72,7 +72,7 @@ def _facts(story: RunContents) -> str:
     for stage in config.resolved_stages():
         length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs"
         frozen = f", {', '.join(stage.freeze)} frozen" if stage.freeze else ""
-        chain = " → ".join(stage.optimizer or ())
+        chain = " → ".join(stage.optimizer)
         facts[f"stage {stage.name}"] = f"{length}, {stage.order}{frozen}, lr {stage.lr:g}: {chain}"
     for name, sizes in story.sizes.items():
         facts[f"examples of {name}"] = ", ".join(f"{count} {split}" for split, count in sizes.items())
@@ -84,7 +84,7 @@ def _facts(story: RunContents) -> str:
 def _learning(story: RunContents) -> list[str]:
     plots = []
     for task in story.config.tasks:
-        metric = PRIMARY[task.kind]
+        metric = primary_metric(task).name
         losses, scores = story.series("train", "loss", task.name), story.series("eval", "scores", task.name, metric)
         if losses[0] or scores[0]:
             right = (f"dev {metric}", scores) if scores[0] else None
@@ -145,10 +145,12 @@ def _judgements(judged: Sequence[Judgement]) -> str:
 
 
 def _agreement(one: Judgement) -> str:
-    task, labels = one.task, one.labels
-    if task.kind == "regression":
+    task, labels, kind = one.task, one.labels, kind_of(one.task)
+    if kind.label_shape(task):
+        return ""
+    if not kind.one_class_each:
         return scatter(f"{task.name}: predicted beside gold", "gold", labels, "predicted", one.predicted)
-    names = [str(name) for name in (task.classes or range(task.num_label_classes))]
+    names = kind.classes(task)
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, (labels.astype(int), one.predicted.astype(int)), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -170,10 +172,9 @@ def _mistakes(one: Judgement) -> str:
     return f"<details><summary>{escape(one.task.name)}: the {len(lines)} worst mistakes</summary>{table}</details>"
 
 
-def _label(one: Judgement, value: float) -> str:
-    if one.task.kind == "regression":
-        return f"{value:.2f}"
-    return one.task.classes[int(value)] if one.task.classes else str(int(value))
+def _label(one: Judgement, value: Any) -> str:
+    label = kind_of(one.task).describe(one.task, value)
+    return f"{label:.2f}" if isinstance(label, float) else str(label)
 
 
 def _cost(story: RunContents) -> list[str]:
@@ -201,7 +202,7 @@ def _cost_facts(story: RunContents) -> str:
 
 def figures(svgs: Iterable[str]) -> str:
     """Plots beside each other, as many as the page is wide."""
-    text = "".join(f"<figure>{svg}</figure>" for svg in svgs)
+    text = "".join(f"<figure>{svg}</figure>" for svg in svgs if svg)
     return f'<div class="figures">{text}</div>' if text else ""
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtbert_jax.results.intervals import bootstrap
-from mtbert_jax.results.rows import AVERAGES, Row, Value, spread
+from mtbert_jax.results.rows import Row, Value, spread
+from mtbert_jax.tasks.scores import AVERAGES
 
 
 class Difference(NamedTuple):

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mtbert_jax.config import Kind
-from mtbert_jax.tasks.metrics import means
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.tasks import primary_metric
+from mtbert_jax.tasks.scores import AVERAGES, means
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -21,14 +22,14 @@ class Judged(NamedTuple):
     """Predictions of one task beside their labels.
 
     Attributes:
-        kind: The task's kind.
-        predicted: As `metrics.predictions` gives them, one row per seed.
+        task: The task; its primary metric is what intervals are of.
+        predicted: As the task's kind predicts them, one row per seed.
         labels: The labels of the same examples.
     """
 
-    kind: Kind
-    predicted: Float[np.ndarray, "seed example"]
-    labels: Float[np.ndarray, " example"]
+    task: TaskConfig
+    predicted: Float[np.ndarray, "seed example *label"]
+    labels: Float[np.ndarray, "example *label"]
 
 
 def bootstrap(tasks: Mapping[str, Judged], minus: Mapping[str, Judged] | None = None) -> dict[str, Interval]:
@@ -67,28 +68,16 @@ def bootstrap(tasks: Mapping[str, Judged], minus: Mapping[str, Judged] | None = 
         )
     low, high = result.confidence_interval
     ends = zip(low.tolist(), high.tolist(), strict=True)
-    return dict(zip([*tasks, "average", "plain_average"], ends, strict=True))
+    return dict(zip([*tasks, *AVERAGES], ends, strict=True))
 
 
 def _scores(tasks: Mapping[str, Judged], chosen: Sequence[np.ndarray]) -> Float[np.ndarray, "score resample"]:
     """Every task's metric and both averages."""
     values = [seed_mean(task, rows) for task, rows in zip(tasks.values(), chosen, strict=True)]
-    return np.stack([*values, *means(values, [task.kind for task in tasks.values()])])
+    return np.stack([*values, *means(values, [task.task for task in tasks.values()])])
 
 
 def seed_mean(task: Judged, chosen: np.ndarray) -> Float[np.ndarray, " resample"]:
     """The primary metric of the chosen examples, ``[resample example]``, as a mean over seeds."""
-    if task.kind == "regression":
-        labels = task.labels[chosen]
-        return np.mean([_correlation(predicted[chosen], labels) for predicted in task.predicted], axis=0)
-    return np.mean(task.predicted == task.labels, axis=0)[chosen].mean(axis=-1)
-
-
-def _correlation(
-    x: Float[np.ndarray, "resample example"], y: Float[np.ndarray, "resample example"]
-) -> Float[np.ndarray, " resample"]:
-    """Pearson's r along the last axis, NaN where one side is constant."""
-    constant = (np.ptp(x, axis=-1) == 0) | (np.ptp(y, axis=-1) == 0)
-    x, y = (side - side.mean(axis=-1, keepdims=True) for side in (x, y))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(constant, np.nan, (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1)))
+    metric, labels = primary_metric(task.task), task.labels[chosen]
+    return np.mean([metric.of_resamples(predicted[chosen], labels) for predicted in task.predicted], axis=0)

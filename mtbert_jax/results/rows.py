@@ -16,13 +16,12 @@ from mtbert_jax.data.readers import read_split
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_lie_in
 from mtbert_jax.results.intervals import Interval, Judged, bootstrap
-from mtbert_jax.tasks.metrics import PRIMARY, task_metrics
+from mtbert_jax.tasks import primary_metric
+from mtbert_jax.tasks.scores import AVERAGES
 from mtbert_jax.training.fit import config_changes
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.types import Example
-
-AVERAGES = ("average", "plain_average")
 
 
 class Value(NamedTuple):
@@ -93,7 +92,7 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
     done = {seed: results for seed, results in read.items() if results is not None}
     scores = [results.get("dev", {}) for results in done.values()]
     tasks = [task for task in config.tasks if scores and all(_has(score, task) for score in scores)]
-    metrics = {task.name: PRIMARY[task.kind] for task in tasks}
+    metrics = {task.name: primary_metric(task).name for task in tasks}
     columns = {name: [score[name][metric] for score in scores] for name, metric in metrics.items()}
     averages = [name for name in AVERAGES if tasks and all(name in score for score in scores)]
     columns |= {name: [score[name] for score in scores] for name in averages}
@@ -130,7 +129,7 @@ def throughput(folder: RunFolder) -> float:
 
 def _has(scores: dict[str, Any], task: TaskConfig) -> bool:
     """Whether a task's primary metric is among the scores."""
-    return isinstance(scores.get(task.name), dict) and PRIMARY[task.kind] in scores[task.name]
+    return isinstance(scores.get(task.name), dict) and primary_metric(task).name in scores[task.name]
 
 
 def _all(key: str, done: dict[int, dict[str, Any]]) -> list[Any]:
@@ -171,12 +170,14 @@ def judge(
         rows = []
         for folder, score in zip(runs, scores, strict=True):
             path, predicted = dev_predictions(folder, task, examples)
-            metric = PRIMARY[task.kind]
-            again = task_metrics(task.kind, predicted, labels)[metric]
-            if not np.isclose(again, score[task.name][metric], rtol=0, atol=1e-6, equal_nan=True):
-                raise InputError(f"{path} does not give the {metric} in results.json; have the labels changed since?")
+            metric = primary_metric(task)
+            again = metric(predicted, labels)
+            if not np.isclose(again, score[task.name][metric.name], rtol=0, atol=1e-6, equal_nan=True):
+                raise InputError(
+                    f"{path} does not give the {metric.name} in results.json; have the labels changed since?"
+                )
             rows.append(predicted)
-        judged[task.name] = Judged(task.kind, np.stack(rows), labels)
+        judged[task.name] = Judged(task, np.stack(rows), labels)
     return judged
 
 

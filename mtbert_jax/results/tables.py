@@ -14,7 +14,8 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import write_whole
 from mtbert_jax.results.differences import Difference
 from mtbert_jax.results.intervals import CONFIDENCE, RESAMPLES
-from mtbert_jax.results.rows import AVERAGES, Row, Value
+from mtbert_jax.results.rows import Row, Value
+from mtbert_jax.tasks.scores import AVERAGES
 from mtbert_jax.terminal import grid
 from mtbert_jax.training.display import clock_text
 

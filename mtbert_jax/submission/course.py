@@ -1,8 +1,6 @@
 """The course's prediction files held against its data files, whoever wrote them (NUMERICS, section 5)."""
 
 import dataclasses
-import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.predictions import header
 from mtbert_jax.data.readers import read_split
 from mtbert_jax.errors import InputError, plain
+from mtbert_jax.tasks import kind_of
 
 _PAIR = ("sentence1", "sentence2")
 COURSE = {
@@ -22,7 +21,6 @@ COURSE = {
     )
 }
 """The course's tasks by their names, as far as its prediction files tell of them."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def check_pair(path: Path, data: Path) -> tuple[int, list[str]]:
@@ -101,13 +99,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _wrong_value(task: TaskConfig, text: str) -> str:
-    if task.classes:
-        return "" if text in task.classes else f"prediction {text!r} is none of {', '.join(task.classes)}"
-    value = float(text) if NUMBER.fullmatch(text) else math.nan
-    if task.kind == "regression":
-        low, high = task.label_range or (-math.inf, math.inf)
-        fits = math.isfinite(value) and low <= value <= high
-        return "" if fits else f"prediction {text!r} is no number from {low} to {high}"
-    last = task.num_label_classes - 1
-    fits = value.is_integer() and 0 <= value <= last
-    return "" if fits else f"prediction {text!r} is no whole number from 0 to {last}"
+    kind = kind_of(task)
+    try:
+        kind.parse(task, text)
+    except ValueError:
+        return f"prediction {text!r} is not {kind.expected(task)}"
+    return ""

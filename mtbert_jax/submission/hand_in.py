@@ -13,7 +13,7 @@ from mtbert_jax.data.readers import Split
 from mtbert_jax.errors import InputError
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.submission.course import COURSE, check_pair, faults
-from mtbert_jax.tasks.metrics import predictions
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.folder import RunFolder
 
 FAULTS = 5
@@ -103,9 +103,8 @@ def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
         for name, task in tasks.items():
             column = task.output_column or (COURSE[name].output_column if name in COURSE else "")
             task = replace(task, output_column=column)
-            path, predicted = folder / prediction_file(task, split), predictions(task.kind, logits[name])
-            low, high = task.label_range or (-np.inf, np.inf)
-            whole = np.clip(predicted, low, high) if task.kind == "regression" else predicted
+            path, predicted = folder / prediction_file(task, split), kind_of(task).predict(logits[name])
+            whole = np.clip(predicted, min(task.label_range), max(task.label_range)) if task.label_range else predicted
             write_predictions(path, task, datasets[name].ids, whole)
             wrong = [*faults(path, task, datasets[name].ids), *_unread(path, datasets[name])]
             checked.append(

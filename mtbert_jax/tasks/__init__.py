@@ -1,1 +1,21 @@
-"""Task kinds: what labels, logits, losses and scores of a task are."""
+"""Task kinds: what the labels, logits, losses and scores of a task are. One file a kind; `kind` has the protocol."""
+
+from mtbert_jax.tasks import binary, classification, regression
+from mtbert_jax.tasks.kind import KINDS, TaskKind, kind_of, primary_metric, register_kind
+from mtbert_jax.tasks.metrics import Metric
+from mtbert_jax.tasks.scores import averages, score, task_scores
+
+__all__ = [
+    "KINDS",
+    "Metric",
+    "TaskKind",
+    "averages",
+    "binary",
+    "classification",
+    "kind_of",
+    "primary_metric",
+    "register_kind",
+    "regression",
+    "score",
+    "task_scores",
+]

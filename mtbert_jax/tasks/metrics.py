@@ -1,78 +1,126 @@
-"""Scores of predictions against labels, on the host, in float64."""
+"""Metrics: functions of predictions and labels, on the host, in float64.
+
+Tables, averages, the best checkpoint and bootstrap intervals all call the same `Metric`. They compute what functions
+of scikit-learn and scipy compute (the tests compare them), and do not call those, for two reasons. An interval needs a
+metric of a thousand resamples at once, which scikit-learn computes one by one. And scipy sums correlations by BLAS:
+their last digit depends on where an array lies in memory, and the same run again would write another results file.
+"""
 
 import math
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from mtbert_jax.config import Kind
-
-PRIMARY = {"classification": "accuracy", "binary": "accuracy", "regression": "pearson"}
-"""The metric by which a task of each kind enters the averages."""
+Predictions = Float[np.ndarray, "*leading example"]
+"""Predictions or labels; leading axes are resamples, or seeds."""
 
 
-def predictions(kind: Kind, logits: Float[np.ndarray, "example output"]) -> Float[np.ndarray, " example"]:
-    """Logits → class index, 0 / 1, or value. A binary logit of exactly 0 counts as 0."""
-    if kind == "classification":
-        return np.argmax(logits, axis=-1).astype(np.float64)
-    if kind == "binary":
-        return (logits[:, 0] > 0).astype(np.float64)
-    return logits[:, 0].astype(np.float64)
+@dataclass(frozen=True)
+class Metric:
+    """A score of predictions against labels.
 
+    Attributes:
+        name: Short name, as it stands in ``results.json`` and in a config's `metric`.
+        function: ``(predictions, labels) → scores``, over the last axis (the example); NaN where it is undefined.
+        best: Whether a larger or a smaller value is better.
+        to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average.
 
-def task_metrics(
-    kind: Kind, predicted: Float[np.ndarray, " example"], labels: Float[np.ndarray, " example"]
-) -> dict[str, float]:
-    """Accuracy and F1 (of class 1, or the mean over classes), or Pearson's r and Spearman's ρ.
-
-    A correlation is NaN where predictions or labels are constant.
-
-    >>> task_metrics("binary", np.array([1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]))["accuracy"]
+    >>> ACCURACY(np.array([1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]))
     0.6666666666666666
     """
-    if kind == "regression":
-        from scipy import stats  # here, since it takes longer to import than the rest of this package
 
-        return {"pearson": pearson(predicted, labels), "spearman": pearson(*map(stats.rankdata, (predicted, labels)))}
-    classes = np.array([1.0]) if kind == "binary" else np.union1d(predicted, labels)
-    scores = [f1(predicted == c, labels == c) for c in classes]
-    return {"accuracy": float(np.mean(predicted == labels)), "f1": float(np.mean(scores))}
+    name: str
+    function: Callable[[Predictions, Predictions], Float[np.ndarray, "*leading"]]
+    best: Literal["max", "min"] = "max"
+    to_unit: Callable[[Float[np.ndarray, "*leading"]], Float[np.ndarray, "*leading"]] = lambda value: value
+
+    def __call__(self, predictions: Predictions, labels: Predictions) -> float:
+        """The score of one set of predictions, as a plain float."""
+        return float(self.function(predictions, labels))
+
+    def of_resamples(self, predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+        """The scores of many sets of predictions, ``[resample example]``."""
+        return self.function(predictions, labels)
+
+    def gain(self, value: float) -> float:
+        """A number that is larger the better the score is: the score itself, or its negative."""
+        return value if self.best == "max" else -value
 
 
-def f1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """F1 of two bool arrays; 0 where neither holds a True."""
-    total = int(predicted.sum()) + int(labels.sum())
-    return 2 * int((predicted & labels).sum()) / total if total else 0.0
+def accuracy(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Share of predictions that equal their label."""
+    return np.mean(predictions == labels, axis=-1)
 
 
-def pearson(x: Float[np.ndarray, " example"], y: Float[np.ndarray, " example"]) -> float:
-    """Pearson's r, NaN for fewer than two examples or where one side is constant."""
-    if len(x) < 2 or not np.isfinite(x).all() or np.ptp(x) == 0 or np.ptp(y) == 0:
+def binary_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """F1 of class 1; 0 where neither predictions nor labels hold it."""
+    return _f1(predictions == 1, labels == 1)
+
+
+def macro_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean F1 over the classes that predictions or labels hold."""
+    classes = np.union1d(predictions, labels)
+    scores = np.stack([_f1(predictions == c, labels == c) for c in classes])
+    held = np.stack([np.any((predictions == c) | (labels == c), axis=-1) for c in classes])
+    return np.sum(scores, axis=0, where=held) / np.sum(held, axis=0)
+
+
+def _f1(predicted: np.ndarray, labelled: np.ndarray) -> Float[np.ndarray, "*leading"]:
+    total = np.sum(predicted, axis=-1) + np.sum(labelled, axis=-1)
+    return 2 * np.sum(predicted & labelled, axis=-1) / np.maximum(total, 1)
+
+
+def pearson(x: Predictions, y: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Pearson's r; NaN for fewer than two examples, where one side is constant, or where a value is not finite."""
+    x, y = np.broadcast_arrays(x, y)
+    rows = zip(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), strict=True)
+    return np.array([_pearson_of_row(*row) for row in rows]).reshape(x.shape[:-1])
+
+
+def _pearson_of_row(x: Float[np.ndarray, " example"], y: Float[np.ndarray, " example"]) -> float:
+    if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    # Exactly rounded sums: a BLAS's differ in the last bit with the arrays' place in memory.
     try:
-        return statistics.correlation(x.tolist(), y.tolist())
+        return statistics.correlation(x.tolist(), y.tolist())  # exactly rounded sums
     except statistics.StatisticsError:  # a spread so small that its square is 0
         return math.nan
 
 
-def averages(scores: dict[str, dict[str, float]], kinds: dict[str, Kind]) -> dict[str, float]:
-    """The paper's average and the plain one over tasks (NUMERICS, section 1).
+def spearman(x: Predictions, y: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Spearman's ρ: Pearson's r of the ranks, ties sharing their mean rank."""
+    from scipy import stats  # here, since it takes longer to import than the rest of this package
 
-    `average` maps Pearson's r to (r + 1) / 2 first; it reproduces the paper's .780. `plain_average` does not map it.
-    """
-    average, plain = means([scores[task][PRIMARY[kind]] for task, kind in kinds.items()], list(kinds.values()))
-    return {"average": float(average), "plain_average": float(plain)}
+    x, y = np.broadcast_arrays(x, y)
+    finite = np.isfinite(x).all(axis=-1) & np.isfinite(y).all(axis=-1)
+    return np.where(finite, pearson(stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1)), math.nan)
 
 
-def means(values: Sequence[Any], kinds: Sequence[Kind]) -> tuple[np.ndarray, np.ndarray]:
-    """Both averages of one primary metric per task, numbers or arrays of numbers: the paper's and the plain one.
+def mean_absolute_error(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean of |prediction - label|, in the label's units."""
+    return np.mean(np.abs(predictions - labels), axis=-1)
 
-    >>> [float(mean) for mean in means([0.5, 0.5], ["binary", "regression"])]
-    [0.625, 0.5]
-    """
-    mapped = [(x + 1) / 2 if kind == "regression" else x for x, kind in zip(values, kinds, strict=True)]
-    return np.mean(mapped, axis=0), np.mean(values, axis=0)
+
+def root_mean_squared_error(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Root of the mean of (prediction - label)², in the label's units."""
+    return np.sqrt(np.mean(np.square(predictions - labels), axis=-1))
+
+
+def _half_up(correlation: Float[np.ndarray, "*leading"]) -> Float[np.ndarray, "*leading"]:
+    return (correlation + 1) / 2
+
+
+def _of_error(error: Float[np.ndarray, "*leading"]) -> Float[np.ndarray, "*leading"]:
+    return 1 / (1 + error)
+
+
+ACCURACY = Metric("accuracy", accuracy)
+BINARY_F1 = Metric("f1", binary_f1)
+MACRO_F1 = Metric("f1", macro_f1)
+PEARSON = Metric("pearson", pearson, to_unit=_half_up)
+SPEARMAN = Metric("spearman", spearman, to_unit=_half_up)
+MAE = Metric("mae", mean_absolute_error, best="min", to_unit=_of_error)
+RMSE = Metric("rmse", root_mean_squared_error, best="min", to_unit=_of_error)

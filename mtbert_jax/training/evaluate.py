@@ -7,12 +7,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.config import Pooling, TaskConfig
+from mtbert_jax.config import Pooling
 from mtbert_jax.data.batches import evaluation_batches, evaluation_feature_batches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
-from mtbert_jax.tasks.metrics import averages, predictions, task_metrics
+from mtbert_jax.tasks import score
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -107,19 +107,10 @@ def evaluate_all(
     """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits."""
     size, lengths, layout = setup.config.eval_batch_size, setup.lengths(datasets), setup.layout
     logits = {
-        name: over_split(eval_step, params, name, data, size, lengths[name], setup.tasks[name].num_outputs, layout)
+        name: over_split(
+            eval_step, params, name, data, size, lengths[name], setup.model.heads[name].num_outputs, layout
+        )
         for name, data in datasets.items()
     }
-    labelled = {name: values for name, values in logits.items() if datasets[name].labelled}
-    return score(setup.tasks, labelled, datasets) if labelled else {}, logits
-
-
-def score(
-    tasks: dict[str, TaskConfig], logits: dict[str, Float[np.ndarray, "example output"]], datasets: dict[str, Dataset]
-) -> dict[str, Any]:
-    """Metrics of each task and both averages, as `results.json` holds them."""
-    scores = {}
-    for name, values in logits.items():
-        kind = tasks[name].kind
-        scores[name] = task_metrics(kind, predictions(kind, values), datasets[name].labels.astype(np.float64))
-    return {**scores, **averages(scores, {name: tasks[name].kind for name in logits})}
+    labels = {name: data.labels for name, data in datasets.items() if data.labelled}
+    return score(setup.tasks, {name: logits[name] for name in labels}, labels) if labels else {}, logits

@@ -13,7 +13,8 @@ from mtbert_jax.config import ProximalConfig, SmartConfig, TaskConfig
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.regularizers.proximal import proximal_loss
 from mtbert_jax.regularizers.smart import Comparison, Logits, resolve, smoothness
-from mtbert_jax.tasks.losses import mean_loss, task_loss
+from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 NOISE = 1
@@ -174,7 +175,8 @@ def _comparison(tasks: Sequence[TaskConfig], index: Int[Array, ""]) -> Compariso
     def chosen(name: str) -> Callable[..., Float[Array, " batch"]]:
         def compare(one: Logits, other: Logits, *options: bool) -> Float[Array, " batch"]:
             def of(task: TaskConfig) -> Callable[[Logits, Logits], Float[Array, " batch"]]:
-                fn, width = getattr(Comparison.of(task.kind), name), task.num_outputs
+                kind = kind_of(task)
+                fn, width = getattr(Comparison.of(kind), name), kind.num_outputs(task)
                 return lambda one, other: fn(one[:, :width], other[:, :width], *options)
 
             return jax.lax.switch(index, [of(task) for task in tasks], one, other)
@@ -185,4 +187,5 @@ def _comparison(tasks: Sequence[TaskConfig], index: Int[Array, ""]) -> Compariso
 
 
 def _loss(task: TaskConfig, logits: Logits, labels: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    return task_loss(task.kind, logits[:, : task.num_outputs], labels)
+    kind = kind_of(task)
+    return kind.loss(logits[:, : kind.num_outputs(task)], labels)

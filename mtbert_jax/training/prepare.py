@@ -79,7 +79,7 @@ def describe(
         if skipped:
             yield f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}"
     for plan in plans:
-        yield f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer or ())}"
+        yield f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
 
 
 def _shapes(plan: Plan) -> Iterator[str]:

@@ -11,7 +11,7 @@ import optax
 from tokenizers import Tokenizer
 
 from mtbert_jax import trees
-from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig
+from mtbert_jax.config import Config, Stage, Task
 from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.lengths import STANDARD, Ladder, ladder
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     """
 
     number: int
-    stage: StageConfig
+    stage: Stage
     batches: TrainBatches
     tx: optax.GradientTransformation
     rate: optax.Schedule
@@ -52,19 +52,18 @@ class Plan(NamedTuple):
     @property
     def frozen(self) -> tuple[str, ...]:
         """Paths of what does not train."""
-        return self.stage.freeze or ()
+        return self.stage.freeze
 
     def regularizers(self, start: int) -> Regularizers:
         """What the stage adds to the losses, if it begins at step `start`."""
-        smart, proximal = self.stage.smart or SmartConfig(), self.stage.proximal or ProximalConfig()
-        return Regularizers(smart, proximal, start, self.batches.num_steps)
+        return Regularizers(self.stage.smart, self.stage.proximal, start, self.batches.num_steps)
 
     def describe(self) -> list[str]:
         """The stage in a few words."""
         smart, proximal, *_ = self.regularizers(0)
         return [
             f"{self.batches.num_steps} steps",
-            str(self.stage.order),
+            self.stage.order,
             *([f"{', '.join(self.frozen)} frozen"] if self.frozen else []),
             *(["features kept"] if self.stage.cache_features else []),
             *([f"SMART {smart.preset} × {smart.weight:g}"] if smart.weight else []),
@@ -102,7 +101,7 @@ class Setup:
         bert = load_bert_config(encoder)
         tokenizer = load_tokenizer(encoder)
         for task in config.tasks:
-            limit, whose = config.token_limit(task), f"task {task.name}: " if task.max_length else ""
+            limit, whose = task.max_length or config.max_length, f"task {task.name}: " if task.max_length else ""
             if limit > bert.max_position_embeddings:
                 raise InputError(
                     f"{whose}max_length = {limit}, but the encoder has {bert.max_position_embeddings} positions"
@@ -129,7 +128,7 @@ class Setup:
         return replace(self, config=config)
 
     @property
-    def tasks(self) -> dict[str, TaskConfig]:
+    def tasks(self) -> dict[str, Task]:
         """The tasks by name."""
         return {task.name: task for task in self.config.resolved_tasks()}
 
@@ -146,7 +145,7 @@ class Setup:
         """
         limit = min(self.config.max_length, self.bert.max_position_embeddings)
         if task is not None:
-            limit = self.config.token_limit(self.tasks[task])
+            limit = self.tasks[task].max_length
         return ladder(self.config.lengths or STANDARD, limit)
 
     def datasets(self, split: Split, labels: bool = True) -> dict[str, Dataset]:
@@ -167,9 +166,9 @@ class Setup:
 
         return jax.eval_shape(init, jax.random.key(0))
 
-    def has_teacher(self, stage: StageConfig) -> bool:
+    def has_teacher(self, stage: Stage) -> bool:
         """Whether a teacher goes along with the parameters of `stage`."""
-        return self.config.evaluate == "teacher" or bool(stage.proximal and stage.proximal.weight)
+        return self.config.evaluate == "teacher" or bool(stage.proximal.weight)
 
     def plans(self, train: dict[str, Dataset]) -> list[Plan]:
         """All stages of the run, so that what is wrong in a late one shows at once.
@@ -187,28 +186,26 @@ class Setup:
             plans.append(Plan(number, stage, batches, *self.chain(stage, batches)))
         return plans
 
-    def batches(self, number: int, stage: StageConfig, train: dict[str, Dataset]) -> TrainBatches:
+    def batches(self, number: int, stage: Stage, train: dict[str, Dataset]) -> TrainBatches:
         """The batches of stage `number`."""
         fill = partial(self.layout.fit, parts=self.config.micro_batches)
         return stage_batches(self.config, number, stage, train, fill)
 
-    def chain(self, stage: StageConfig, batches: TrainBatches) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    def chain(self, stage: Stage, batches: TrainBatches) -> tuple[optax.GradientTransformation, optax.Schedule]:
         """The stage's optax chain, checked against the gradients that it will get, and its learning rate.
 
         Raises:
             InputError: The chain or what is frozen does not fit the model.
         """
         params = self.abstract_params()
-        frozen, trainable = trees.split(params, stage.freeze or ())
-        for prefix in stage.freeze or ():
+        frozen, trainable = trees.split(params, stage.freeze)
+        for prefix in stage.freeze:
             if not any(trees.is_below(path, prefix) for path in trees.paths(frozen)):
                 raise InputError(f"freeze: no parameter lies below {prefix!r}; try 'encoder' or 'encoder/embeddings'")
         if not trainable:
             raise InputError("freeze: nothing is left to train")
-        rate = learning_rate(
-            stage.lr or 0.0, stage.schedule or "constant", stage.warmup_fraction or 0.0, batches.num_steps
-        )
-        tx = build_chain(stage.optimizer or (), chain_context(rate, trainable))
+        rate = learning_rate(stage.lr, stage.schedule, stage.warmup_fraction, batches.num_steps)
+        tx = build_chain(stage.optimizer, chain_context(rate, trainable))
         encoder = {"encoder": trainable["encoder"]} if "encoder" in trainable else {}
         heads = trainable.get("heads", {})
         grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in batches.names(0)}

@@ -90,7 +90,7 @@ class TrainStep:
 
 def make_train_step(
     model: EncoderWithHeads,
-    tasks: dict[str, TaskConfig],
+    tasks: Mapping[str, TaskConfig],
     tx: optax.GradientTransformation,
     frozen: tuple[str, ...] = (),
     regularizers: Regularizers = NO_REGULARIZERS,

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics
-from tests.reliability.subprocesses import Child, Job, ForkServer
+from tests.reliability.subprocesses import Child, ForkServer, Job
 
 KINDS = ("step", "save", "start", "save")
 LAST = 2  # kills after the last step, while scores and predictions are written

@@ -13,7 +13,7 @@ import pytest
 from mtbert_jax.config import Config
 from mtbert_jax.training.folder import RunFolder
 from tests.reliability.kills import differences, job_of, tail
-from tests.reliability.subprocesses import Job, ForkServer
+from tests.reliability.subprocesses import ForkServer, Job
 from tests.reliability.test_kills import everything, written
 from tests.tally import Tally
 

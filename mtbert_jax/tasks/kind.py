@@ -1,0 +1,211 @@
+"""What a task kind is: its labels, logits, loss, predictions, comparison and metrics; and the registry of all kinds.
+
+A kind is one class in one file. Nothing outside of this folder asks which kind a task is of.
+"""
+
+import abc
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.config.schema import nearest
+from mtbert_jax.errors import InputError
+from mtbert_jax.tasks.metrics import Metric
+
+Logits = Float[Array, "batch output"]
+Labels = Float[Array, "batch *label"]
+K = TypeVar("K", bound="type[TaskKind]")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+class TaskKind(abc.ABC):
+    """Everything that tells one kind of task from another.
+
+    Attributes:
+        name: The kind's name in a config; `register_kind` sets it.
+        metrics: All metrics of the kind; the first is the primary one, unless a task names another.
+        one_class_each: Whether every example belongs to exactly one of the task's `classes`. Then classes can be
+            counted, weighed and repeated, and a report shows a table of gold against predicted classes.
+        decision: How a program without this library makes a label of logits, as exports say it: `argmax`, the class of
+            the largest; `sign`, class 1 where the single logit is above 0; `value`, the logit itself; `signs`, every
+            class whose logit is above 0.
+    """
+
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    one_class_each: ClassVar[bool] = False
+    decision: ClassVar[Literal["argmax", "sign", "value", "signs"]]
+
+    def check(self, task: TaskConfig) -> None:
+        """Checks the task's own fields.
+
+        Raises:
+            InputError: What is wrong with one of them, and what would be right.
+        """
+        if task.num_classes or task.classes:
+            raise InputError(f"num_classes and classes do not belong to kind = {self.name!r}")
+        if task.label_range:
+            raise InputError(f"label_range does not belong to kind = {self.name!r}")
+
+    def label_shape(self, task: TaskConfig) -> tuple[int, ...]:
+        """Shape of one label; a single number if not overridden."""
+        del task
+        return ()
+
+    def classes(self, task: TaskConfig) -> tuple[str, ...]:
+        """Names of the task's classes, in the order of their indices; empty where labels are no classes."""
+        del task
+        return ()
+
+    @abc.abstractmethod
+    def num_outputs(self, task: TaskConfig) -> int:
+        """Width of the head's output layer."""
+
+    @abc.abstractmethod
+    def expected(self, task: TaskConfig) -> str:
+        """What a label must be, as the end of a sentence: ``a whole number from 0 to 4``."""
+
+    @abc.abstractmethod
+    def parse(self, task: TaskConfig, text: str) -> Any:
+        """The label that a data file's field holds: a number, or an array of `label_shape`.
+
+        Raises:
+            ValueError: The text is no label of the task.
+        """
+
+    @abc.abstractmethod
+    def format(self, task: TaskConfig, prediction: Any) -> str:
+        """A prediction as text, for a prediction file; `read` reads it back."""
+
+    def read(self, task: TaskConfig, text: str) -> Any:
+        """The prediction that `format` made a text of.
+
+        Raises:
+            ValueError: The text is no prediction of the task.
+        """
+        return self.parse(task, text)
+
+    def describe(self, task: TaskConfig, prediction: Any) -> Any:
+        """A prediction for a person: the class by its name, or the number."""
+        return float(prediction)
+
+    @abc.abstractmethod
+    def loss(self, logits: Logits, labels: Labels) -> Float[Array, " batch"]:
+        """Loss of every example."""
+
+    @abc.abstractmethod
+    def predict(self, logits: Float[np.ndarray, "example output"]) -> Float[np.ndarray, "example *label"]:
+        """Logits → predictions, shaped like labels, float64."""
+
+    def probabilities(self, logits: Logits) -> Float[Array, "batch class"]:
+        """Probabilities of the task's classes; no columns where labels are no classes."""
+        return jnp.zeros((logits.shape[0], 0))
+
+    @abc.abstractmethod
+    def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
+        """ℓ_s of every example: how far two outputs are from each other, symmetrically (docs/numerics.md, section 2).
+
+        Args:
+            one: Logits of P.
+            other: Logits of Q.
+            detach: Differentiate KL(sg P ‖ Q) + KL(sg Q ‖ P), with sg a stop-gradient: the same value with about half
+                the gradient. A squared difference is never detached.
+        """
+
+    @abc.abstractmethod
+    def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
+        """KL(clean ‖ perturbed) of every example, or the squared difference."""
+
+    def errors(
+        self, predictions: Float[np.ndarray, "example *label"], labels: Float[np.ndarray, "example *label"]
+    ) -> Float[np.ndarray, " example"]:
+        """How wrong each prediction is: 0 where it is right, and larger the further it is off."""
+        return np.abs(predictions - labels).reshape(len(labels), -1).sum(axis=1)
+
+
+KINDS: dict[str, TaskKind] = {}
+"""All kinds by name: this library's, and those that plugins register."""
+
+
+def register_kind(name: str) -> Callable[[K], K]:
+    """A decorator that makes a `TaskKind` known to configs.
+
+    Args:
+        name: What a config's `kind` calls it.
+
+    Raises:
+        InputError: The name is taken.
+    """
+
+    def register(kind: K) -> K:
+        taken = KINDS.get(name)
+        if taken is not None and type(taken).__module__ != kind.__module__:  # the same file may run again
+            raise InputError(f"task kind {name!r} cannot be registered: a kind of that name exists")
+        kind.name = name
+        KINDS[name] = kind()
+        return kind
+
+    return register
+
+
+def kind_of(task: TaskConfig) -> TaskKind:
+    """The kind of a task.
+
+    Raises:
+        InputError: There is no such kind; the nearest known one is named.
+    """
+    if task.kind not in KINDS:
+        known = ", ".join(KINDS)
+        raise InputError(
+            f"kind = {task.kind!r} is none of {known}{nearest(task.kind, KINDS)}; --plugins FILE can add one"
+        )
+    return KINDS[task.kind]
+
+
+def primary_metric(task: TaskConfig) -> Metric:
+    """The metric by which a task enters averages and tables: the task's own `metric`, or its kind's first.
+
+    Raises:
+        InputError: The kind has no metric of that name.
+    """
+    metrics = kind_of(task).metrics
+    if not task.metric:
+        return metrics[0]
+    named = {metric.name: metric for metric in metrics}
+    if task.metric not in named:
+        hint = nearest(task.metric, named)
+        raise InputError(
+            f"metric = {task.metric!r} is none of {', '.join(named)}, which kind = {task.kind!r} has{hint}"
+        )
+    return named[task.metric]
+
+
+def symmetric_kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch class"], detach: bool) -> Array:
+    """KL(P ‖ Q) + KL(Q ‖ P) of every example, from log-probabilities."""
+    # Both divergences in one sum, whose terms are all ≥ 0. With the first factor held constant its gradient is
+    # - Σ q d log p - Σ p d log q, since Σ p d log p = 0: that of the detached form.
+    difference = jnp.exp(log_p) - jnp.exp(log_q)
+    difference = jax.lax.stop_gradient(difference) if detach else difference
+    return jnp.sum(difference * (log_p - log_q), axis=-1)
+
+
+def kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch class"]) -> Float[Array, " batch"]:
+    """KL(P ‖ Q) of every example, from log-probabilities."""
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def parse_number(text: str) -> float:
+    """A decimal number, as data files and prediction files write it.
+
+    Raises:
+        ValueError: The text is none, such as ``1_000``, which Python would take, or ``nan``.
+    """
+    if not NUMBER.fullmatch(text) or not np.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)

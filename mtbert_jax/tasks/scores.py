@@ -1,0 +1,105 @@
+"""The scores of one task, of several, and their averages."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.config.schema import nearest
+from mtbert_jax.errors import InputError
+from mtbert_jax.tasks.kind import kind_of, primary_metric
+
+AVERAGES = ("average", "plain_average")
+"""Names of both averages, beside the tasks' in a dict of scores."""
+
+
+def task_scores(task: TaskConfig, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """All metrics of a task by name, the primary one first; NaN where one is undefined.
+
+    Args:
+        task: The task.
+        predictions: As its kind predicts them, ``[example *label]``.
+        labels: The labels of the same examples, float64.
+
+    >>> task_scores(TaskConfig(kind="binary"), np.array([1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]))["accuracy"]
+    0.6666666666666666
+    """
+    primary = primary_metric(task)
+    return {metric.name: metric(predictions, labels) for metric in dict.fromkeys((primary, *kind_of(task).metrics))}
+
+
+def averages(scores: Mapping[str, Mapping[str, float]], tasks: Sequence[TaskConfig]) -> dict[str, float]:
+    """The paper's average of the tasks' primary metrics, and the plain one (docs/numerics.md, section 1).
+
+    `average` maps each metric onto the unit interval first: Pearson's r to (r + 1) / 2, which reproduces the paper's
+    .780; an error e to 1 / (1 + e). `plain_average` maps errors alone.
+    """
+    values = [scores[task.name][primary_metric(task).name] for task in tasks]
+    return dict(zip(AVERAGES, map(float, means(values, tasks)), strict=True))
+
+
+def means(values: Sequence[Any], tasks: Sequence[TaskConfig]) -> tuple[np.ndarray, np.ndarray]:
+    """Both averages of one primary metric per task, numbers or arrays of numbers.
+
+    >>> tasks = [TaskConfig(kind="binary"), TaskConfig(kind="regression")]
+    >>> [float(mean) for mean in means([0.5, 0.5], tasks)]
+    [0.625, 0.5]
+    """
+    metrics = [primary_metric(task) for task in tasks]
+    mapped = [metric.to_unit(value) for metric, value in zip(metrics, values, strict=True)]
+    plain = [x if metric.best == "max" else y for metric, x, y in zip(metrics, values, mapped, strict=True)]
+    return np.mean(mapped, axis=0), np.mean(plain, axis=0)
+
+
+def score(
+    tasks: Mapping[str, TaskConfig],
+    logits: Mapping[str, Float[np.ndarray, "example output"]],
+    labels: Mapping[str, Float[np.ndarray, "example *label"]],
+) -> dict[str, Any]:
+    """Metrics of each task that has logits, and both averages, as ``results.json`` holds them."""
+    scores: dict[str, Any] = {
+        name: task_scores(tasks[name], kind_of(tasks[name]).predict(values), labels[name].astype(np.float64))
+        for name, values in logits.items()
+    }
+    return {**scores, **averages(scores, [tasks[name] for name in logits])}
+
+
+def chosen_score(scores: Mapping[str, Any], tasks: Sequence[TaskConfig], which: str) -> float:
+    """The score that the best checkpoint is chosen by, as a number that is larger the better; NaN where it is missing.
+
+    Args:
+        scores: As `score` gives them.
+        tasks: All tasks of the run.
+        which: A config's `checkpoint_metric`.
+    """
+    if which in AVERAGES:
+        return float(scores.get(which, math.nan))
+    name, _, metric_name = which.partition(".")
+    task = next(task for task in tasks if task.name == name)
+    metrics = {metric.name: metric for metric in kind_of(task).metrics}
+    metric = metrics[metric_name] if metric_name else primary_metric(task)
+    return metric.gain(scores.get(name, {}).get(metric.name, math.nan))
+
+
+def check_chosen_score(tasks: Sequence[TaskConfig], which: str) -> None:
+    """Checks a config's `checkpoint_metric`.
+
+    Raises:
+        InputError: It names no average, task or metric that the run has, or a task without a dev file.
+    """
+    if which in AVERAGES:
+        return
+    name, dot, metric = which.partition(".")
+    task = next((task for task in tasks if task.name == name), None)
+    known = [*AVERAGES, *(task.name for task in tasks)]
+    if task is None:
+        raise InputError(f"checkpoint_metric = {which!r} is none of {', '.join(known)}{nearest(name, known)}")
+    names = [one.name for one in kind_of(task).metrics]
+    if dot and metric not in names:
+        hint = nearest(metric, names)
+        raise InputError(f"checkpoint_metric = {which!r}: task {name} has the metrics {', '.join(names)}{hint}")
+    if not task.dev:
+        raise InputError(f"checkpoint_metric = {which!r}: task {name} has no dev file")
