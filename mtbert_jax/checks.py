@@ -31,14 +31,14 @@ def check_config(config: Config) -> None:
     """
     if not config.tasks:
         raise InputError("the config has no [[tasks]]; name at least one")
+    if config.max_length < 3:
+        raise InputError(f"max_length = {config.max_length}: an example needs at least 3 tokens")
     names = [task.name for task in config.tasks]
     for number, task in enumerate(config.resolved_tasks(), start=1):
         _check_task(task, f"tasks[{number}]" + (f" ({task.name})" if task.name.isprintable() and task.name else ""))
     if len(set(names)) < len(names):
         raise InputError(f"task names must differ, got {', '.join(names)}")
     check_chosen_score(config.tasks, config.checkpoint_metric)
-    if config.max_length < 3:
-        raise InputError(f"max_length = {config.max_length}: an example needs at least 3 tokens")
     if min(config.lengths, default=1) < 1:
         raise InputError("lengths: give positive numbers, such as [32, 64, 128], or none to fit them to the data")
     if config.encoder_dropout is not None and not 0 <= config.encoder_dropout < 1:

@@ -17,7 +17,7 @@ from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.encoders.hub import load_pretrained, save_description
 from mtbert_jax.inference import write_results
-from mtbert_jax.tasks.metrics import averages, task_metrics
+from mtbert_jax.tasks import averages, kind_of, task_scores
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
@@ -35,10 +35,11 @@ def guesses(config: Config, seed: int) -> dict[str, np.ndarray]:
     rng, predicted = np.random.default_rng(seed), {}
     for task in (task for task in config.tasks if task.dev):
         labels = labels_of(config, task)
-        if task.kind == "regression":
+        classes = len(kind_of(task).classes(task))
+        if not classes:
             predicted[task.name] = labels + rng.normal(size=len(labels))
         else:
-            other = rng.integers(0, task.num_label_classes, len(labels)).astype(float)
+            other = rng.integers(0, classes, len(labels)).astype(float)
             predicted[task.name] = np.where(rng.random(len(labels)) < 0.5, labels, other)
     return predicted
 
@@ -50,10 +51,10 @@ def finish(config: Config, out: Path, predicted: dict[str, np.ndarray] | None = 
     scores: dict[str, Any] = {}
     for task in config.tasks:
         if task.name in predicted:
-            scores[task.name] = task_metrics(task.kind, predicted[task.name], labels_of(config, task))
+            scores[task.name] = task_scores(task, predicted[task.name], labels_of(config, task))
             ids = [example.id for example in read_task(task, "dev", config.data_dir)]
             write_predictions(folder.predictions / prediction_file(task, "dev"), task, ids, predicted[task.name])
-    scores |= averages(scores, {task.name: task.kind for task in config.tasks if task.name in scores})
+    scores |= averages(scores, [task for task in config.tasks if task.name in scores])
     out.mkdir(parents=True, exist_ok=True)
     save_config(config, folder.config)
     results = {"config": to_dict(config), "seed": config.seed, "step": 6, "dev": scores}

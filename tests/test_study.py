@@ -181,7 +181,7 @@ def test_reviews_train_and_are_predicted_in_the_courses_format(
 def test_reviews_are_cut_off_at_a_limit_of_their_own() -> None:
     for path in WITH_REVIEWS:
         config = load_config(path)
-        limits = {task.name: (config.token_limit(task), task.batch_size) for task in config.tasks}
+        limits = {task.name: (task.max_length, task.batch_size) for task in config.resolved_tasks()}
         assert limits.pop("cfimdb") == (256, 8)
         assert set(limits.values()) <= {(128, None)}
     assert {path.stem for path in WITH_REVIEWS} == {"minilm_cfimdb", "minilm_four_tasks"}

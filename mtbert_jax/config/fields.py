@@ -111,8 +111,8 @@ class TaskConfig:
     label_range: tuple[float, ...] = ()
     """`regression`: smallest and largest label; a row outside is a bad row."""
     metric: str = ""
-    """Primary metric, by which the task enters averages, tables and intervals: of classes `accuracy` or `f1`, of numbers
-    `pearson`, `spearman`, `mae` or `rmse`; the first one if left out."""
+    """Primary metric, by which the task enters averages, tables and intervals. Classes: `accuracy`, `f1`; numbers:
+    `pearson`, `spearman`, `mae`, `rmse`. The first one if left out."""
     batch_size: int | None = None
     """Examples of this task in a batch; the run's `batch_size` if left out."""
     loss_weight: float = 1.0
@@ -291,8 +291,9 @@ class Config:
 
     def resolved_tasks(self) -> tuple[Task, ...]:
         """The tasks, each with a head and a token limit: its own, or else the run's."""
+        filled = {"head": self.head, "max_length": self.max_length}
         return tuple(
-            Task(**{**vars(task), "head": task.head or self.head, "max_length": task.max_length or self.max_length})
+            Task(**{**filled, **{name: value for name, value in vars(task).items() if value is not None}})
             for task in self.tasks
         )
 

@@ -77,12 +77,15 @@ def _f1(predicted: np.ndarray, labelled: np.ndarray) -> Float[np.ndarray, "*lead
 def pearson(x: Predictions, y: Predictions) -> Float[np.ndarray, "*leading"]:
     """Pearson's r; NaN for fewer than two examples, where one side is constant, or where a value is not finite."""
     x, y = np.broadcast_arrays(x, y)
+    if x.shape[-1] < 2:
+        return np.full(x.shape[:-1], math.nan)
     rows = zip(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), strict=True)
     return np.array([_pearson_of_row(*row) for row in rows]).reshape(x.shape[:-1])
 
 
 def _pearson_of_row(x: Float[np.ndarray, " example"], y: Float[np.ndarray, " example"]) -> float:
-    if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0 or np.ptp(y) == 0:
+    finite = np.isfinite(x).all() and np.isfinite(y).all()
+    if not finite or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
     try:
         return statistics.correlation(x.tolist(), y.tolist())  # exactly rounded sums

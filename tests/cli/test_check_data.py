@@ -93,7 +93,7 @@ def test_what_training_would_refuse_is_named_after_all_is_told(
     assert err.count("\n") == 1
     assert "sts-dev.csv:24" in out
     assert facts["splits"][7]["bad"][0] == {
-        "reason": "column 'similarity' is no number from 0.0 to 5.0",
+        "reason": "column 'similarity' is not a number from 0.0 to 5.0",
         "rows": 1,
         "lines": [23],
     }

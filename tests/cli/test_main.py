@@ -114,7 +114,7 @@ def test_predict_reads_standard_input(
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["text"] for row in rows] == ["the film was good .", "the book was [SEP] dull .", ""]
     assert all(row["label"] in range(5) and len(row["probabilities"]) == 5 for row in rows)
-    assert all(abs(sum(row["probabilities"]) - 1) < 1e-5 for row in rows)
+    assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-5 for row in rows)
 
 
 def test_predict_reads_pairs_from_a_file_and_writes_one(trained: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_predict_reads_pairs_from_a_file_and_writes_one(trained: Path, tmp_path:
     assert main(["predict", str(trained), *flags]) == 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == [["a film", "the film"], ["a song", "a meal"]]
-    assert all(isinstance(row["label"], float) and row["probabilities"] == [] for row in rows)
+    assert all(isinstance(row["label"], float) and row["probabilities"] == {} for row in rows)
 
 
 def test_predict_without_a_task_writes_all_files(

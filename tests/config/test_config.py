@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mtbert_jax.checks import check_config
-from mtbert_jax.config import Config, HeadConfig, StageConfig, TaskConfig, load_config, save_config
+from mtbert_jax.config import Config, HeadConfig, Stage, StageConfig, TaskConfig, load_config, save_config
 from mtbert_jax.errors import InputError
+from mtbert_jax.tasks import kind_of
 
 SST = TaskConfig("sst", "classification", ("sentence",), "sentiment", train="sst.csv", num_classes=5)
 STS = TaskConfig("sts", "regression", ("a", "b"), "similarity", dev="sts.csv", label_range=(0.0, 5.0))
@@ -81,16 +82,17 @@ def test_a_task_takes_the_runs_head_where_it_has_none() -> None:
     ],
 )
 def test_the_kind_gives_the_number_of_outputs(task: TaskConfig, outputs: int) -> None:
-    assert task.num_outputs == outputs
+    assert kind_of(task).num_outputs(task) == outputs
 
 
 def test_without_stages_the_run_is_one_of_its_own_fields() -> None:
     config = Config(lr=3e-5, steps=7, order="annealed", freeze=("encoder",))
     (stage,) = config.resolved_stages()
     assert stage.name == "train"
-    for field in dataclasses.fields(StageConfig):
-        if field.name != "name":
+    for field in dataclasses.fields(Stage):
+        if field.name not in ("name", "epochs"):
             assert getattr(stage, field.name) == getattr(config, field.name)
+    assert stage.epochs == 0  # the length is told in steps
 
 
 def test_a_stage_keeps_its_own_values_and_inherits_the_rest() -> None:
@@ -105,7 +107,7 @@ def test_a_stage_keeps_its_own_values_and_inherits_the_rest() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "length"),
-    [(StageConfig(), (2.0, 50)), (StageConfig(epochs=1.0), (1.0, None)), (StageConfig(steps=9), (None, 9))],
+    [(StageConfig(), (0, 50)), (StageConfig(epochs=1.0), (1.0, 0)), (StageConfig(steps=9), (0, 9))],
 )
 def test_a_stage_with_a_length_of_its_own_inherits_neither(stage: StageConfig, length: tuple) -> None:
     (resolved,) = Config(epochs=2.0, steps=50, stages=(stage,)).resolved_stages()

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from mtbert_jax.config import Config, TaskConfig
-from mtbert_jax.data.readers import clean, parse_label, read_split, read_task
+from mtbert_jax.data.readers import clean, read_split, read_task
 from mtbert_jax.errors import InputError
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example
 
 SST = TaskConfig("sst", "classification", ("sentence",), "sentiment", train="a.csv", test="a.csv", num_classes=5)
@@ -113,10 +115,10 @@ def test_a_byte_order_mark_is_passed_over(task: TaskConfig, tmp_path: Path) -> N
     [
         ("1\tb\ttwo", "has 3 columns where the header has 4"),
         ("1\tb\ttwo\t1\t", "has 5 columns where the header has 4"),
-        ("1\tb\ttwo\t", "column 'sentiment' is '', not a number"),
-        ("1\tb\ttwo\tgood", "column 'sentiment' is 'good', not a number"),
-        ("1\tb\ttwo\t5", "column 'sentiment' is 5, not a whole number from 0 to 4"),
-        ("1\tb\ttwo\t1.5", "column 'sentiment' is 1.5, not a whole number from 0 to 4"),
+        ("1\tb\ttwo\t", "column 'sentiment' is '', not a whole number from 0 to 4"),
+        ("1\tb\ttwo\tgood", "column 'sentiment' is 'good', not a whole number from 0 to 4"),
+        ("1\tb\ttwo\t5", "column 'sentiment' is '5', not a whole number from 0 to 4"),
+        ("1\tb\ttwo\t1.5", "column 'sentiment' is '1.5', not a whole number from 0 to 4"),
         ("1\t \ttwo\t1", "column 'id' is empty"),
         ("1\ta\ttwo\t1", "id 'a' stands already in line 2"),
     ],
@@ -138,7 +140,7 @@ def test_a_bad_row_of_a_table_is_named_by_file_and_line(row: str, problem: str, 
         ('{"id": "b", "sentence": "x"}', "has no field 'sentiment'"),
         ('{"id": "b", "sentiment": 1}', "has no field 'sentence'"),
         ('{"id": "b", "sentence": "x", "sentiment": null}', "has no field 'sentiment'"),
-        ('{"id": "b", "sentence": "x", "sentiment": NaN}', "column 'sentiment' is NaN, not a whole number"),
+        ('{"id": "b", "sentence": "x", "sentiment": NaN}', "column 'sentiment' is 'NaN', not a whole number"),
         ('{"id": "a", "sentence": "x", "sentiment": 1}', "id 'a' stands already in line 1"),
     ],
 )
@@ -197,7 +199,7 @@ def test_class_names_become_their_places(tmp_path: Path) -> None:
     task = dataclasses.replace(SST, num_classes=0, classes=("no", "maybe", "yes"))
     assert [row.label for row in read(tmp_path, HEADER + "0\ta\tx\tyes\n1\tb\tx\tno\n", task)] == [2.0, 0.0]
     message = refusal(tmp_path, HEADER + "0\ta\tx\tYes\n", task)
-    assert message.startswith("a.csv:2: column 'sentiment' is 'Yes', none of no, maybe, yes")
+    assert message.startswith("a.csv:2: column 'sentiment' is 'Yes', not one of no, maybe, yes")
 
 
 @pytest.mark.parametrize(
@@ -210,8 +212,11 @@ def test_class_names_become_their_places(tmp_path: Path) -> None:
     ],
 )
 def test_labels_stay_in_their_range(task: TaskConfig, good: str, bad: str) -> None:
-    assert [parse_label(task, text) for text in good.split()] == [float(text) for text in good.split()]
-    assert all(isinstance(parse_label(task, text), str) for text in bad.split())
+    kind = kind_of(task)
+    assert [kind.parse(task, text) for text in good.split()] == [float(text) for text in good.split()]
+    for text in bad.split():
+        with pytest.raises(ValueError, match=re.escape(text)):
+            kind.parse(task, text)
 
 
 def test_lone_surrogates_are_replaced(tmp_path: Path) -> None:
@@ -241,8 +246,10 @@ def test_what_is_said_of_a_row_that_is_left_out_can_be_printed(tmp_path: Path) -
 
 def test_labels_of_many_classes_are_not_searched_one_by_one() -> None:
     task = dataclasses.replace(SST, num_classes=10**12)
-    assert parse_label(task, "999999999999.0") == 999999999999.0
-    assert isinstance(parse_label(task, "0.5"), str)
+    kind = kind_of(task)
+    assert kind.parse(task, "999999999999.0") == 999999999999.0
+    with pytest.raises(ValueError, match="0.5"):
+        kind.parse(task, "0.5")
 
 
 def test_an_empty_text_is_a_text(tmp_path: Path) -> None:

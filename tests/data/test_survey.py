@@ -34,7 +34,7 @@ def test_bad_rows_are_counted_by_reason_and_named_by_line(tmp_path: Path, encode
     train, dev = surveyed(tmp_path, encoder_dir, rows)
     assert train.rows == 1
     assert train.bad == [
-        BadRows("column 'label' is none of 0 to 2", 2, [3, 5]),
+        BadRows("column 'label' is not a whole number from 0 to 2", 2, [3, 5]),
         BadRows("has another number of columns than the header", 1, [4]),
         BadRows("column 'id' is empty", 1, [6]),
         BadRows("its id stands in an earlier row", 1, [7]),
@@ -44,7 +44,7 @@ def test_bad_rows_are_counted_by_reason_and_named_by_line(tmp_path: Path, encode
 
 def test_only_the_first_lines_of_many_are_named(tmp_path: Path, encoder_dir: Path) -> None:
     train, _ = surveyed(tmp_path, encoder_dir, "a\tgood\t0\n" + "".join(f"{n}\tbad\t9\n" for n in range(20)))
-    assert train.bad == [BadRows("column 'label' is none of 0 to 2", 20, [3, 4, 5, 6, 7])]
+    assert train.bad == [BadRows("column 'label' is not a whole number from 0 to 2", 20, [3, 4, 5, 6, 7])]
 
 
 def test_classes_are_counted_also_those_that_are_missing(tmp_path: Path, encoder_dir: Path) -> None:

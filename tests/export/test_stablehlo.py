@@ -118,7 +118,7 @@ def test_one_program_takes_any_batch_and_length(exported: Path, model: mt.Multit
         unused = jnp.zeros(rows)
         wanted = logits(model.params, task, Batch(ids, mask, types, unused, unused))  # type: ignore[arg-type]
         found = called.call(params, ids, mask, types)
-        assert found.shape == (rows, model.setup.tasks[task].num_outputs)
+        assert found.shape == (rows, model.setup.model.heads[task].num_outputs)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
@@ -155,5 +155,5 @@ def test_products_keep_their_type(config: Config, tmp_path: Path) -> None:
     assert "bf16" in program(model.setup.model, model.params, "sst", 64).mlir_module()
     assert "Matrix products are in\nbfloat16." in (out / "README.md").read_text()
     shares = jax.nn.softmax(jnp.array([row["logits"] for row in rows]))
-    wanted = [prediction.probabilities for prediction in model.predict("sst", texts)]
+    wanted = [list(prediction.probabilities.values()) for prediction in model.predict("sst", texts)]
     np.testing.assert_allclose(shares, wanted, atol=5e-3)

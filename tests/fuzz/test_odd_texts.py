@@ -50,7 +50,7 @@ def test_odd_texts_train_and_are_scored_and_predicted(
         "para", list(zip(texts, texts[::-1], strict=True))
     )
     assert len(predictions) == len(texts)
-    assert all(0 <= prediction.probabilities[0] <= 1 for prediction in predictions)
+    assert all(0 <= prediction.probabilities["1"] <= 1 for prediction in predictions)
     tally("odd texts trained and predicted", len(texts))
 
 

@@ -15,6 +15,7 @@ from mtbert_jax.data.predictions import read_predictions, write_predictions
 from mtbert_jax.data.readers import Reading, read_split
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.tasks import kind_of
 from tests.fuzz.attempts import fuzz, outcome
 from tests.fuzz.strategies import odd_numbers, odd_texts, odd_values, spoiled
 from tests.tally import Tally
@@ -111,7 +112,8 @@ def check_reading(reading: Reading, task: TaskConfig, path: Path) -> None:
         assert len(example.texts) == len(task.text)
         "".join(example.texts).encode()
         assert example.label is None or math.isfinite(example.label)
-        assert not task.num_label_classes or example.label in (None, *range(task.num_label_classes))
+        classes = kind_of(task).classes(task)
+        assert not classes or example.label in (None, *range(len(classes)))
     assert all(message.isprintable() for message in reading.skipped)
     ids = [example.id for example in reading.examples]
     assert len(set(ids)) == len(ids)

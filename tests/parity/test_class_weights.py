@@ -7,7 +7,8 @@ import pytest
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.balance import loss_weights
-from mtbert_jax.tasks.losses import mean_loss, task_loss
+from mtbert_jax.tasks import KINDS
+from mtbert_jax.tasks.losses import mean_loss
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
 
@@ -21,7 +22,7 @@ def test_a_weighted_batch_has_the_loss_and_gradient_of_pytorchs_cross_entropy(si
     weights = loss_weights(TaskConfig(num_classes=3, class_weights=class_weights), labels.astype(np.float32))
 
     def loss(logits: jax.Array) -> jax.Array:
-        return mean_loss(task_loss("classification", logits, jnp.asarray(labels, jnp.float32)), jnp.asarray(weights))
+        return mean_loss(KINDS["classification"].loss(logits, jnp.asarray(labels, jnp.float32)), jnp.asarray(weights))
 
     theirs = torch.tensor(logits, requires_grad=True)
     expected = torch.nn.functional.cross_entropy(theirs, torch.tensor(labels), torch.tensor(class_weights))

@@ -57,7 +57,7 @@ def test_the_cards_code_reads_awkward_text_as_we_do(
     pairs = [(a, b) for a in TRICKY for b in TRICKY]
     wanted = [prediction.label for prediction in model.predict("sts", pairs)]  # type: ignore[arg-type]
     np.testing.assert_allclose(logits("sts", *columns(pairs))[:, 0], wanted, rtol=0, atol=1e-5)  # type: ignore[arg-type]
-    shares = [prediction.probabilities for prediction in model.predict("sst", TRICKY)]
+    shares = [list(prediction.probabilities.values()) for prediction in model.predict("sst", TRICKY)]
     np.testing.assert_allclose(torch.softmax(torch.tensor(logits("sst", TRICKY)), -1), shares, rtol=0, atol=1e-5)
 
 

@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Kind, ProximalConfig, SmartConfig
+from mtbert_jax.config import ProximalConfig, SmartConfig
 from mtbert_jax.regularizers.proximal import proximal_loss, update_teacher
 from mtbert_jax.regularizers.smart import (
     Comparison,
     adversarial_noise,
-    divergence,
     resolve,
     smoothness,
     smoothness_loss,
 )
+from mtbert_jax.tasks import KINDS
 
 PRESETS = ("paper", "smart_pytorch", "mtdnn")
-KINDS: tuple[Kind, ...] = ("classification", "binary", "regression")
+
 NORMS: tuple[Literal["inf", "2", "1"], ...] = ("inf", "2", "1")
 BATCH, SEQ, HIDDEN = 3, 5, 4
 KEY = jax.random.key(7)
@@ -45,12 +45,12 @@ class Network:
         states = jnp.tanh(x @ params["inner"]) * mask[:, :, None]
         return jnp.tanh(states.sum(1) / mask.sum(1, keepdims=True)) @ params["outer"]
 
-    def loss(self, config: SmartConfig, kind: Kind, **options: Any) -> Callable[[Any], jax.Array]:
+    def loss(self, config: SmartConfig, kind: str, **options: Any) -> Callable[[Any], jax.Array]:
         return lambda params: smoothness_loss(
             functools.partial(self.logits, params), self.x, self.mask, KEY, config, kind=kind, **options
         )
 
-    def noise(self, config: SmartConfig, kind: Kind = "classification", x: jax.Array | None = None) -> np.ndarray:
+    def noise(self, config: SmartConfig, kind: str = "classification", x: jax.Array | None = None) -> np.ndarray:
         x = self.x if x is None else x
         logits_fn = functools.partial(self.logits, self.params)
         noise = adversarial_noise(
@@ -59,7 +59,7 @@ class Network:
         return np.asarray(noise)
 
 
-def network(kind: Kind) -> Network:
+def network(kind: str) -> Network:
     return Network(5 if kind == "classification" else 1)
 
 
@@ -89,21 +89,23 @@ def test_divergence_of_classes_is_both_kullback_leibler_divergences(detach: bool
     one, other = rng.normal(size=(2, 4, 5))
     p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (one, other))
     expected = (p * np.log(p / q) + q * np.log(q / p)).sum(-1)
-    found = divergence("classification", jnp.asarray(one), jnp.asarray(other), detach=detach)
+    found = KINDS["classification"].divergence(jnp.asarray(one), jnp.asarray(other), detach=detach)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_divergence_of_a_binary_task_is_that_of_its_two_classes() -> None:
     one, other = jnp.array([[0.3], [-2.0]]), jnp.array([[1.0], [0.5]])
     two = [jnp.concatenate([jnp.zeros((2, 1)), logit], axis=1) for logit in (one, other)]
-    np.testing.assert_allclose(divergence("binary", one, other), divergence("classification", *two), rtol=1e-6)
+    np.testing.assert_allclose(
+        KINDS["binary"].divergence(one, other), KINDS["classification"].divergence(*two), rtol=1e-6
+    )
 
 
 def test_divergence_of_regression_is_the_squared_difference_of_each_example() -> None:
     """NUMERICS 2: mt-dnn compares [B] with [B, 1], so [1, 2, 4] against itself gives 3.11."""
     values = jnp.array([[1.0], [2.0], [4.0]])
-    assert divergence("regression", values, values).tolist() == [0.0, 0.0, 0.0]
-    assert divergence("regression", values, jnp.zeros((3, 1))).tolist() == [1.0, 4.0, 16.0]
+    assert KINDS["regression"].divergence(values, values).tolist() == [0.0, 0.0, 0.0]
+    assert KINDS["regression"].divergence(values, jnp.zeros((3, 1))).tolist() == [1.0, 4.0, 16.0]
 
 
 def test_the_detached_divergence_has_the_gradient_of_its_definition() -> None:
@@ -115,7 +117,7 @@ def test_the_detached_divergence_has_the_gradient_of_its_definition() -> None:
         return jnp.sum(p * (jax.lax.stop_gradient(log_p) - log_q) + q * (jax.lax.stop_gradient(log_q) - log_p))
 
     def ours(one: jax.Array, other: jax.Array) -> jax.Array:
-        return divergence("classification", one, other, detach=True).sum()
+        return KINDS["classification"].divergence(one, other, detach=True).sum()
 
     one, other = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 5)), jnp.float32)
     for argument in (0, 1):
@@ -128,7 +130,7 @@ def test_the_detached_divergence_has_the_gradient_of_its_definition() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_smoothness_is_positive_and_radius_zero_gives_zero(preset: Any, kind: Kind) -> None:
+def test_smoothness_is_positive_and_radius_zero_gives_zero(preset: Any, kind: str) -> None:
     net = network(kind)
     value, grads = jax.value_and_grad(net.loss(SmartConfig(preset=preset, radius=0.5), kind))(net.params)
     assert float(value) > 0
@@ -159,7 +161,9 @@ def test_no_second_order_term_reaches_the_parameters(preset: Any) -> None:
     detach, total = resolve(config).detach, resolve(config).outer == "sum"
 
     def at_constant_noise(params: Any) -> jax.Array:
-        values = divergence("classification", net.logits(params, net.x + noise), net.logits(params, net.x), detach)
+        values = KINDS["classification"].divergence(
+            net.logits(params, net.x + noise), net.logits(params, net.x), detach
+        )
         return values.sum() if total else values.mean()
 
     expected = jax.grad(at_constant_noise)(net.params)
@@ -185,7 +189,7 @@ def test_rows_of_weight_zero_have_no_part(preset: Any) -> None:
     logits_fn = functools.partial(net.logits, net.params)
     compare = Comparison.of("classification")
     noise = adversarial_noise(logits_fn, logits_fn(net.x), net.x, net.mask, KEY, config, compare, weights)
-    losses = divergence("classification", logits_fn(net.x + noise), logits_fn(net.x))[:2]
+    losses = KINDS["classification"].divergence(logits_fn(net.x + noise), logits_fn(net.x))[:2]
     np.testing.assert_allclose(value, losses.sum() if preset == "smart_pytorch" else losses.mean(), rtol=1e-5)
 
 
@@ -284,7 +288,7 @@ def test_paper_is_projected_ascent_on_a_quadratic(norm: Any, steps: int) -> None
     np.testing.assert_allclose(value, expected.mean(), rtol=2e-4)
 
 
-def literal_smart_pytorch(net: Network, kind: Kind, noise: np.ndarray, steps: int) -> Callable[[Any], jax.Array]:
+def literal_smart_pytorch(net: Network, kind: str, noise: np.ndarray, steps: int) -> Callable[[Any], jax.Array]:
     """smart-pytorch's loop, written out: `batchmean` KL inside, summed symmetric KL outside."""
     full = jnp.ones((BATCH, SEQ), jnp.int32)
 
@@ -394,7 +398,7 @@ def test_a_number_in_the_config_replaces_the_presets() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_proximal_term_and_its_gradient_vanish_at_the_teacher(kind: Kind) -> None:
+def test_the_proximal_term_and_its_gradient_vanish_at_the_teacher(kind: str) -> None:
     """NUMERICS 2: with S = 1 and no dropout the gradient is exactly zero."""
     net = network(kind)
 

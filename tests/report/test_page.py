@@ -145,7 +145,7 @@ def test_the_worst_mistakes_come_first(config: Config, tmp_path: Path) -> None:
     distance = np.abs(predicted["sts"] - labels_of(config, sts))
     assert story.judged["sts"].worst(3) == np.argsort(-distance, kind="stable")[:3].tolist()
     wrong = np.flatnonzero(predicted["sst"] != labels)
-    logits = np.zeros((len(labels), sst.num_outputs), np.float32)
+    logits = np.zeros((len(labels), sst.num_classes), np.float32)
     logits[wrong, predicted["sst"][wrong].astype(int)] = np.arange(1, len(wrong) + 1)
     np.savez(story.folder.logits, sst=logits)
     again = RunContents.read(story.folder.path, "mine").judged["sst"]

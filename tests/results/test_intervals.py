@@ -1,13 +1,21 @@
 """Bootstrap intervals against literal resampling."""
 
+import dataclasses
 import math
 import warnings
 
 import numpy as np
 import pytest
 
+from mtbert_jax.config import TaskConfig
 from mtbert_jax.results.intervals import Judged, bootstrap, seed_mean
-from mtbert_jax.tasks.metrics import averages, task_metrics
+from mtbert_jax.tasks import averages, primary_metric, task_scores
+
+TASKS = {
+    "sst": TaskConfig("sst", "classification", num_classes=5),
+    "para": TaskConfig("para", "binary"),
+    "sts": TaskConfig("sts", "regression"),
+}
 
 
 def judged(sizes: tuple[int, int, int] = (60, 80, 50), seeds: int = 3) -> dict[str, Judged]:
@@ -20,24 +28,23 @@ def judged(sizes: tuple[int, int, int] = (60, 80, 50), seeds: int = 3) -> dict[s
         return np.where(rng.random(shape) < 0.6, labels, rng.integers(0, classes, shape)).astype(float)
 
     return {
-        "sst": Judged("classification", mostly(sst, 5), sst.astype(float)),
-        "para": Judged("binary", mostly(para, 2), para.astype(float)),
-        "sts": Judged("regression", sts + rng.normal(size=(seeds, len(sts))), sts),
+        "sst": Judged(TASKS["sst"], mostly(sst, 5), sst.astype(float)),
+        "para": Judged(TASKS["para"], mostly(para, 2), para.astype(float)),
+        "sts": Judged(TASKS["sts"], sts + rng.normal(size=(seeds, len(sts))), sts),
     }
 
 
 def literal(tasks: dict[str, Judged], rng: np.random.Generator) -> dict[str, float]:
     """One resample: the same examples for every seed, scored as a run is."""
     rows = {name: rng.integers(0, len(task.labels), len(task.labels)) for name, task in tasks.items()}
-    kinds = {name: task.kind for name, task in tasks.items()}
     seeds = []
     for seed in range(len(tasks["sst"].predicted)):
         scores = {
-            name: task_metrics(task.kind, task.predicted[seed][rows[name]], task.labels[rows[name]])
+            name: task_scores(task.task, task.predicted[seed][rows[name]], task.labels[rows[name]])
             for name, task in tasks.items()
         }
-        main = {name: scores[name]["pearson" if kinds[name] == "regression" else "accuracy"] for name in tasks}
-        seeds.append({**main, **averages(scores, kinds)})
+        main = {name: scores[name][primary_metric(task.task).name] for name, task in tasks.items()}
+        seeds.append({**main, **averages(scores, [task.task for task in tasks.values()])})
     return {name: float(np.mean([scores[name] for scores in seeds])) for name in seeds[0]}
 
 
@@ -96,8 +103,8 @@ def test_the_same_numbers_every_time() -> None:
 
 def test_all_examples_once_give_the_runs_own_score() -> None:
     for task in judged().values():
-        metric = "pearson" if task.kind == "regression" else "accuracy"
-        expected = np.mean([task_metrics(task.kind, p, task.labels)[metric] for p in task.predicted])
+        metric = primary_metric(task.task)
+        expected = np.mean([metric(p, task.labels) for p in task.predicted])
         assert seed_mean(task, np.arange(len(task.labels))[None])[0] == pytest.approx(expected, abs=1e-12)
 
 
@@ -110,3 +117,16 @@ def test_an_undefined_correlation_makes_its_interval_nan_and_says_nothing() -> N
     assert math.isnan(intervals["sts"][0])
     assert math.isnan(intervals["average"][1])
     assert not math.isnan(intervals["sst"][0])
+
+
+@pytest.mark.parametrize(("task", "metric"), [("sst", "f1"), ("para", "f1"), ("sts", "spearman"), ("sts", "rmse")])
+def test_an_interval_is_of_the_tasks_own_metric(task: str, metric: str) -> None:
+    """Resampled literally, one resample after the other."""
+    one = judged()[task]
+    one = one._replace(task=dataclasses.replace(one.task, metric=metric))
+    rng, score = np.random.default_rng(1), primary_metric(one.task)
+    assert score.name == metric
+    rows = rng.integers(0, len(one.labels), (3000, len(one.labels)))
+    drawn = [np.mean([score(p[chosen], one.labels[chosen]) for p in one.predicted]) for chosen in rows]
+    expected = np.quantile(drawn, [0.025, 0.975])
+    np.testing.assert_allclose(bootstrap({task: one})[task], expected, atol=0.08 * np.ptp(expected), rtol=0)

@@ -64,7 +64,7 @@ def test_intervals_are_those_of_the_predictions(config: Config, tmp_path: Path) 
     row = make_row("tiny", config, runs(config, tmp_path))
     predicted = [guesses(config, seed) for seed in SEEDS]
     judged = {
-        task.name: Judged(task.kind, np.stack([p[task.name] for p in predicted]), labels_of(config, task))
+        task.name: Judged(task, np.stack([p[task.name] for p in predicted]), labels_of(config, task))
         for task in config.tasks
     }
     assert {name: value.interval for name, value in row.values.items()} == bootstrap(judged)

@@ -44,13 +44,13 @@ def test_other_line_ends_are_fine(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ("a1 , 3 \nb2 , 5 \nc3 , 0 \n", "f.csv:3: prediction '5' is no whole number from 0 to 4"),
-        ("a1 , 3 \nb2 , -1 \nc3 , 0 \n", "f.csv:3: prediction '-1' is no whole number from 0 to 4"),
-        ("a1 , 3 \nb2 , 2.5 \nc3 , 0 \n", "f.csv:3: prediction '2.5' is no whole number from 0 to 4"),
-        ("a1 , 3 \nb2 , nan \nc3 , 0 \n", "f.csv:3: prediction 'nan' is no whole number from 0 to 4"),
-        ("a1 , 3 \nb2 , ٣ \nc3 , 0 \n", "f.csv:3: prediction '٣' is no whole number from 0 to 4"),
-        ("a1 , 3 \nb2 , 1_0 \nc3 , 0 \n", "f.csv:3: prediction '1_0' is no whole number from 0 to 4"),
-        ("a1 , 3 \nb2 ,  \nc3 , 0 \n", "f.csv:3: prediction '' is no whole number from 0 to 4"),
+        ("a1 , 3 \nb2 , 5 \nc3 , 0 \n", "f.csv:3: prediction '5' is not a whole number from 0 to 4"),
+        ("a1 , 3 \nb2 , -1 \nc3 , 0 \n", "f.csv:3: prediction '-1' is not a whole number from 0 to 4"),
+        ("a1 , 3 \nb2 , 2.5 \nc3 , 0 \n", "f.csv:3: prediction '2.5' is not a whole number from 0 to 4"),
+        ("a1 , 3 \nb2 , nan \nc3 , 0 \n", "f.csv:3: prediction 'nan' is not a whole number from 0 to 4"),
+        ("a1 , 3 \nb2 , ٣ \nc3 , 0 \n", "f.csv:3: prediction '٣' is not a whole number from 0 to 4"),
+        ("a1 , 3 \nb2 , 1_0 \nc3 , 0 \n", "f.csv:3: prediction '1_0' is not a whole number from 0 to 4"),
+        ("a1 , 3 \nb2 ,  \nc3 , 0 \n", "f.csv:3: prediction '' is not a whole number from 0 to 4"),
         ("a1 , 3 \nb2, 1\nc3 , 0 \n", "f.csv:3: 'b2, 1' is no row such as 'id , prediction '"),
         ("a1 , 3 \n\nb2 , 1 \nc3 , 0 \n", "f.csv:3: '' is no row such as 'id , prediction '"),
         ("a1 , 3 \nb2 , 1 \nx , 0 \nc3 , 1 \n", "f.csv:4: id 'x' does not stand in the data file"),
@@ -74,7 +74,7 @@ def test_a_header_is_held_against_the_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["-0.1", "5.01", "inf", "nan", "good"])
 def test_similarities_lie_in_the_tasks_range(value: str, tmp_path: Path) -> None:
     text = f"id \t Predicted_Similiary \na1 , {value} \nb2 , 5.0 \nc3 , 1e-3 \n"
-    assert found(tmp_path, text, STS) == [f"f.csv:2: prediction {value!r} is no number from 0.0 to 5.0"]
+    assert found(tmp_path, text, STS) == [f"f.csv:2: prediction {value!r} is not a number from 0.0 to 5.0"]
     free = dataclasses.replace(STS, label_range=())
     assert bool(found(tmp_path, text, free)) == (value in ("inf", "nan", "good"))
 
@@ -82,7 +82,7 @@ def test_similarities_lie_in_the_tasks_range(value: str, tmp_path: Path) -> None
 def test_classes_may_have_names(tmp_path: Path) -> None:
     task = TaskConfig("nli", classes=("no", "may be"))
     text = "id \t Predicted_Nli \na1 , no \nb2 , maybe \nc3 , may be \n"
-    assert found(tmp_path, text, task) == ["f.csv:3: prediction 'maybe' is none of no, may be"]
+    assert found(tmp_path, text, task) == ["f.csv:3: prediction 'maybe' is not one of no, may be"]
 
 
 def test_ids_are_looked_up_as_the_reader_has_them(tmp_path: Path) -> None:

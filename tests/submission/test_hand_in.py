@@ -7,7 +7,7 @@ import pytest
 
 from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config
-from mtbert_jax.tasks.metrics import predictions
+from mtbert_jax.tasks.regression import Regression
 from tests.conftest import replace_task
 from tests.runs import checkpointed
 
@@ -28,10 +28,8 @@ def test_a_run_writes_the_six_files(
     run: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a model that says 0.1 less of every pair than it does, so that some similarities are below 0."""
-    monkeypatch.setattr(
-        "mtbert_jax.submission.hand_in.predictions",
-        lambda kind, logits: predictions(kind, logits) - (0.1 if kind == "regression" else 0.0),
-    )
+    predict = Regression.predict
+    monkeypatch.setattr(Regression, "predict", lambda self, logits: predict(self, logits) - 0.1)
     assert main(["submission", str(run)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -99,7 +97,7 @@ def test_files_made_elsewhere_are_checked(run: Path, data_dir: Path, capsys: pyt
     capsys.readouterr()
     assert main(["submission", "--check", *files, "--data", *data]) == 2
     out, err = capsys.readouterr()
-    assert f"{path}: 2 faults\n  {path}:5: prediction 'x' is no whole number from 0 to 1\n  {path}: 1 of 21 ids" in out
+    assert f"{path}: 2 faults\n  {path}:5: prediction 'x' is not a whole number from 0 to 1\n  {path}: 1 of 21 ids" in out
     assert err.count("\n") == 1
     assert err.startswith(f"mtbert: 1 of 3 prediction files are wrong: {path}:5: ")
 

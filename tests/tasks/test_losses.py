@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Kind
-from mtbert_jax.tasks.losses import mean_loss, probabilities, task_loss
+from mtbert_jax.tasks import KINDS
+from mtbert_jax.tasks.losses import mean_loss
 
 RNG = np.random.default_rng(0)
 
@@ -15,7 +15,7 @@ def test_classification_is_cross_entropy() -> None:
     logits = RNG.normal(size=(6, 5)) * 4
     labels = np.array([0, 1, 2, 3, 4, 2])
     expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(6), labels]
-    losses = task_loss("classification", jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.float32))
+    losses = KINDS["classification"].loss(jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.float32))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
@@ -24,20 +24,20 @@ def test_binary_is_binary_cross_entropy() -> None:
     labels = np.array([0, 1, 0, 1, 1, 0])
     sigmoid = 1 / (1 + np.exp(-logits[:, 0]))
     expected = -(labels * np.log(sigmoid) + (1 - labels) * np.log(1 - sigmoid))
-    losses = task_loss("binary", jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.float32))
+    losses = KINDS["binary"].loss(jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.float32))
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
 def test_regression_is_squared_error_on_the_labels_own_scale() -> None:
     """NUMERICS, section 2: [1, 2, 4] against itself is 0, not mt-dnn's 3.11 of a broadcast to 3×3."""
     labels = jnp.array([1.0, 2.0, 4.0])
-    assert task_loss("regression", labels[:, None], labels).tolist() == [0.0, 0.0, 0.0]
-    assert task_loss("regression", labels[:, None], jnp.array([3.0, 2.5, 0.0])).tolist() == [4.0, 0.25, 16.0]
+    assert KINDS["regression"].loss(labels[:, None], labels).tolist() == [0.0, 0.0, 0.0]
+    assert KINDS["regression"].loss(labels[:, None], jnp.array([3.0, 2.5, 0.0])).tolist() == [4.0, 0.25, 16.0]
 
 
 @pytest.mark.parametrize(("kind", "outputs"), [("classification", 5), ("binary", 1), ("regression", 1)])
-def test_there_is_one_loss_per_example(kind: Kind, outputs: int) -> None:
-    assert task_loss(kind, jnp.ones((3, outputs)), jnp.array([0.0, 1.0, 1.0])).shape == (3,)
+def test_there_is_one_loss_per_example(kind: str, outputs: int) -> None:
+    assert KINDS[kind].loss(jnp.ones((3, outputs)), jnp.array([0.0, 1.0, 1.0])).shape == (3,)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_there_is_one_loss_per_example(kind: Kind, outputs: int) -> None:
     ],
 )
 def test_extreme_logits_have_finite_losses_and_gradients(
-    kind: Kind, logits: list[float], label: float, loss: float
+    kind: str, logits: list[float], label: float, loss: float
 ) -> None:
     def one(logits: jax.Array) -> jax.Array:
-        return task_loss(kind, logits, jnp.array([label]))[0]
+        return KINDS[kind].loss(logits, jnp.array([label]))[0]
 
     value, grads = jax.value_and_grad(one)(jnp.array([logits]))
     assert float(value) == loss
@@ -77,7 +77,7 @@ def test_mean_loss_without_examples_is_0() -> None:
 
 def test_fillers_get_no_gradient() -> None:
     def loss(logits: jax.Array) -> jax.Array:
-        return mean_loss(task_loss("regression", logits, jnp.zeros(3)), jnp.array([1.0, 0.0, 1.0]))
+        return mean_loss(KINDS["regression"].loss(logits, jnp.zeros(3)), jnp.array([1.0, 0.0, 1.0]))
 
     assert jax.grad(loss)(jnp.array([[1.0], [2.0], [3.0]]))[:, 0].tolist() == [1.0, 0.0, 3.0]
 
@@ -86,15 +86,15 @@ def test_probabilities_of_classes_are_a_softmax() -> None:
     """NUMERICS, section 1: softmax in evaluation."""
     logits = RNG.normal(size=(4, 3))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(probabilities("classification", jnp.asarray(logits)), expected, rtol=1e-5)
+    np.testing.assert_allclose(KINDS["classification"].probabilities(jnp.asarray(logits)), expected, rtol=1e-5)
 
 
 def test_probabilities_of_a_binary_task_are_a_sigmoid() -> None:
     """NUMERICS, section 1: sigmoid in evaluation."""
-    expected = [[0.5], [1 / (1 + np.exp(-2.0))]]
-    np.testing.assert_allclose(probabilities("binary", jnp.array([[0.0], [2.0]])), expected, rtol=1e-6)
+    share = 1 / (1 + np.exp(-2.0))
+    expected = [[0.5, 0.5], [1 - share, share]]
+    np.testing.assert_allclose(KINDS["binary"].probabilities(jnp.array([[0.0], [2.0]])), expected, rtol=1e-6)
 
 
-def test_a_regression_is_its_own_value() -> None:
-    """NUMERICS, section 5: raw logits."""
-    assert probabilities("regression", jnp.array([[7.5], [-1.0]])).tolist() == [[7.5], [-1.0]]
+def test_a_regression_has_no_probabilities() -> None:
+    assert KINDS["regression"].probabilities(jnp.array([[7.5], [-1.0]])).shape == (2, 0)

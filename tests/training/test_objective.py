@@ -15,8 +15,8 @@ from mtbert_jax.config import Config, ProximalConfig, SmartConfig, TaskConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad
-from mtbert_jax.regularizers.smart import divergence
-from mtbert_jax.tasks.losses import mean_loss, task_loss
+from mtbert_jax.tasks import KINDS
+from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.training.objective import Regularizers, Terms, task_objective
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
@@ -86,7 +86,7 @@ def test_the_loss_is_that_without_regularizers_under_the_same_masks(bench: Bench
     assert terms.penalties == {}
     logits = bench.model.logits(bench.params, "sst", bench.batches["sst"], KEY)
     batch = bench.batches["sst"]
-    assert plain == pytest.approx(float(mean_loss(task_loss("classification", logits, batch.labels), batch.weights)))
+    assert plain == pytest.approx(float(mean_loss(KINDS["classification"].loss(logits, batch.labels), batch.weights)))
     assert float(bench.objective("sst")[1].loss) == pytest.approx(plain, rel=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_the_proximal_term_compares_with_the_teacher_under_the_same_masks(bench:
     teacher = jax.tree.map(lambda leaf: leaf * 1.1, bench.params)
     batch = bench.batches["sst"]
     ours, theirs = (bench.model.logits(params, "sst", batch, KEY) for params in (bench.params, teacher))
-    expected = mean_loss(divergence("classification", ours, theirs), batch.weights)
+    expected = mean_loss(KINDS["classification"].divergence(ours, theirs), batch.weights)
     on = ProximalConfig(weight=1.0)
     terms = bench.objective("sst", SmartConfig(), on, teacher=teacher)[1]
     np.testing.assert_allclose(terms.penalties["proximal"], expected, rtol=1e-4)

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Config, StageConfig
+from mtbert_jax.config import Config
 from mtbert_jax.data.balance import epoch_counts, loss_weights
 from mtbert_jax.data.lengths import fit_ladder
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.errors import InputError
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.tasks.losses import mean_loss, probabilities, task_loss
+from mtbert_jax.tasks import KINDS
+from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.training.records import Clock, read_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch
@@ -89,8 +90,10 @@ def test_own_text_is_cut_off_where_the_tasks_examples_are(limited: Config, tmp_p
     _, datasets, logits = model.evaluate("dev")
     sst = datasets["sst"]
     assert set(sst.tokens.lengths) >= {10} and max(len(text[0].split()) for text in sst.texts) > 12
-    expected = np.asarray(probabilities("classification", jnp.asarray(logits["sst"])))
-    got = [prediction.probabilities for prediction in model.predict("sst", [text[0] for text in sst.texts])]
+    expected = np.asarray(KINDS["classification"].probabilities(jnp.asarray(logits["sst"])))
+    predictions = model.predict("sst", [text[0] for text in sst.texts])
+    assert list(predictions[0].probabilities) == ["0", "1", "2", "3", "4"]
+    got = [list(prediction.probabilities.values()) for prediction in predictions]
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -98,7 +101,7 @@ def test_own_text_is_cut_off_where_the_tasks_examples_are(limited: Config, tmp_p
 def test_a_tasks_batches_carry_its_class_weights(config: Config, changes: dict) -> None:
     setup = Setup.load(replace_task(config, "sst", **changes), Path(config.encoder))
     train = setup.datasets("train")
-    tasks = setup.batches(0, StageConfig(batch_size=4), train).tasks
+    tasks = setup.batches(0, setup.config.resolved_stages()[0], train).tasks
     expected = loss_weights(setup.tasks["sst"], train["sst"].labels)
     assert len(set(expected.tolist())) > 1
     for index in range(tasks["sst"].per_epoch):
@@ -115,7 +118,7 @@ def test_the_loss_of_a_step_is_the_weighted_mean(config: Config, tmp_path: Path,
     batch = setup.plans(setup.datasets("train"))[0].batches[0]["sst"]
     assert isinstance(batch, Batch)
     logits = setup.model.logits(setup.initial_params(load_pretrained(config.encoder)[1]), "sst", batch)
-    losses = task_loss("classification", logits, jnp.asarray(batch.labels))
+    losses = KINDS["classification"].loss(logits, jnp.asarray(batch.labels))
     weighted, plain = mean_loss(losses, jnp.asarray(batch.weights)), mean_loss(losses, jnp.ones(4))
     assert float(batch.weights.sum()) < 1
     assert abs(float(weighted - plain)) > 1e-3

@@ -15,7 +15,8 @@ from mtbert_jax import trees
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim import pcgrad, sum_tasks
-from mtbert_jax.tasks.losses import mean_loss, task_loss
+from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.training.objective import Regularizers, shares
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
@@ -42,7 +43,7 @@ class Bench:
 
     def loss(self, params: Params, name: str, batch: Batch) -> Any:
         logits = self.setup.model.logits(params, name, batch)
-        return mean_loss(task_loss(self.setup.tasks[name].kind, logits, batch.labels), batch.weights)
+        return mean_loss(kind_of(self.setup.tasks[name]).loss(logits, batch.labels), batch.weights)
 
 
 @pytest.fixture
