@@ -26,7 +26,7 @@ from mtbert_jax.config.schema import finite
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim.aggregators import cosines, gramian, pcgrad_weights, random_orders
 from mtbert_jax.optim.chain import build_chain, chain_context
-from mtbert_jax.training.replica import first_state
+from mtbert_jax.training.active import first_state
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep, make_train_step, stack_gradients

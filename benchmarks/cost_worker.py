@@ -15,8 +15,8 @@ from workers import serve
 from mtbert_jax.config import load_config
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.machine import keep_freed_memory
+from mtbert_jax.training.active import first_state
 from mtbert_jax.training.prepare import prepare
-from mtbert_jax.training.replica import first_state
 from mtbert_jax.training.step import make_train_step
 
 

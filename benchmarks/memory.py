@@ -28,8 +28,8 @@ from mtbert_jax.encoders.bert import BertConfig, BertEncoder
 from mtbert_jax.encoders.hub import save_pretrained
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.parallel import ALONE, Layout
+from mtbert_jax.training.active import first_state
 from mtbert_jax.training.memory import estimate
-from mtbert_jax.training.replica import first_state
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.step import make_train_step
 

@@ -1,26 +1,22 @@
 """A trained model on splits, and on one's own text."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax import trees
-from mtbert_jax.config import Config, ParallelConfig
-from mtbert_jax.config.schema import nearest, to_dict
+from mtbert_jax.config import Config
+from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split, clean
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import write_whole
-from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.checkpoint import Checkpoints
@@ -28,7 +24,6 @@ from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, make_pool
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Params
-from mtbert_jax.version import __version__
 
 Embedding = Literal["mean", "cls"]
 """How `MultitaskModel.encode` makes one vector of a text."""
@@ -202,42 +197,3 @@ def _parts(texts: Sequence[str | tuple[str, ...]], count: int, whose: str) -> li
             raise InputError(f"text {number}: {whose} takes strings, got {part[0] if count == 1 else part!r}")
         parts.append(tuple(map(clean, part)))
     return parts
-
-
-def write_results(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """Scores the best checkpoint on dev, and on test where it has labels; writes results and prediction files.
-
-    Returns:
-        What ``results.json`` holds: config, seed, step of the checkpoint, scores by split; wall time of training in
-        seconds and peak memory in bytes, over all resumptions; the machine, the versions of the libraries, and the
-        commit, where this runs from a checkout.
-    """
-    # Several processes score together, since no one of them has all arrays; one alone needs one device.
-    layout = Layout.build(ParallelConfig()) if jax.process_count() > 1 else ALONE
-    model = MultitaskModel.from_checkpoint(folder.path, config=config, layout=layout)
-    results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
-    for split in ("dev", "test"):
-        scores, datasets, logits = model.evaluate(split)
-        if layout.leads:
-            model.write_predictions(folder.predictions, split, datasets, logits)
-            if split == "dev" and logits:
-                np.savez(folder.logits, **logits)  # type: ignore[arg-type]
-        if scores:
-            results[split] = scores
-    results.update(_cost(folder, config))
-    if layout.leads:
-        write_whole(folder.results, json.dumps(results, indent=2) + "\n")
-    return results
-
-
-def _cost(folder: RunFolder, config: Config) -> dict[str, Any]:
-    """What the run took, and on what."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        progress = next(iter(checkpoints.standings.values()))
-    made = commit()
-    return {
-        "seconds": progress.seconds,
-        "peak_memory_bytes": max(progress.peak_memory, peak_memory()),
-        "device": machine_summary(),
-        "versions": {"jax": jax.__version__, "mtbert_jax": __version__, **({"commit": made} if made else {})},
-    }

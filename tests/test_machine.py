@@ -87,7 +87,7 @@ def test_caches_lie_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytes
 
 KEEP = """
 import jax
-from mtbert_jax.host import keep_compiled_programs
+from mtbert_jax.machine import keep_compiled_programs
 
 keep_compiled_programs()
 print(jax.config.jax_compilation_cache_dir)

@@ -65,7 +65,7 @@ def test_no_file_of_the_library_runs_what_it_reads(path: Path) -> None:
 def test_only_the_command_line_runs_plugins() -> None:
     """Nothing else so much as imports the file that does, and no field of a config can name one."""
     importers = [path.name for path in FILES if "mtbert_jax.plugins" in path.read_text(encoding="utf-8")]
-    assert importers == ["cli.py"]
+    assert importers == ["main.py"]
     assert "plugin" not in str(to_dict(Config(tasks=(TaskConfig(),), stages=(StageConfig(),))))
 
 

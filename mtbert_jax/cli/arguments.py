@@ -15,6 +15,7 @@ from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 
 RunPath = Annotated[Path, tyro.conf.Positional]
+Plugins = tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Train:
     """Delete the run in the run folder first."""
     dry_run: bool = False
     """Say what would be trained, on what, in which shapes and how much memory, and stop."""
-    plugins: tuple[Path, ...] = ()
-    """Python files to run first, which may register aggregators and transformations; only ever named here."""
+    plugins: Plugins = ()
+    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
     coordinator: str | None = None
     """Train with others: `HOST:PORT` of process 0, or `auto`, where the cluster tells (SLURM, Open MPI, TPU pods)."""
     num_processes: int | None = None
@@ -52,6 +53,8 @@ class CheckData:
     config: Annotated[Config, tyro.conf.arg(name="")]
     json: Path | None = None
     """Write the same as JSON to this file, too."""
+    plugins: Plugins = ()
+    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Evaluate:
     """Folder of the data files, in place of the run's."""
     json: bool = False
     """Print the scores as JSON."""
+    plugins: Plugins = ()
+    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ class Predict:
     """Which checkpoint: the best by dev average, or the latest."""
     data_dir: str | None = None
     """Folder of the data files, in place of the run's."""
+    plugins: Plugins = ()
+    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,8 @@ class Submission:
     """Prediction files of the course's tasks to be checked; the header tells the task."""
     data: tuple[Path, ...] = ()
     """With `--check`: the data file of each of them, in the same order."""
+    plugins: Plugins = ()
+    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,8 @@ class Report:
     """Folder of the data files, in place of the runs'."""
     hide_texts: bool = False
     """Shows the ids of mistakes instead of their texts, for data that must not be passed on."""
+    plugins: Plugins = ()
+    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,8 @@ class Export:
     """Which checkpoint: the best by dev average, or the latest."""
     overwrite: bool = False
     """Replace an earlier export."""
+    plugins: Plugins = ()
+    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -186,20 +199,6 @@ class Completion:
 
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]
     """The shell."""
-
-
-ARGUMENTS: dict[str, type[Any]] = {
-    "train": Train,
-    "check-data": CheckData,
-    "ablate": Ablate,
-    "evaluate": Evaluate,
-    "predict": Predict,
-    "submission": Submission,
-    "report": Report,
-    "export": Export,
-    "completion": Completion,
-}
-"""What each command takes."""
 
 
 OWN = ("out", "seed", "seeds", "resume", "overwrite", "dry-run", "coordinator", "num-processes", "process-id")
@@ -217,6 +216,24 @@ def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) 
     extra = {} if default is None else {"default": default}
     # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
     return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
+
+
+def named_plugins(args: Sequence[str]) -> list[Path]:
+    """The plugins that a command line names, wherever they stand in it.
+
+    They run before anything else is read, since what they register may be what the other arguments name.
+
+    >>> [str(path) for path in named_plugins(["run", "--plugins", "a.py", "b.py", "--lr", "1", "--plugins=c.py"])]
+    ['a.py', 'b.py', 'c.py']
+    """
+    found, naming = [], False
+    for arg in args:
+        if arg.startswith("-"):
+            naming = arg == "--plugins"
+            found += [Path(arg.partition("=")[2])] if arg.startswith("--plugins=") else []
+        elif naming:
+            found.append(Path(arg))
+    return found
 
 
 def split_config(kind: type[Any], args: list[str], prog: str) -> tuple[Path, list[str]]:

@@ -4,11 +4,10 @@ import contextlib
 import functools
 import io
 import operator
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import tyro
-
-from mtbert_jax.cli.arguments import ARGUMENTS
 
 Shell = Literal["bash", "zsh", "fish"]
 
@@ -24,11 +23,11 @@ _FILES = (
 )
 
 
-def completion_script(shell: Shell) -> str:
+def completion_script(shell: Shell, commands: Mapping[str, type[Any]]) -> str:
     """What a shell reads to complete ``mtbert``: commands, their flags and values, and file names."""
     kinds = [
         Annotated[kind, tyro.conf.subcommand(name, description=(kind.__doc__ or "").splitlines()[0])]
-        for name, kind in ARGUMENTS.items()
+        for name, kind in commands.items()
     ]
     written = io.StringIO()
     with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):

@@ -2,11 +2,14 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.tasks import primary_metric
 from mtbert_jax.training.records import Record
 
 
@@ -76,13 +79,8 @@ def clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def scores_line(scores: dict[str, Any]) -> str:
-    """``sst accuracy 0.512  sts pearson 0.871  average 0.780``: the metrics that enter the average, and it."""
-    parts = [
-        f"{task} {next(iter(values))} {next(iter(values.values())):.3f}" for task, values in _tasks(scores).items()
-    ]
+def scores_line(scores: dict[str, Any], tasks: Sequence[TaskConfig]) -> str:
+    """``sst accuracy 0.512  sts pearson 0.871  average 0.7800``: the primary metrics, and the paper's average."""
+    primary = [(task.name, primary_metric(task).name) for task in tasks if task.name in scores]
+    parts = [f"{task} {metric} {scores[task][metric]:.3f}" for task, metric in primary]
     return "  ".join([*parts, f"average {scores['average']:.4f}"])
-
-
-def _tasks(scores: dict[str, Any]) -> dict[str, dict[str, float]]:
-    return {task: values for task, values in scores.items() if isinstance(values, dict)}

@@ -1,6 +1,7 @@
 """The run folder: where everything of a run lies, and who may write there."""
 
 import json
+import math
 import os
 import socket
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text
 from mtbert_jax.limits import LARGEST_JSON
 
-_SCORES = {"*": (float, {"*": float}), "average?": float, "plain_average?": float}
+_SCORE = (float, None)
+_SCORES = {"*": (float, {"*": _SCORE}, None), "average?": _SCORE, "plain_average?": _SCORE}
 RESULTS = {
     "config?": dict,
     "seed?": int,
@@ -128,7 +130,9 @@ class RunFolder:
             results = json.loads(read_text(self.results, LARGEST_JSON))
         except (OSError, ValueError, RecursionError, InputError):
             return None
-        return results if fits(results, RESULTS) else None
+        if not fits(results, RESULTS):
+            return None
+        return {**results, **{split: _with_nan(results[split]) for split in ("dev", "test") if split in results}}
 
     def load_config(self) -> Config:
         """The config of the run that lies here.
@@ -144,3 +148,10 @@ class RunFolder:
         must_lie_in(self.path, self.config)
         must_hold_files(self.encoder)
         return load_config(self.config, self.path)
+
+
+def _with_nan(scores: Any) -> Any:
+    """Scores with NaN where they are undefined, for which JSON has null."""
+    if isinstance(scores, dict):
+        return {name: _with_nan(value) for name, value in scores.items()}
+    return math.nan if scores is None else scores

@@ -1,205 +1,153 @@
 """The loop over steps: batches, records, evaluation, checkpoints, early stop, interruption."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from operator import itemgetter
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import jax
 import numpy as np
 
-from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.errors import TrainingError
 from mtbert_jax.machine import compile_seconds
-from mtbert_jax.parallel import Layout, agreed
-from mtbert_jax.training.display import Display, scores_line
-from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, with_features
+from mtbert_jax.parallel import agreed
+from mtbert_jax.training.checkpoint import Progress
+from mtbert_jax.training.display import Display
 from mtbert_jax.training.interrupt import Interrupted, Interruption
-from mtbert_jax.training.records import Clock, mean_record, pack, step_record, unpack
-from mtbert_jax.training.replica import Replica, gather, num_examples
-from mtbert_jax.training.setup import Plan
+from mtbert_jax.training.records import Clock, Record
+from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import StepMetrics, make_train_step
-from mtbert_jax.types import Params
+from mtbert_jax.training.step import StepMetrics, TrainStep
+from mtbert_jax.types import Batch, FeatureBatch, Params
+
+
+class Trained(Protocol):
+    """What the loop trains: a run (`ActiveRun`), which explains the methods."""
+
+    setup: Setup
+    plans: list[Plan]
+
+    @property
+    def progress(self) -> Progress: ...  # noqa: D102 - explained there, like all below
+
+    @property
+    def pending(self) -> list[StepMetrics]: ...  # noqa: D102
+
+    def open_records(self, step: int) -> None: ...  # noqa: D102
+    def restore(self) -> TrainState | None: ...  # noqa: D102
+    def begin(self, plan: Plan, encoder: Params) -> TrainState: ...  # noqa: D102
+    def go_on(self, plan: Plan, state: TrainState) -> TrainState: ...  # noqa: D102
+    def make_step(self, plan: Plan) -> TrainStep: ...  # noqa: D102
+    def open_stage(self, plan: Plan, state: TrainState) -> int: ...  # noqa: D102
+    def gather(self, place: int) -> dict[str, Batch | FeatureBatch]: ...  # noqa: D102
+    def num_examples(self, place: int) -> int: ...  # noqa: D102
+    def record(self, plan: Plan, done: int, steps: list[StepMetrics], rate: float) -> Record: ...  # noqa: D102
+    def evaluate(self, plan: Plan, state: TrainState, done: int) -> list[str]: ...  # noqa: D102
+    def end_stage(self, plan: Plan, done: int, compiled_shapes: int, compile_seconds: float) -> None: ...  # noqa: D102
+    def save(self, state: TrainState, pending: list[StepMetrics], seconds: float) -> None: ...  # noqa: D102
 
 
 @dataclass
 class Loop:
-    """What the steps of all stages share.
+    """Takes a run through its stages.
 
     Attributes:
-        replicas: The runs that train together; one, mostly.
-        layout: Where their arrays lie; wide if there may be several.
-        train: Training splits, by task.
-        dev: Dev splits, by task.
+        run: The run.
         display: Where progress is shown.
         interruption: Signals.
-        pending: Metrics of the steps since the last record, with a leading `replica` axis if the layout is wide.
-        bad: Steps in a row that a task of a replica has been left out of, as far as is recorded.
+        pending: Metrics of the steps since the last record.
     """
 
-    replicas: Sequence[Replica]
-    layout: Layout
-    train: dict[str, Dataset]
-    dev: dict[str, Dataset]
+    run: Trained
     display: Display
     interruption: Interruption
     pending: list[StepMetrics] = field(default_factory=list)
-    bad: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.setup = self.replicas[0].setup
-        self.eval_step = make_eval_step(self.setup.model, self.setup.layout)
+        self.config, self.layout = self.run.setup.config, self.run.setup.layout
         self.clock = Clock()
         self.since = time.monotonic()
-        own = [unpack(replica.progress.pending) for replica in self.replicas]
-        self.pending = [self._joined(steps) for steps in zip(*own, strict=True)]
 
-    def begin(self, plan: Plan, params: Sequence[Params], step: int) -> TrainState:
-        """The state at a stage's first step, with a fresh optimizer, from the parameters of each replica."""
-        states = [replica.begin(plan, own, step) for replica, own in zip(self.replicas, params, strict=True)]
-        return TrainState.together(states, self.layout)
+    def train(self, encoder: Params, resume: bool) -> None:
+        """Takes the run to its end.
 
-    def run(self, plan: Plan, state: TrainState) -> TrainState:
+        Args:
+            encoder: Pretrained parameters.
+            resume: Go on from the newest checkpoint that can be read; without one, begin.
+
+        Raises:
+            Interrupted: A signal came; all that was done is saved.
+        """
+        state = self.run.restore() if resume else None
+        if self.layout.leads:
+            self.run.open_records(int(state.step) if state else 0)
+        self.pending = self.run.pending
+        progress = self.run.progress
+        for plan in self.run.plans[progress.stage + progress.stage_done :]:
+            if state is None:
+                state = self.run.begin(plan, encoder)
+            elif plan.number > self.run.progress.stage:
+                state = self.run.go_on(plan, state)
+            state = self.stage(plan, state)
+
+    def stage(self, plan: Plan, state: TrainState) -> TrainState:
         """Runs one stage from where `state` stands to its end."""
-        config, start, compiling = self.setup.config, self.replicas[0].progress.stage_start, compile_seconds()
+        config, compiling = self.config, compile_seconds()
         self._open_stage(plan, state)
-        train_step = make_train_step(
-            self.setup.model,
-            self.setup.tasks,
-            plan.tx,
-            plan.frozen,
-            plan.regularizers(start),
-            self.layout,
-            config.micro_batches,
-        )
-        done, total = int(state.step) - start, plan.batches.num_steps
+        train_step = self.run.make_step(plan)
+        done, total = int(state.step) - self.run.progress.stage_start, plan.batches.num_steps
         self.display.start(plan.stage.name, done, total)
         self.clock = Clock()
         ended = False
-        ahead = gather(self.replicas, self.layout, done)
+        ahead = self.run.gather(done)
         while not ended:
             state, step_metrics = train_step(state, ahead)
-            self.clock.examples += num_examples(self.replicas, done)
+            self.clock.examples += self.run.num_examples(done)
             done += 1
             ended = done == total
             # The next batch is gathered while the device computes.
-            ahead = {} if ended else gather(self.replicas, self.layout, done)
+            ahead = {} if ended else self.run.gather(done)
             self.layout.keep_pace(step_metrics)
             self.pending.append(step_metrics)
             self.display.step(done)
 
             at_record = ended or done % config.log_every_steps == 0
             if at_record:
-                self.record(plan, done)
+                self._record(plan, done)
             if ended or done % (config.eval_every_steps or plan.batches.steps_per_epoch) == 0:
-                averages = self.evaluate(plan, state, done)
-                if 0 < config.patience <= self.replicas[0].progress.stale and not ended:
+                self._evaluate(plan, state, done)
+                if 0 < config.patience <= self.run.progress.stale and not ended:
                     ended = True
-                    self.record(plan, done)
-                for replica in self.replicas:
-                    if ended:
-                        shapes, seconds = train_step.compiled_shapes, compile_seconds() - compiling
-                        replica.write("stage", plan, done, {"compiled_shapes": shapes, "compile_seconds": seconds})
-                    replica.progress = replace(replica.progress, stage_done=ended)
-                self.save(state, averages)
+                    self._record(plan, done)
+                if ended:
+                    seconds = compile_seconds() - compiling
+                    self.run.end_stage(plan, done, train_step.compiled_shapes, seconds)
+                self._save(state)
             elif config.save_every_steps and done % config.save_every_steps == 0:
-                self.save(state)
+                self._save(state)
             status = self._stop_status(at_record)
             if status is not None:
-                self.save(state)
+                self._save(state)
                 raise Interrupted(status)
         return state
 
     def _open_stage(self, plan: Plan, state: TrainState) -> None:
-        """Gives every replica the stage's batches and dev splits.
+        since = time.monotonic()
+        if kept := self.run.open_stage(plan, state):
+            self.display.say(f"features of {kept} examples kept ({time.monotonic() - since:.0f} s)")
 
-        Where the stage says so, they hold what the encoder says of every example, since it will not change.
-        """
-        for number, replica in enumerate(self.replicas):
-            replica.batches, replica.dev = replica.plans[plan.number].batches, self.dev
-            if plan.stage.cache_features:
-                since = time.monotonic()
-                params = state.of(number, self.layout).params
-                train, replica.dev = with_features(replica.setup, params, self.train, self.dev)
-                features = {name: data.features for name, data in train.items()}
-                replica.batches = replica.batches.with_features(features)  # type: ignore[arg-type]
-                examples = sum(len(data.ids) for data in (*train.values(), *replica.dev.values()))
-                self.say(number, f"features of {examples} examples kept ({time.monotonic() - since:.0f} s)")
-
-    def record(self, plan: Plan, done: int) -> None:
+    def _record(self, plan: Plan, done: int) -> None:
         """Records the steps since the last record, and shows them."""
         if self.pending:
-            own = self._apart(self.pending)
-            for number, steps in enumerate(own):
-                self._check_finite(number, steps, done)
-            epoch = {"epoch": done / plan.batches.steps_per_epoch}
-            rate, lr = self.clock.rate / len(own), float(plan.rate(done - 1))
-            records = [step_record(steps, rate, lr) for steps in own]
-            for replica, record in zip(self.replicas, records, strict=True):
-                replica.write("train", plan, done, epoch | record)
-            self.display.show(plan.stage.name, mean_record(records), done)
+            record = self.run.record(plan, done, jax.device_get(self.pending), self.clock.rate)
+            self.display.show(plan.stage.name, record, done)
         self.pending, self.clock = [], Clock()
 
-    def _check_finite(self, number: int, steps: list[StepMetrics], done: int) -> None:
-        """Counts the steps in a row that each task has been left out of.
-
-        Raises:
-            TrainingError: They are too many.
-        """
-        replica, limit = self.replicas[number], self.setup.config.max_bad_steps
-        for place, step in enumerate(steps, start=done - len(steps)):
-            for task, finite in step.finite.items():
-                bad = 0 if finite else self.bad.get((number, task), 0) + 1
-                self.bad[number, task] = bad
-                if bad == limit > 0:
-                    rows, _ = replica.batches.tasks[task].rows(replica.batches.indices(place)[task])
-                    ids = ", ".join(self.train[task].ids[row] for row in rows)
-                    step_number = replica.progress.stage_start + place + 1
-                    raise TrainingError(
-                        f"task {task}: its loss or gradient was not finite in {limit} steps in a row (max_bad_steps), "
-                        f"the last of them step {step_number}, a batch of the examples {ids}; a lower lr may help. "
-                        "What was saved before stays"
-                    )
-
-    def evaluate(self, plan: Plan, state: TrainState, done: int) -> list[float | None]:
-        """Scores the dev splits, records them, and notes whether they are the best so far; each replica's average."""
-        averages: list[float | None] = []
-        for number, replica in enumerate(self.replicas):
-            if not replica.dev:
-                averages.append(None)
-                continue
-            own = state.of(number, self.layout)
-            params = own.teacher_params() if self.setup.config.evaluate == "teacher" else own.params
-            scores = evaluate_all(self.setup, self.eval_step, params, replica.dev)[0]
-            replica.write("eval", plan, done, {"split": "dev", "scores": scores})
-            averages.append(scores["average"])
-            best = "  (best so far)" if replica.note_scores(scores["average"]) else ""
-            step = replica.progress.stage_start + done
-            self.say(number, f"dev at step {step}: {scores_line(scores)}{best}")
+    def _evaluate(self, plan: Plan, state: TrainState, done: int) -> None:
+        for line in self.run.evaluate(plan, state, done):
+            self.display.say(line)
         self.clock = Clock()  # an evaluation is no training
-        return averages
 
-    def save(self, state: TrainState, averages: Sequence[float | None] | None = None) -> None:
-        """Saves a checkpoint of each replica, with its dev average where there is one."""
-        seconds, own = time.monotonic() - self.since, self._apart(self.pending)
-        for number, replica in enumerate(self.replicas):
-            average = averages[number] if averages else None
-            replica.save(state.of(number, self.layout), average, pack(own[number]), seconds)
-
-    def say(self, number: int, text: str) -> None:
-        """One line about a replica."""
-        self.display.say(f"{self.replicas[number].name}: {text}" if self.layout.wide else text)
-
-    def _apart(self, steps: list[StepMetrics]) -> list[list[StepMetrics]]:
-        """The metrics of each replica, on the host; here the device is waited for."""
-        steps = jax.device_get(steps)
-        if not self.layout.wide:
-            return [steps]
-        return [[jax.tree.map(itemgetter(n), step) for step in steps] for n in range(len(self.replicas))]
-
-    def _joined(self, steps: Sequence[StepMetrics]) -> StepMetrics:
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *steps) if self.layout.wide else steps[0]
+    def _save(self, state: TrainState) -> None:
+        self.run.save(state, self.pending, time.monotonic() - self.since)
 
     def _stop_status(self, at_record: bool) -> int | None:
         """The exit status that a signal asks for; several processes ask each other, whenever they record."""

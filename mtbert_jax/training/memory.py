@@ -12,8 +12,8 @@ from mtbert_jax import trees
 from mtbert_jax.errors import InputError
 from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import Layout
+from mtbert_jax.training.active import first_state
 from mtbert_jax.training.objective import task_objective
-from mtbert_jax.training.replica import first_state
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Batch, Params

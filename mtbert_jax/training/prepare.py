@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -21,8 +22,26 @@ from mtbert_jax.training.trackers import check_trackers
 GIB = 2**30
 
 
-def prepare(config: Config) -> tuple[Path, Layout, Setup, dict[str, Dataset], dict[str, Dataset]]:
-    """The encoder's directory, the devices, the setup, and the train and dev datasets by task.
+class Prepared(NamedTuple):
+    """What a run is made of, checked.
+
+    Attributes:
+        encoder: The encoder's directory.
+        layout: The devices.
+        setup: Config, encoder's description, tokenizer, model.
+        train: Training splits, by task.
+        dev: Dev splits, by task.
+    """
+
+    encoder: Path
+    layout: Layout
+    setup: Setup
+    train: dict[str, Dataset]
+    dev: dict[str, Dataset]
+
+
+def prepare(config: Config) -> Prepared:
+    """Reads and checks everything that a run begins with, but for the weights.
 
     Raises:
         InputError: Config, encoder or data are not right, or a package is missing.
@@ -34,7 +53,7 @@ def prepare(config: Config) -> tuple[Path, Layout, Setup, dict[str, Dataset], di
     setup = Setup.load(config, directory, layout.narrow)
     train, dev = setup.datasets("train"), setup.datasets("dev")
     _check_datasets(config, train, dev)
-    return directory, layout, setup, train, dev
+    return Prepared(directory, layout, setup, train, dev)
 
 
 def rehearse(config: Config) -> Iterator[str]:
@@ -43,10 +62,11 @@ def rehearse(config: Config) -> Iterator[str]:
     Raises:
         InputError: As `prepare`; or the optimizer or what is frozen does not fit the model.
     """
-    _, layout, setup, train, dev = prepare(config)
-    plans = setup.plans(train)
+    ready = prepare(config)
+    layout, setup = ready.layout, ready.setup
+    plans = setup.plans(ready.train)
     yield to_toml(config)
-    yield from describe(setup, layout, train, dev, plans)
+    yield from describe_run(ready, plans)
     for plan in plans:
         check_state(setup, plan, layout)
         yield from _shapes(plan)
@@ -56,10 +76,9 @@ def rehearse(config: Config) -> Iterator[str]:
         yield f"stage {plan.stage.name}: about {memory.total / GIB:.2f} GiB on a device{each}, by estimate ({parts})"
 
 
-def describe(
-    setup: Setup, layout: Layout, train: dict[str, Dataset], dev: dict[str, Dataset], plans: list[Plan]
-) -> Iterator[str]:
+def describe_run(ready: Prepared, plans: list[Plan]) -> Iterator[str]:
     """Model, devices, tasks and stages, line by line."""
+    _, layout, setup, train, dev = ready
     params = trees.count(setup.abstract_params())
     device = jax.devices()[0].device_kind
     used = f"{layout.mesh.size} × {device} ({layout})" if layout.mesh else f"1 × {device}"

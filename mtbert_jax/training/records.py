@@ -2,9 +2,10 @@
 
 import itertools
 import json
+import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from mtbert_jax.limits import LARGEST_RECORDS, MEBIBYTE
 from mtbert_jax.training.step import StepMetrics
 
 Record = dict[str, Any]
+PLACE = ("kind", "stage", "step", "epoch")
+"""What every record says of itself, before its numbers."""
 _NUMBERS = {"*": (float, None)}
 _ANY = {"stage": str, "step": int, "epoch?": float}
 SHAPES = {
@@ -164,3 +167,37 @@ def unpack(packed: tuple[Record, ...]) -> list[StepMetrics]:
         StepMetrics(**{"penalties": {}, **step, "cosines": cosines})
         for step, cosines in zip(packed, arrays, strict=True)
     ]
+
+
+def numbers(record: Record) -> Iterator[tuple[str, float]]:
+    """The finite numbers of a record, each under a name.
+
+    >>> dict(numbers({"kind": "train", "stage": "all", "step": 2, "loss": {"sst": 1.5}, "lr": 0.1}))
+    {'train/loss/sst': 1.5, 'train/lr': 0.1}
+    >>> dict(numbers({"kind": "eval", "step": 2, "split": "dev", "scores": {"sst": {"f1": 0.5}, "average": 0.5}}))
+    {'dev/sst/f1': 0.5, 'dev/average': 0.5}
+    """
+    values = {name: value for name, value in record.items() if name not in ("kind", "stage", "step", "split", "scores")}
+    yield from _flat(record["kind"], values)
+    yield from _flat(record.get("split", ""), record.get("scores", {}))
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}/{name}", value)
+        elif isinstance(value, int | float) and math.isfinite(value):
+            yield f"{prefix}/{name}", float(value)
+
+
+def columns(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """Records as columns of one length: `kind`, `stage`, `step`, `epoch`, and every number that `numbers` names.
+
+    >>> columns([{"kind": "train", "stage": "all", "step": 2, "loss": {"sst": 1.5}}])
+    {'kind': ['train'], 'stage': ['all'], 'step': [2], 'epoch': [None], 'train/loss/sst': [1.5]}
+    """
+    places = [{key: record.get(key) for key in PLACE} for record in records]
+    others = [{key: value for key, value in record.items() if key != "epoch"} for record in records]
+    rows = [{**place, **dict(numbers(record))} for place, record in zip(places, others, strict=True)]
+    names = dict.fromkeys((*PLACE, *(name for row in rows for name in row)))
+    return {name: [row.get(name) for row in rows] for name in names}

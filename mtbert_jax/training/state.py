@@ -1,7 +1,5 @@
 """What training carries from step to step: all of it is in a checkpoint, none of it elsewhere."""
 
-import functools
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,7 +9,6 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from mtbert_jax import trees
-from mtbert_jax.parallel import Layout
 from mtbert_jax.types import Params
 
 
@@ -51,35 +48,9 @@ class TrainState(NamedTuple):
         opt_state = jax.tree.map(partial(_with_own_key, key), jax.jit(tx.init)(trainable))
         return cls(jnp.asarray(step, jnp.int32), params, opt_state, teacher, key)
 
-    @classmethod
-    def together(cls, states: Sequence["TrainState"], layout: Layout) -> "TrainState":
-        """The states of several replicas as one, with a leading `replica` axis on all but the step; laid out."""
-        if not layout.wide:
-            return layout.place(states[0])
-
-        def stack(*states: TrainState) -> TrainState:
-            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)._replace(step=states[0].step)
-
-        return layout.computed(stack, *states)
-
-    def of(self, replica: int, layout: Layout) -> "TrainState":
-        """The state of one replica; `layout` is the wide one, or that of a run alone."""
-        return _taking(layout)(self, replica) if layout.wide else self
-
     def teacher_params(self) -> Params:
         """The whole tree as the teacher has it; the parameters themselves where there is no teacher."""
         return self.params if self.teacher is None else trees.merge(self.params, self.teacher)
-
-
-@functools.cache
-def _taking(layout: Layout) -> Callable[[TrainState, int], TrainState]:
-    """``(wide state, replica) → its state``, jitted once."""
-
-    def take(state: TrainState, replica: Int[Array, ""]) -> TrainState:
-        rest = state._replace(step=None)  # type: ignore[arg-type]
-        return layout.split(jax.tree.map(lambda leaf: leaf[replica], rest)._replace(step=state.step))
-
-    return jax.jit(take)
 
 
 def _with_own_key(key: PRNGKeyArray, leaf: Array) -> Array:

@@ -6,18 +6,17 @@ is noted in the run folder *before* it is given, so that no record reaches it tw
 
 import json
 import logging
-import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from mtbert_jax.errors import InputError, first_line, plain
 from mtbert_jax.files import write_whole
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.records import Record
+from mtbert_jax.training.records import Record, numbers
 
 logger = logging.getLogger(__name__)
 
@@ -30,27 +29,6 @@ class TrackerBackend(Protocol):
 
     def close(self) -> None:
         """The run ends, or pauses: nothing comes after this."""
-
-
-def numbers(record: Record) -> Iterator[tuple[str, float]]:
-    """The finite numbers of a record, each under a name.
-
-    >>> dict(numbers({"kind": "train", "stage": "all", "step": 2, "loss": {"sst": 1.5}, "lr": 0.1}))
-    {'train/loss/sst': 1.5, 'train/lr': 0.1}
-    >>> dict(numbers({"kind": "eval", "step": 2, "split": "dev", "scores": {"sst": {"f1": 0.5}, "average": 0.5}}))
-    {'dev/sst/f1': 0.5, 'dev/average': 0.5}
-    """
-    values = {name: value for name, value in record.items() if name not in ("kind", "stage", "step", "split", "scores")}
-    yield from _flat(record["kind"], values)
-    yield from _flat(record.get("split", ""), record.get("scores", {}))
-
-
-def _flat(prefix: str, values: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(f"{prefix}/{name}", value)
-        elif isinstance(value, int | float) and math.isfinite(value):
-            yield f"{prefix}/{name}", float(value)
 
 
 class TensorBoard:

@@ -353,7 +353,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     def interrupt(*_: Any, **__: Any) -> None:
         raise Interrupted(130)
 
-    monkeypatch.setattr("mtbert_jax.cli.main.fit", interrupt)
+    monkeypatch.setattr("mtbert_jax.run.fit", interrupt)
     save_config(config, tmp_path / "a b.toml")
     assert main(["train", str(tmp_path / "a b.toml"), "--overwrite", "--seeds", "1", "2", "--out", "x"]) == 130
     command = f"mtbert train '{tmp_path}/a b.toml' --seeds 1 2 --out x --resume"
@@ -366,7 +366,7 @@ def test_training_that_cannot_go_on_is_one_line_and_status_1(
     def fail(*_: object) -> None:
         raise TrainingError("task sts: no more")
 
-    monkeypatch.setattr("mtbert_jax.cli.main.fit", fail)
+    monkeypatch.setattr("mtbert_jax.run.fit", fail)
     save_config(config, tmp_path / "a.toml")
     assert main(["train", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().err == "mtbert: task sts: no more\n"

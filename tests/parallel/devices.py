@@ -16,11 +16,10 @@ from mtbert_jax.config import ParallelConfig, load_config
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.parallel import Layout
+from mtbert_jax.training.active import ActiveRun, stage_step
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.replica import Replica, gather
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import make_train_step
 
 
 def states(config_file: str, sizes: dict[str, int], steps: int) -> tuple[TrainState, list[dict[str, Any]]]:
@@ -30,15 +29,14 @@ def states(config_file: str, sizes: dict[str, int], steps: int) -> tuple[TrainSt
     setup = Setup.load(config, Path(config.encoder), layout)
     train = setup.datasets("train")
     (plan,) = setup.plans(train)
-    replica = Replica(setup, RunFolder(Path()), [plan], None, batches=plan.batches)  # type: ignore[arg-type]
+    run = ActiveRun(setup, RunFolder(Path()), [plan], train, {}, None, None, batches=plan.batches)  # type: ignore[arg-type]
     params = setup.initial_params(load_pretrained(config.encoder)[1])
     tx = optax.chain(pcgrad(), optax.clip_by_global_norm(1.0), optax.sgd(0.01, momentum=0.9))  # Adam magnifies rounding
-    state = TrainState.together([TrainState.create(params, tx, jax.random.key(0), with_teacher=True)], layout)
-    regularizers = plan.regularizers(0)
-    step = make_train_step(setup.model, setup.tasks, tx, (), regularizers, layout, config.micro_batches)
+    state = layout.place(TrainState.create(params, tx, jax.random.key(0), with_teacher=True))
+    step = stage_step(setup, plan._replace(tx=tx), 0)
     metrics = []
     for number in range(steps):
-        state, told = step(state, gather([replica], layout, number))
+        state, told = step(state, run.gather(number))
         metrics.append(jax.device_get(told)._asdict())
     return state, metrics
 

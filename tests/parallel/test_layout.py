@@ -17,12 +17,12 @@ from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.parallel import ALONE, Layout, agreed, join_processes
+from mtbert_jax.training.active import ActiveRun, stage_step
 from mtbert_jax.training.evaluate import evaluate_all, make_eval_step
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.replica import Replica, gather
+from mtbert_jax.training.seeds import SeedRuns, state_of, together
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import make_train_step
 
 
 def mesh() -> Mesh:
@@ -34,13 +34,16 @@ def one_step(config: Config, layout: Layout) -> tuple[Any, Any]:
     """Parameters after a step, and the scores on dev."""
     setup = Setup.load(config, Path(config.encoder), layout.narrow)
     (plan,) = setup.plans(setup.datasets("train"))
-    replicas = [Replica(setup, RunFolder(Path()), [plan], None, batches=plan.batches)] * (2 if layout.wide else 1)  # type: ignore[arg-type]
+    run = ActiveRun(setup, RunFolder(Path()), [plan], {}, {}, None, None, batches=plan.batches)  # type: ignore[arg-type]
     params = setup.initial_params(load_pretrained(config.encoder)[1])
-    tx = optax.chain(pcgrad(), optax.sgd(0.01))
-    states = [TrainState.create(params, tx, jax.random.key(0)) for _ in replicas]
-    step = make_train_step(setup.model, setup.tasks, tx, (), plan.regularizers(0), layout, config.micro_batches)
-    state, _ = step(TrainState.together(states, layout), gather(replicas, layout, 0))
-    own = state.of(len(replicas) - 1, layout)
+    plan = plan._replace(tx=optax.chain(pcgrad(), optax.sgd(0.01)))
+    first = TrainState.create(params, plan.tx, jax.random.key(0))
+    if layout.wide:
+        runs = SeedRuns([run, run], layout)
+        state, _ = runs.make_step(plan)(together([first, first], layout), runs.gather(0))
+        own = state_of(state, 1, layout)
+    else:
+        own, _ = stage_step(setup, plan, 0)(layout.place(first), run.gather(0))
     return own.params, evaluate_all(
         setup, make_eval_step(setup.model, setup.layout), own.params, setup.datasets("dev")
     )[0]

@@ -40,7 +40,7 @@ def main(path: Path) -> None:
     join_processes(spec.get("coordinator"), spec.get("processes"), spec.get("process"))
     config = load_config(spec["config"])
     with contextlib.suppress(Interrupted):
-        fit(config, RunFolder(Path(config.out)), resume=True, display=Quiet(spec.get("stop_at")))
+        fit(config, RunFolder(Path(config.out)), "resume", Quiet(spec.get("stop_at")))
 
 
 if __name__ == "__main__":

@@ -141,19 +141,18 @@ def become(job: Job) -> None:
 
 def note_batches(file: str) -> None:
     """Writes down which rows every batch holds."""
-    from mtbert_jax.training import loop
+    from mtbert_jax.training.active import ActiveRun
 
-    gather = loop.gather
+    gather = ActiveRun.gather
 
-    def noting(replicas: Any, layout: Any, step: int) -> Any:
-        stage = replicas[0].progress.stage
-        tasks = replicas[0].batches.tasks
-        rows = {name: tasks[name].rows(k)[0].tolist() for name, k in replicas[0].batches.indices(step).items()}
+    def noting(run: Any, step: int) -> Any:
+        stage, tasks = run.progress.stage, run.batches.tasks
+        rows = {name: tasks[name].rows(k)[0].tolist() for name, k in run.batches.indices(step).items()}
         with Path(file).open("a", encoding="utf-8") as lines:
             lines.write(f"{stage} {step} {zlib.crc32(json.dumps(rows).encode())}\n")
-        return gather(replicas, layout, step)
+        return gather(run, step)
 
-    loop.gather = noting
+    ActiveRun.gather = noting  # type: ignore[method-assign]
 
 
 def fail_from(number: int, folder: str) -> None:

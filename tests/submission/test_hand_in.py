@@ -97,7 +97,9 @@ def test_files_made_elsewhere_are_checked(run: Path, data_dir: Path, capsys: pyt
     capsys.readouterr()
     assert main(["submission", "--check", *files, "--data", *data]) == 2
     out, err = capsys.readouterr()
-    assert f"{path}: 2 faults\n  {path}:5: prediction 'x' is not a whole number from 0 to 1\n  {path}: 1 of 21 ids" in out
+    assert (
+        f"{path}: 2 faults\n  {path}:5: prediction 'x' is not a whole number from 0 to 1\n  {path}: 1 of 21 ids" in out
+    )
     assert err.count("\n") == 1
     assert err.startswith(f"mtbert: 1 of 3 prediction files are wrong: {path}:5: ")
 

@@ -17,13 +17,13 @@ from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.config.schema import to_dict
 from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.training.active import abstract_state
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.fit import delete_run, fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
-from mtbert_jax.training.replica import abstract_state
 from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task
 
@@ -46,8 +46,8 @@ class Quiet(Display):
 
 def run(config: Config, out: Path, **options: Any) -> RunFolder:
     folder = RunFolder(out)
-    options.setdefault("display", Quiet())
-    fit(dataclasses.replace(config, out=str(out)), folder, **options)
+    existing = "resume" if options.get("resume") else "refuse"
+    fit(dataclasses.replace(config, out=str(out)), folder, existing, options.get("display") or Quiet())
     return folder
 
 
@@ -117,7 +117,7 @@ def test_time_and_memory_add_up_over_stages_and_resumptions(
     for since, peak, at in ((100.0, 500, 2), (20.0, 300, None)):
         clock = itertools.chain([since], itertools.repeat(since + 7))
         monkeypatch.setattr("mtbert_jax.training.loop.time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
-        monkeypatch.setattr("mtbert_jax.training.replica.peak_memory", lambda peak=peak: peak)
+        monkeypatch.setattr("mtbert_jax.training.active.peak_memory", lambda peak=peak: peak)
         with pytest.raises(Interrupted) if at else contextlib.nullcontext():
             run(config, tmp_path / "run", resume=True, display=Quiet(at=at))
         with Checkpoints(tmp_path / "run" / "checkpoints", {}) as checkpoints:
@@ -295,7 +295,7 @@ def test_bad_rows_that_were_skipped_are_reported(config: Config, data_dir: Path,
     text = (data_dir / "sts-train.csv").read_text()
     (tmp_path / "sts.csv").write_text(text + "99\tx99\ta film\tthe film\t9.0\n")
     config = replace_task(config, "sts", train=str(tmp_path / "sts.csv"))
-    with pytest.raises(InputError, match="outside 0.0 to 5.0"):
+    with pytest.raises(InputError, match="not a number from 0.0 to 5.0"):
         run(config, tmp_path / "run")
     display = Quiet()
     run(dataclasses.replace(config, bad_rows="skip"), tmp_path / "run", display=display)

@@ -43,7 +43,7 @@ def test_the_lock_of_a_process_that_was_killed_is_taken_over(config: Config, tmp
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=r"another process trains here \(process 7 on elsewhere\)"):
-            fit(config, folder, overwrite=True, display=Quiet())
+            fit(config, folder, "overwrite", Quiet())
         assert not folder.config.exists()
         holder.send_signal(signal.SIGKILL)
         holder.wait()

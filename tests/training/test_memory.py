@@ -12,10 +12,10 @@ from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.errors import InputError
 from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import ALONE
+from mtbert_jax.training.active import first_state
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import Memory, estimate
-from mtbert_jax.training.replica import first_state
 from mtbert_jax.training.setup import Setup
 
 

@@ -11,12 +11,13 @@ import pytest
 from mtbert_jax import trees
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig
 from mtbert_jax.encoders.hub import load_pretrained
-from mtbert_jax.inference import MultitaskModel, write_results
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.run import write_results
+from mtbert_jax.training.active import abstract_state
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
-from mtbert_jax.training.replica import abstract_state
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Params

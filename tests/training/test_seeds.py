@@ -132,8 +132,8 @@ def test_seeds_that_do_not_fit_into_memory_train_one_after_the_other(
 ) -> None:
     config = dataclasses.replace(config, seeds=SEEDS, steps=2)
     display, need = Quiet(), 50e6
-    monkeypatch.setattr("mtbert_jax.training.fit.estimate", lambda *_: SimpleNamespace(total=need))
-    monkeypatch.setattr("mtbert_jax.training.fit.free_memory", lambda: int(2.6 * need))
+    monkeypatch.setattr("mtbert_jax.training.seeds.estimate", lambda *_: SimpleNamespace(total=need))
+    monkeypatch.setattr("mtbert_jax.training.seeds.free_memory", lambda: int(2.6 * need))
     folder = run(config, tmp_path / "all", display=display)
     assert any(line.startswith("2 of 3 seeds at once: each needs about 0.0 GiB") for line in display.lines)
     compiled = [read_metrics(RunFolder(folder.path / f"seed{seed}").metrics)[-1]["step"] for seed in SEEDS]

@@ -1,0 +1,321 @@
+"""Training from Python, and the run that comes of it: what the command line does, as functions and objects.
+
+>>> import mtbert_jax as mt
+>>> run = mt.train("configs/demo.toml", lr=2e-4)  # doctest: +SKIP
+>>> run.scores["average"], run.model.predict("sst", ["A warm, funny, engaging film."])  # doctest: +SKIP
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from mtbert_jax.config import Config, ParallelConfig, load_config
+from mtbert_jax.config.includes import lay_over
+from mtbert_jax.config.schema import finite, from_dict, to_dict
+from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.readers import Split
+from mtbert_jax.errors import InputError
+from mtbert_jax.export.description import Format
+from mtbert_jax.export.write import export_run
+from mtbert_jax.files import write_whole
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.machine import commit, machine_summary, peak_memory
+from mtbert_jax.parallel import ALONE, Layout
+from mtbert_jax.report.contents import RunContents, find_runs
+from mtbert_jax.report.page import write_page
+from mtbert_jax.results.rows import Row, make_row
+from mtbert_jax.results.tables import write_tables
+from mtbert_jax.tasks import score
+from mtbert_jax.training.active import load_logits
+from mtbert_jax.training.checkpoint import Checkpoints
+from mtbert_jax.training.display import Display
+from mtbert_jax.training.fit import Existing, fit
+from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.records import columns, read_metrics
+from mtbert_jax.training.seeds import seeds_apart
+from mtbert_jax.version import __version__
+
+Which = Literal["best", "latest"]
+"""A checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that lies in a folder, finished or not.
+
+    Attributes:
+        folder: The run folder.
+    """
+
+    folder: RunFolder
+
+    @property
+    def path(self) -> Path:
+        """Path of the run folder."""
+        return self.folder.path
+
+    @cached_property
+    def config(self) -> Config:
+        """The run's config, complete."""
+        return self.folder.load_config()
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` holds.
+
+        Raises:
+            InputError: The run has not ended, or the file cannot be read.
+        """
+        results = self.folder.load_results()
+        if results is None:
+            raise InputError(f"{self.path} holds no results yet: the run has not ended, or results.json is damaged")
+        return results
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """Dev scores of the best checkpoint: metrics by task and name, `average` and `plain_average`; plain floats.
+
+        Empty where no task has a dev file.
+
+        Raises:
+            InputError: As `results`.
+        """
+        scores: dict[str, Any] = self.results.get("dev", {})
+        return scores
+
+    @cached_property
+    def history(self) -> dict[str, list[Any]]:
+        """The records as columns of one length, ready for a data frame; None where a record lacks a number.
+
+        `kind`, `stage`, `step` and `epoch` come first; then such columns as ``train/loss/sst`` and ``dev/average``.
+        """
+        return columns(read_metrics(self.folder.metrics))
+
+    @cached_property
+    def model(self) -> MultitaskModel:
+        """The model of the best checkpoint, ready to predict."""
+        return MultitaskModel.from_checkpoint(self.path)
+
+    def evaluate(self, split: Split = "dev") -> dict[str, Any]:
+        """Scores of the best checkpoint on one split of every task that has labels there."""
+        return self.model.evaluate(split)[0]
+
+    def report(self, out: str | Path | None = None, hide_texts: bool = False) -> Path:
+        """Writes a page about the run; needs matplotlib.
+
+        Args:
+            out: The page; ``report.html`` in the run folder if left out.
+            hide_texts: Show the ids of mistakes instead of their texts.
+
+        Returns:
+            Path of the page.
+        """
+        return write_report([self.path], None if out is None else Path(out), hide_texts=hide_texts)
+
+    def export(self, form: Format, out: str | Path | None = None, overwrite: bool = False) -> Path:
+        """Writes the best checkpoint for use elsewhere.
+
+        Args:
+            form: `hf`, for `transformers`, or `stablehlo`, for plain JAX.
+            out: Folder of the export; ``export/<form>`` in the run folder if left out.
+            overwrite: Replace an earlier export.
+
+        Returns:
+            Path of the folder.
+        """
+        return export_run(self.path, form, None if out is None else Path(out), "best", overwrite)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class SeedsOfRun:
+    """The runs of one config with several seeds, in folders below one.
+
+    Attributes:
+        path: The folder above the runs' folders.
+        runs: The runs by seed.
+    """
+
+    path: Path
+    runs: dict[int, Run]
+
+    @cached_property
+    def row(self) -> Row:
+        """Means, deviations and intervals over the seeds, as a table shows them."""
+        config = next(iter(self.runs.values())).config
+        return make_row(self.path.name, config, {seed: run.folder for seed, run in self.runs.items()})
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Mean over seeds of each task's primary metric, by task, and of both averages."""
+        return {name: value.mean for name, value in self.row.values.items()}
+
+    def write_tables(self, name: str = "") -> None:
+        """Writes ``table.md``, ``table.csv`` and ``table.json`` into the folder; `name` is what the row is called."""
+        write_tables([self.row._replace(name=name or self.row.name)], self.path)
+
+    def __repr__(self) -> str:
+        return f"SeedsOfRun({str(self.path)!r}, seeds {', '.join(map(str, self.runs))})"
+
+
+def train(
+    config: str | Path | Config,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+    **fields: Any,
+) -> Run | SeedsOfRun:
+    """Trains a run to its end, and scores its best checkpoint.
+
+    Args:
+        config: A TOML file, or a config.
+        out: The run folder; the config's `out`, or ``runs/<name of the file>``, if left out.
+        resume: Go on with the run that lies in the folder, from its newest checkpoint; begin where none lies there.
+        overwrite: Delete the run that lies in the folder first.
+        display: Where progress is shown; standard error if left out.
+        fields: Fields of the config to replace, such as ``lr=2e-4``, ``head={"dropout": 0.1}``, or
+            ``tasks=[{"name": "sst", "batch_size": 8}]``, which changes the task of that name.
+
+    Returns:
+        The finished run; or, for a config with `seeds`, the runs of all seeds.
+
+    Raises:
+        InputError: Something given is wrong; nothing has been trained.
+        TrainingError: Training cannot go on.
+        Interrupted: A signal came; all that was done is saved, and ``resume=True`` goes on with it.
+    """
+    if resume and overwrite:
+        raise InputError("resume and overwrite exclude each other")
+    loaded = config if isinstance(config, Config) else load_config(config)
+    if fields:
+        table = lay_over(to_dict(loaded), {name: _plain(value) for name, value in fields.items()}, by_name=("tasks",))
+        loaded = from_dict(Config, table, "train()")
+    place = out or loaded.out or ("" if isinstance(config, Config) else f"runs/{Path(config).stem}")
+    if not str(place):
+        raise InputError('out: name the run folder, such as out="runs/mine"')
+    existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
+    return train_in(replace(loaded, out=str(place)), existing, display)
+
+
+def train_in(config: Config, existing: Existing, display: Display | None = None) -> Run | SeedsOfRun:
+    """Trains a run in the folder that its config names; `train` explains the rest."""
+    folder = RunFolder(Path(config.out))
+    dev = fit(config, folder, existing, display)
+    runs = seeds_apart(config, folder)
+    for own_config, own in runs:
+        write_results(own, own_config, dev)
+    if not config.seeds:
+        return Run(folder)
+    return SeedsOfRun(folder.path, {own_config.seed: Run(own) for own_config, own in runs})
+
+
+def load_run(path: str | Path) -> Run | SeedsOfRun:
+    """The run, or the runs of several seeds, that lie in a folder.
+
+    Raises:
+        InputError: None lies there.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.config.is_file():
+        own = [RunFolder(file.parent) for file in sorted(folder.path.glob("seed*/config.toml"))]
+        if own:
+            return SeedsOfRun(folder.path, {one.load_config().seed: Run(one) for one in own})
+    folder.load_config()
+    return Run(folder)
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as TOML would have it."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else to_dict(value)
+
+
+def write_results(folder: RunFolder, config: Config, dev: dict[str, Dataset] | None = None) -> dict[str, Any]:
+    """Writes the results and prediction files of the best checkpoint: dev, and test where there are files for it.
+
+    Dev logits that training has kept are not computed again.
+
+    Args:
+        folder: The run folder.
+        config: The run's config.
+        dev: Dev splits by task, where they have been read already.
+
+    Returns:
+        What ``results.json`` holds: config, seed, step of the checkpoint, scores by split; wall time of training in
+        seconds and peak memory in bytes, over all resumptions; the machine, the versions of the libraries, and the
+        commit, where this runs from a checkout.
+    """
+    # Several processes score together, since no one of them has all arrays; one alone needs one device.
+    layout = Layout.build(ParallelConfig()) if jax.process_count() > 1 else ALONE
+    model = MultitaskModel.from_checkpoint(folder.path, config=config, layout=layout)
+    results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
+    splits: tuple[Split, ...] = ("dev", "test")
+    for split in splits:
+        logits = load_logits(folder, model.step) if split == "dev" and dev and jax.process_count() == 1 else None
+        if dev is not None and logits is not None and logits.keys() == dev.keys():
+            datasets, labels = dev, {name: data.labels for name, data in dev.items()}
+            scores = score(model.setup.tasks, logits, labels)
+        else:
+            scores, datasets, logits = model.evaluate(split)
+        if layout.leads:
+            model.write_predictions(folder.predictions, split, datasets, logits)
+        if scores:
+            results[split] = scores
+    results.update(_cost(folder))
+    if layout.leads:
+        write_whole(folder.results, json.dumps(finite(results), indent=2, allow_nan=False) + "\n")
+    return results
+
+
+def _cost(folder: RunFolder) -> dict[str, Any]:
+    """What the run took, and on what."""
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        progress = next(iter(checkpoints.standings.values()))
+    made = commit()
+    return {
+        "seconds": progress.seconds,
+        "peak_memory_bytes": max(progress.peak_memory, peak_memory()),
+        "device": machine_summary(),
+        "versions": {"jax": jax.__version__, "mtbert_jax": __version__, **({"commit": made} if made else {})},
+    }
+
+
+def write_report(
+    runs: Sequence[str | Path], out: Path | None = None, data_dir: str | None = None, hide_texts: bool = False
+) -> Path:
+    """Writes one page about a run, or about several beside each other.
+
+    Args:
+        runs: Run folders, or folders above some.
+        out: The page; ``report.html`` in the folder that was given, or here, where several were.
+        data_dir: Folder of the data files, in place of the runs'.
+        hide_texts: Show the ids of mistakes instead of their texts.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        InputError: A folder holds no run, matplotlib is missing, or the page cannot be written.
+    """
+    paths = find_runs([Path(run) for run in runs])
+    places = [path.resolve() for path in paths]
+    alone = places[0].parents[1 if places[0].name.startswith("seed") else 0]
+    root = os.path.commonpath(places) if len(places) > 1 else alone
+    names = [str(place.relative_to(root)) for place in places]
+    contents = [RunContents.read(path, name, data_dir) for path, name in zip(paths, names, strict=True)]
+    if hide_texts:
+        contents = [one.without_texts() for one in contents]
+    page = out or (Path(runs[0]) if len(runs) == 1 else Path()) / "report.html"
+    write_page(page, contents, __version__)
+    return page

@@ -1,0 +1,306 @@
+"""A run in training: its stages, batches, checkpoints, records, scores, and where it stands."""
+
+from dataclasses import dataclass, field, replace
+
+import jax
+import numpy as np
+
+from mtbert_jax.config.schema import to_dict
+from mtbert_jax.data.batches import TrainBatches
+from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.errors import InputError, TrainingError
+from mtbert_jax.machine import peak_memory
+from mtbert_jax.tasks.scores import chosen_score
+from mtbert_jax.training.checkpoint import Checkpoints, Progress
+from mtbert_jax.training.display import scores_line
+from mtbert_jax.training.evaluate import EvalStep, evaluate_all, make_eval_step, with_features
+from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.records import MetricsFile, Record, pack, read_metrics, step_record, unpack
+from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.state import TrainState
+from mtbert_jax.training.step import StepMetrics, TrainStep, make_train_step
+from mtbert_jax.training.trackers import Tracker
+from mtbert_jax.types import Batch, FeatureBatch, Params
+
+Splits = dict[str, Dataset]
+"""One split of every task, by task."""
+
+
+@dataclass
+class ActiveRun:
+    """One run in training.
+
+    Attributes:
+        setup: The run's config and what belongs to it.
+        folder: The run folder.
+        plans: The stages.
+        train: Training splits.
+        dev: Dev splits, empty where no task has one.
+        checkpoints: The checkpoints.
+        eval_step: Program of the dev logits; runs that share a model share it.
+        metrics: The records; None in a process that writes none.
+        trackers: Where records go besides.
+        progress: Where the run stands.
+        earlier: Where it stood when it was opened or restored.
+        batches: Batches of the present stage.
+        scored: Dev splits as the present stage reads them.
+        score: Dev score at the present step, which the next checkpoint is saved with; None where there is none.
+        bad_steps: Number of steps in a row that each task has been left out of, as far as is recorded.
+    """
+
+    setup: Setup
+    folder: RunFolder
+    plans: list[Plan]
+    train: Splits
+    dev: Splits
+    checkpoints: Checkpoints
+    eval_step: EvalStep
+    metrics: MetricsFile | None = None
+    trackers: list[Tracker] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+    earlier: Progress = field(default_factory=Progress)
+    batches: TrainBatches = None  # type: ignore[assignment]
+    scored: Splits = field(default_factory=dict)
+    score: float | None = None
+    bad_steps: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, setup: Setup, folder: RunFolder, plans: list[Plan], train: Splits, dev: Splits) -> "ActiveRun":
+        """A run at its beginning."""
+        checkpoints = Checkpoints(folder.checkpoints, to_dict(setup.config))
+        return cls(setup, folder, plans, train, dev, checkpoints, make_eval_step(setup.model, setup.layout))
+
+    def open_records(self, step: int) -> None:
+        """Opens the records, less what lies after `step`."""
+        self.metrics, config = MetricsFile(self.folder.metrics, step), self.setup.config
+        self.trackers = [Tracker(name, self.folder, to_dict(config)) for name in config.writers]
+        for record in read_metrics(self.folder.metrics) if self.trackers else ():
+            self._pass_on(record)  # what was written before a tracker was asked for, or while it failed
+
+    @property
+    def standings(self) -> dict[int, Progress]:
+        """Where the run stood at each step that was saved when it was opened, newest first."""
+        return self.checkpoints.standings
+
+    def new_state(self, plan: Plan, params: Params) -> TrainState:
+        """The state at a stage's first step, with a fresh optimizer; not laid out over devices yet."""
+        step = self.progress.stage_start
+        return first_state(self.setup, plan, params, step)
+
+    def begin(self, plan: Plan, encoder: Params) -> TrainState:
+        """The state at the run's first step: a pretrained encoder under fresh heads."""
+        self.enter(plan, 0)
+        return self.setup.layout.place(self.new_state(plan, self.setup.initial_params(encoder)))
+
+    def go_on(self, plan: Plan, state: TrainState) -> TrainState:
+        """The state at a later stage's first step, with the parameters that the stage before has left."""
+        self.enter(plan, int(state.step))
+        return self.setup.layout.place(self.new_state(plan, state.params))
+
+    def enter(self, plan: Plan, step: int) -> None:
+        """Notes that a stage begins at a step of the run."""
+        self.progress = Progress(stage=plan.number, stage_start=step, best=self.progress.best)
+
+    def restore(self) -> TrainState | None:
+        """The newest state that can be read, walking past damaged ones; None where nothing has been saved.
+
+        Raises:
+            InputError: There are checkpoints, but none can be read.
+        """
+        for step in self.standings:
+            state = self.try_restore(step)
+            if state is not None:
+                self.stand_at(step)
+                return self.setup.layout.place(state)
+        self.check_nothing_saved()
+        return None
+
+    def try_restore(self, step: int) -> TrainState | None:
+        """The state at a step, or None where it is damaged."""
+        plan = self.plans[self.standings[step].stage]
+        return self.checkpoints.try_restore(step, abstract_state(self.setup, plan))
+
+    def stand_at(self, step: int) -> None:
+        """Goes on from a saved step: what is newer is moved out of the way."""
+        self.progress = self.earlier = self.standings[step]
+        self.checkpoints.set_aside(step)
+
+    def check_nothing_saved(self) -> None:
+        """Checks that a run of which nothing could be restored has no checkpoints.
+
+        Raises:
+            InputError: It has some.
+        """
+        if self.checkpoints.steps():
+            raise InputError(
+                f"{self.folder.checkpoints} holds no checkpoint that can be read; --overwrite begins the run again"
+            )
+
+    @property
+    def pending(self) -> list[StepMetrics]:
+        """Metrics of the steps between the last record and the checkpoint that the run goes on from."""
+        return unpack(self.progress.pending)
+
+    def make_step(self, plan: Plan) -> TrainStep:
+        """The program of a stage's steps."""
+        return stage_step(self.setup, plan, self.progress.stage_start)
+
+    def open_stage(self, plan: Plan, state: TrainState) -> int:
+        """Gets a stage's batches and dev splits ready.
+
+        Where the stage says so they hold what the encoder says of every example, since it will not change.
+
+        Returns:
+            The number of examples whose features are kept.
+        """
+        self.batches, self.scored = plan.batches, self.dev
+        if not plan.stage.cache_features:
+            return 0
+        train, self.scored = with_features(self.setup, state.params, self.train, self.dev)
+        self.batches = plan.batches.with_features({name: data.features for name, data in train.items()})  # type: ignore[misc]
+        return sum(len(data.ids) for data in (*train.values(), *self.scored.values()))
+
+    def gather(self, place: int) -> dict[str, Batch | FeatureBatch]:
+        """The batches of a stage's step number `place`, by task, laid out over the devices."""
+        layout, tasks = self.setup.layout, self.batches.tasks
+        return {
+            name: layout.batch(lambda rows, stream=tasks[name], index=index: stream.part(index, rows), size)
+            for name, index, size in ((n, i, tasks[n].num_rows) for n, i in self.batches.indices(place).items())
+        }
+
+    def num_examples(self, place: int) -> int:
+        """Number of examples in the batches of a stage's step number `place`."""
+        return sum(len(self.batches.tasks[name].rows(index)[0]) for name, index in self.batches.indices(place).items())
+
+    def record(self, plan: Plan, done: int, steps: list[StepMetrics], rate: float) -> Record:
+        """Writes one training record of several steps.
+
+        Args:
+            plan: The stage.
+            done: Number of the stage's steps so far.
+            steps: Metrics of the steps since the last record.
+            rate: Examples per second.
+
+        Raises:
+            TrainingError: A task was not finite in too many steps in a row.
+        """
+        steps = jax.device_get(steps)
+        self._check_finite(steps, done)
+        record = step_record(steps, rate, float(plan.rate(done - 1)))
+        self.write("train", plan, done, {"epoch": done / plan.batches.steps_per_epoch, **record})
+        return record
+
+    def _check_finite(self, steps: list[StepMetrics], done: int) -> None:
+        limit = self.setup.config.max_bad_steps
+        for place, step in enumerate(steps, start=done - len(steps)):
+            for task, finite in step.finite.items():
+                self.bad_steps[task] = 0 if finite else self.bad_steps.get(task, 0) + 1
+                if self.bad_steps[task] == limit > 0:
+                    rows, _ = self.batches.tasks[task].rows(self.batches.indices(place)[task])
+                    ids = ", ".join(self.train[task].ids[row] for row in rows)
+                    number = self.progress.stage_start + place + 1
+                    raise TrainingError(
+                        f"task {task}: its loss or gradient was not finite in {limit} steps in a row (max_bad_steps), "
+                        f"the last of them step {number}, a batch of the examples {ids}; a lower lr may help. "
+                        "What was saved before stays"
+                    )
+
+    def evaluate(self, plan: Plan, state: TrainState, done: int) -> list[str]:
+        """Scores the dev splits, records the scores, and keeps the logits where they are the best so far.
+
+        Returns:
+            What to say of it, line by line.
+        """
+        config, self.score = self.setup.config, None
+        if not self.scored:
+            return []
+        params = state.teacher_params() if config.evaluate == "teacher" else state.params
+        scores, logits = evaluate_all(self.setup, self.eval_step, params, self.scored)
+        self.write("eval", plan, done, {"split": "dev", "scores": scores})
+        self.score = chosen_score(scores, config.tasks, config.checkpoint_metric)
+        better = not np.isnan(self.score) and (self.progress.best is None or self.score > self.progress.best)
+        step = self.progress.stage_start + done
+        if better:
+            self.progress = replace(self.progress, best=self.score)
+            if self.setup.layout.leads:
+                save_logits(self.folder, step, logits)
+        self.progress = replace(self.progress, stale=0 if better else self.progress.stale + 1)
+        return [f"dev at step {step}: {scores_line(scores, config.tasks)}{'  (best so far)' if better else ''}"]
+
+    def end_stage(self, plan: Plan, done: int, compiled_shapes: int, compile_seconds: float) -> None:
+        """Notes that a stage has ended, and records what it compiled."""
+        told = {"compiled_shapes": compiled_shapes, "compile_seconds": compile_seconds}
+        self.write("stage", plan, done, told)
+        self.progress = replace(self.progress, stage_done=True)
+
+    def write(self, kind: str, plan: Plan, done: int, record: Record) -> None:
+        """One line of ``metrics.jsonl``; its step counts over all stages."""
+        place = {"kind": kind, "stage": plan.stage.name, "step": self.progress.stage_start + done}
+        if self.metrics:
+            self.metrics.write({**place, **record})
+            self._pass_on({**place, **record})
+
+    def _pass_on(self, record: Record) -> None:
+        for tracker in self.trackers:
+            tracker.write(record)
+
+    def save(self, state: TrainState, pending: list[StepMetrics], seconds: float) -> None:
+        """Saves a checkpoint, with the dev score of this step where there is one.
+
+        Args:
+            state: All arrays.
+            pending: Metrics of the steps since the last record.
+            seconds: Wall time since the run was opened or restored.
+        """
+        seconds, peak = self.earlier.seconds + seconds, max(self.earlier.peak_memory, peak_memory())
+        steps = pack(jax.device_get(pending))
+        progress = replace(self.progress, pending=steps, seconds=seconds, peak_memory=peak, average=self.score)
+        self.checkpoints.save(state, progress)
+        self.score = None
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        if self.metrics:
+            self.metrics.close()
+        for tracker in self.trackers:
+            tracker.close()
+        self.checkpoints.close()
+
+
+def stage_step(setup: Setup, plan: Plan, start: int) -> TrainStep:
+    """The program of a stage's steps, if the stage begins at step `start`."""
+    regularizers, parts = plan.regularizers(start), setup.config.micro_batches
+    return make_train_step(setup.model, setup.tasks, plan.tx, plan.frozen, regularizers, setup.layout, parts)
+
+
+def first_state(setup: Setup, plan: Plan, params: Params, step: int) -> TrainState:
+    """The state at a stage's first step."""
+    key, with_teacher = jax.random.key(setup.config.seed), setup.has_teacher(plan.stage)
+    return TrainState.create(params, plan.tx, key, plan.frozen, step, with_teacher)
+
+
+def abstract_state(setup: Setup, plan: Plan) -> TrainState:
+    """Shapes, types and places of a stage's state: what a checkpoint is restored into."""
+    shapes = jax.eval_shape(lambda params: first_state(setup, plan, params, 0), setup.abstract_params())
+    return setup.layout.described(shapes)
+
+
+LOGITS_STEP = ".step"
+"""Key of the step beside the tasks' logits; no task can have this name."""
+
+
+def save_logits(folder: RunFolder, step: int, logits: dict[str, np.ndarray]) -> None:
+    """Keeps the dev logits of a step, so that the end of the run need not compute them again."""
+    folder.logits.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.logits.with_suffix(".part.npz")
+    np.savez(part, **{LOGITS_STEP: np.array(step)}, **logits)  # type: ignore[arg-type]
+    part.replace(folder.logits)
+
+
+def load_logits(folder: RunFolder, step: int) -> dict[str, np.ndarray] | None:
+    """The dev logits of a step by task, where they have been kept and can be read."""
+    try:
+        with np.load(folder.logits, allow_pickle=False) as arrays:
+            return {n: a for n, a in arrays.items() if n != LOGITS_STEP} if arrays[LOGITS_STEP] == step else None
+    except Exception:  # noqa: BLE001 - NumPy and zipfile raise many kinds for a damaged file
+        return None
