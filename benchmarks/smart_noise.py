@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from mtbert_jax.config import SmartConfig, StageConfig, load_config
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.regularizers.smart import Comparison, adversarial_noise, divergence
+from mtbert_jax.regularizers.smart import Comparison, adversarial_noise
+from mtbert_jax.tasks import KINDS
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch
 
@@ -74,7 +75,7 @@ def main() -> None:
             row = {
                 "task": task,
                 "noise": name,
-                "smoothness": [float(divergence(kind, logits_fn(embeddings + n), clean).mean()) for n in noises],
+                "smoothness": [float(KINDS[kind].divergence(logits_fn(embeddings + n), clean).mean()) for n in noises],
                 "cosine_to_random": [_cosine(noises[0], noise) for noise in noises],
             }
             results.append(row)

@@ -64,7 +64,7 @@ def test_a_proximal_term_that_cannot_work_is_named(changes: dict[str, Any], mess
 
 
 def test_an_anchor_in_every_step_is_refused_with_the_reason() -> None:
-    """NUMERICS 2: with S = 1 the gradient is exactly zero."""
+    """docs/numerics.md, section 2.2: with S = 1 the gradient is exactly zero."""
     config = Config(tasks=(SST,), proximal=ProximalConfig(weight=1.0, teacher="vanilla", anchor_every_steps=1))
     assert "the gradient of the proximal term is zero" in refusal(config)
 

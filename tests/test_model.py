@@ -47,7 +47,7 @@ def equal(a: object, b: object) -> bool:
 
 @pytest.mark.parametrize(("task", "outputs"), [("sst", 5), ("para", 1), ("sts", 1)])
 def test_logits_have_one_row_per_example_and_the_tasks_width(task: str, outputs: int) -> None:
-    """NUMERICS, section 1: 5 logits for sentiment, 1 for pairs."""
+    """docs/numerics.md, section 1.1: 5 logits for sentiment, 1 for pairs."""
     _, params, logits = build()
     values = logits(params, task, BATCH)
     assert values.shape == (2, outputs)

@@ -1,4 +1,4 @@
-"""Prediction files in the course's format, byte for byte (NUMERICS, section 5)."""
+"""Prediction files in the course's format, byte for byte (docs/numerics.md, section 5)."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ ORDERS = {"inf": math.inf, "2": 2, "1": 1}
 
 
 class Preset(NamedTuple):
-    """What tells known forms of R_s apart (NUMERICS, section 2).
+    """What tells known forms of R_s apart (docs/numerics.md, section 2.1).
 
     Attributes:
         radius: ε; see `ball`.

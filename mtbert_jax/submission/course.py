@@ -1,4 +1,4 @@
-"""The course's prediction files held against its data files, whoever wrote them (NUMERICS, section 5)."""
+"""The course's prediction files held against its data files, whoever wrote them (docs/numerics.md, section 5)."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

@@ -109,7 +109,7 @@ class TaskKind(abc.ABC):
 
     @abc.abstractmethod
     def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
-        """ℓ_s of every example: how far two outputs are from each other, symmetrically (docs/numerics.md, section 2).
+        """ℓ_s of every example: how far two outputs are from each other, symmetrically (docs/numerics.md, section 2.1).
 
         Args:
             one: Logits of P.

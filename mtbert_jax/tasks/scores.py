@@ -32,7 +32,7 @@ def task_scores(task: TaskConfig, predictions: np.ndarray, labels: np.ndarray) -
 
 
 def averages(scores: Mapping[str, Mapping[str, float]], tasks: Sequence[TaskConfig]) -> dict[str, float]:
-    """The paper's average of the tasks' primary metrics, and the plain one (docs/numerics.md, section 1).
+    """The paper's average of the tasks' primary metrics, and the plain one (docs/numerics.md, section 1.3).
 
     `average` maps each metric onto the unit interval first: Pearson's r to (r + 1) / 2, which reproduces the paper's
     .780; an error e to 1 / (1 + e). `plain_average` maps errors alone.

@@ -72,7 +72,7 @@ def test_train_leaves_the_run_folder_of_the_contract(trained: Path) -> None:
 
 
 def test_prediction_files_have_the_courses_format_and_every_id_once(trained: Path, data_dir: Path) -> None:
-    """NUMERICS 5: header `id \\t … \\n`, rows `{id} , {prediction} \\n`."""
+    """docs/numerics.md, section 5: header `id \\t … \\n`, rows `{id} , {prediction} \\n`."""
     sources = {"sst": "ids-sst", "para": "quora", "sts": "sts"}
     for task, source in sources.items():
         for split, name in (("dev", "dev"), ("test", "test-student")):

@@ -158,7 +158,7 @@ def test_the_batch_that_is_not_full_holds_short_rows_and_long_ones_in_turn() -> 
 
 
 def test_round_robin_has_one_batch_of_every_task_in_every_step() -> None:
-    """NUMERICS, section 1."""
+    """docs/numerics.md, section 1.1."""
     batches = train("round_robin")
     assert batches.names(3) == ("task10", "task25", "task5")
     assert batches.indices(3) == {"task10": 3, "task25": 3, "task5": 3}
@@ -166,7 +166,7 @@ def test_round_robin_has_one_batch_of_every_task_in_every_step() -> None:
 
 
 def test_sequential_has_all_batches_of_a_task_and_then_the_next_tasks() -> None:
-    """NUMERICS, section 1: the baseline's order."""
+    """docs/numerics.md, section 1.1: the baseline's order."""
     batches = train("sequential")
     epoch = ["task10"] * 3 + ["task25"] * 7 + ["task5"] * 2
     assert [batches.names(step)[0] for step in range(batches.num_steps)] == epoch * 2

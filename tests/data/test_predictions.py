@@ -1,4 +1,4 @@
-"""Prediction files, byte for byte (NUMERICS, section 5)."""
+"""Prediction files, byte for byte (docs/numerics.md, section 5)."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files → examples; every bad row by file and line (NUMERICS, section 5)."""
+"""Files → examples; every bad row by file and line (docs/numerics.md, section 5)."""
 
 import dataclasses
 import json
@@ -73,7 +73,7 @@ def test_json_lines_are_read(tmp_path: Path) -> None:
 
 
 def test_doubled_quotes_in_a_quoted_field_are_one_quote(tmp_path: Path) -> None:
-    """NUMERICS, section 5."""
+    """docs/numerics.md, section 5."""
     (row,) = read(tmp_path, HEADER + '0\ta\t"he said ""no""\tand\nleft"\t1\n')
     assert row.texts == ('he said "no"\tand\nleft',)
 
@@ -155,7 +155,7 @@ def test_a_text_that_is_null_is_a_bad_row_and_not_the_word_null(tmp_path: Path) 
 
 
 def test_every_skipped_row_is_counted(tmp_path: Path) -> None:
-    """NUMERICS, section 5: the Quora dev file has two rows with no usable label."""
+    """docs/numerics.md, section 5: the Quora dev file has two rows with no usable label."""
     write(tmp_path, "id\tsentence1\tsentence2\tis_duplicate\na\tx\ty\t1.0\nb\tx\ty\t\nc\tx\ty\t0.0\nd\tx\n", PARA)
     reading = read_split(PARA, "train", tmp_path, "skip")
     assert [example.id for example in reading.examples] == ["a", "c"]

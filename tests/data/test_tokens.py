@@ -44,7 +44,7 @@ def test_a_text_stands_between_cls_and_sep(tokenizer: Tokenizer) -> None:
 
 
 def test_a_pair_has_token_type_1_from_its_second_text_on(tokenizer: Tokenizer) -> None:
-    """NUMERICS, sections 1 and 4: [CLS] a [SEP] b [SEP], types 0 up to the first [SEP]."""
+    """docs/numerics.md, sections 1.1 and 4: [CLS] a [SEP] b [SEP], types 0 up to the first [SEP]."""
     tokens = tokenize_texts(tokenizer, [("the film", "a song was"), ("", "a")], 48)
     assert words(tokens) == ["[CLS]", "the", "film", "[SEP]", "a", "song", "was", "[SEP]"]
     assert words(tokens, 1) == ["[CLS]", "[SEP]", "a", "[SEP]"]

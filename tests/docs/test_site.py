@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.test_api import IDENTIFIERS
 from tests.docs.test_pages import DOCS, NAMES
 
 pytest.importorskip("mkdocs", reason="make docs installs it")
 pytest.importorskip("material", reason="make docs installs it")
+pytest.importorskip("mkdocstrings", reason="make docs installs it")
 
 
 @pytest.fixture
@@ -30,6 +32,8 @@ def test_it_builds_and_fetches_nothing(tmp_path: Path, caplog: pytest.LogCapture
     assert [record.getMessage() for record in caplog.records if record.name.startswith("mkdocs.")] == []
     built = {page.relative_to(tmp_path).as_posix() for page in tmp_path.rglob("*.html")}
     assert built == {name.removesuffix(".md") + ".html" for name in NAMES} | {"config.html", "404.html"}
+    api = (tmp_path / "api.html").read_text(encoding="utf-8")
+    assert [name for name in IDENTIFIERS.values() if f'id="{name}"' not in api] == []
     for page in tmp_path.rglob("*.html"):
         addresses = [address for _, address in hook.fetched(page.read_text(encoding="utf-8"))]
         assert any("stylesheets" in address for address in addresses)

@@ -1,4 +1,4 @@
-"""The encoder: what it must compute (NUMERICS, section 4) and what must change nothing."""
+"""The encoder: what it must compute (docs/numerics.md, section 4) and what must change nothing."""
 
 import dataclasses
 import functools
@@ -92,7 +92,7 @@ def literal_bert(params: Params, config: BertConfig, ids: np.ndarray, mask: np.n
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_equals_a_literal_bert_in_float64(layers: int) -> None:
-    """NUMERICS, section 4: epsilon 1e-12, erf GELU, post-norm, scores over √head_dim, tanh on [CLS]."""
+    """docs/numerics.md, section 4: epsilon 1e-12, erf GELU, post-norm, scores over √head_dim, tanh on [CLS]."""
     config = dataclasses.replace(TINY, num_hidden_layers=layers)
     params = make_params(config)
     output = run(params=params, config=config)
@@ -102,7 +102,7 @@ def test_equals_a_literal_bert_in_float64(layers: int) -> None:
 
 
 def test_layer_norm_has_berts_epsilon() -> None:
-    """NUMERICS, section 4: with flax's epsilon of 1e-6 embeddings as small as 1e-4 would shrink."""
+    """docs/numerics.md, section 4: with flax's epsilon of 1e-6 embeddings as small as 1e-4 would shrink."""
     params = {**PARAMS, "embeddings": jax.tree.map(lambda leaf: 1e-4 * leaf, PARAMS["embeddings"])}
     params["embeddings"]["layer_norm"] = {"scale": jnp.ones(16), "bias": jnp.zeros(16)}
     embedded = BertEncoder(TINY).apply({"params": params}, IDS, method="embed")
@@ -166,7 +166,7 @@ def test_without_mask_and_types_every_token_counts_as_of_the_first_text() -> Non
 
 
 def test_token_types_matter() -> None:
-    """NUMERICS, section 4: 0 for the first text, 1 for the second."""
+    """docs/numerics.md, section 4: 0 for the first text, 1 for the second."""
     assert not np.allclose(run(types=jnp.zeros_like(TYPES)).pooled, run().pooled, atol=1e-3)
 
 

@@ -25,7 +25,7 @@ def init(head: Head) -> Params:
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_a_head_is_dense_and_relu_so_many_times_and_a_dense_output(layers: int) -> None:
-    """NUMERICS, section 1: a feed-forward network (ReLU) with a hyper-parameter's number of hidden layers."""
+    """docs/numerics.md, section 1.1: a feed-forward network (ReLU) with a hyper-parameter's number of hidden layers."""
     head = Head(num_outputs=5, hidden_layers=layers, hidden_size=6)
     params = init(head)
     expected = np.asarray(OUTPUT.pooled, np.float64)

@@ -1,4 +1,4 @@
-"""PCGrad, sum and mean over the Gramian (NUMERICS, section 3)."""
+"""PCGrad, sum and mean over the Gramian (docs/numerics.md, section 3)."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def random_case(seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("include_self", [False, True])
 def test_weights_equal_literal_algorithm_on_random_cases(include_self: bool) -> None:
-    """NUMERICS 3: everything stays in the span of the gradients, so weights on the Gramian are the whole algorithm."""
+    """docs/numerics.md, section 3: all stays in the span of the gradients, so weights on the Gramian suffice."""
     weights = jax.jit(pcgrad_weights)  # compiled for seven numbers of tasks, where each case would trace it anew
     for seed in range(240):
         gradients = random_case(seed)
@@ -66,7 +66,7 @@ def test_weights_equal_literal_algorithm_on_random_cases(include_self: bool) -> 
 
 
 def test_golden_weights_of_two_conflicting_tasks() -> None:
-    """NUMERICS 3, golden values: [[-4, 1, 1], [6, 1, 1]] → [2.2222, 1.5789]."""
+    """docs/numerics.md, section 3, golden values: [[-4, 1, 1], [6, 1, 1]] → [2.2222, 1.5789]."""
     gram = gramian([jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])])
     weights = pcgrad_weights(gram, jnp.array([[1], [0]]))
     np.testing.assert_allclose(weights, [2.2222, 1.5789], atol=5e-5)
@@ -76,7 +76,7 @@ def test_golden_weights_of_two_conflicting_tasks() -> None:
     ("order", "expected"), [([1, 2], (-0.125, 0.217)), ([1, 2, 0], (0.0, 0.217))], ids=["without itself", "with itself"]
 )
 def test_golden_projection_of_three_directions(order: list[int], expected: tuple[float, float]) -> None:
-    """NUMERICS 3: gradients at 0°, 150° and 210°, task 0 meeting 1, 2 (and itself)."""
+    """docs/numerics.md, section 3: gradients at 0°, 150° and 210°, task 0 meeting 1, 2 (and itself)."""
     gradients = angle(0, 150, 210)
     gram = jnp.asarray(gradients @ gradients.T, jnp.float32)
     rows = {0: order, 1: [1] * len(order), 2: [2] * len(order)}  # tasks 1 and 2 meet themselves only: no change
@@ -86,7 +86,7 @@ def test_golden_projection_of_three_directions(order: list[int], expected: tuple
 
 
 def test_one_task_is_the_identity() -> None:
-    """NUMERICS 3: one task: identity."""
+    """docs/numerics.md, section 3: one task: identity."""
     grads = {"w": jnp.array([[1.0, -2.0]])}
     for tx in (pcgrad(), pcgrad("mean"), pcgrad(include_self=True), sum_tasks(), mean_tasks()):
         updates, _ = tx.update(grads, tx.init(None))
@@ -94,14 +94,14 @@ def test_one_task_is_the_identity() -> None:
 
 
 def test_without_conflict_weights_are_ones() -> None:
-    """NUMERICS 3: no conflict: ones."""
+    """docs/numerics.md, section 3: no conflict: ones."""
     gradients = jnp.abs(jax.random.normal(jax.random.key(0), (5, 7)))
     order = random_orders(jax.random.key(1), 5, include_self=True)
     np.testing.assert_array_equal(pcgrad_weights(gramian([gradients]), order), jnp.ones(5))
 
 
 def test_a_zero_gradient_is_never_projected_onto() -> None:
-    """NUMERICS 3: tianheyu927's code gives NaN here."""
+    """docs/numerics.md, section 3: tianheyu927's code gives NaN here."""
     grads = {"w": jnp.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 1.0]])}
     tx = pcgrad()
     updates, _ = tx.update(grads, tx.init(None))
@@ -135,7 +135,7 @@ def test_sum_and_mean_of_tasks() -> None:
 
 
 def test_leaves_shaped_like_their_parameter_pass_untouched() -> None:
-    """NUMERICS 3: surgery on the shared parameters, heads keep their own gradient."""
+    """docs/numerics.md, section 3: surgery on the shared parameters, heads keep their own gradient."""
     params = {"encoder": jnp.zeros(2), "heads": {"a": jnp.zeros(3), "b": jnp.zeros(1)}}
     grads = {
         "encoder": jnp.array([[1.0, 0.0], [-1.0, 1.0]]),
@@ -191,14 +191,14 @@ def test_cosines_are_zero_for_a_zero_gradient() -> None:
 
 @pytest.mark.parametrize("include_self", [False, True])
 def test_random_orders_hold_every_other_task_once(include_self: bool) -> None:
-    """NUMERICS 3: Algorithm 1 meets the others, Pytorch-PCGrad itself, too."""
+    """docs/numerics.md, section 3: Algorithm 1 meets the others, Pytorch-PCGrad itself, too."""
     rows = random_orders(jax.random.key(0), 5, include_self)
     for i, row in enumerate(rows.tolist()):
         assert sorted(row) == [j for j in range(5) if include_self or j != i]
 
 
 def test_orders_are_uniform_and_differ_between_steps() -> None:
-    """NUMERICS 3: tianheyu927's code discards its shuffle; ours must be random."""
+    """docs/numerics.md, section 3: tianheyu927's code discards its shuffle; ours must be random."""
     keys = jax.random.split(jax.random.key(7), 600)
     rows = jax.vmap(lambda key: random_orders(key, 4, include_self=False))(keys)
     first = np.bincount(np.asarray(rows[:, 0, 0]), minlength=4) / 600

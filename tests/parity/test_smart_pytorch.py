@@ -1,4 +1,4 @@
-"""R_s and its gradient beside smart-pytorch's, given the same noise (NUMERICS, section 2)."""
+"""R_s and its gradient beside smart-pytorch's, given the same noise (docs/numerics.md, section 2)."""
 
 from typing import Any
 

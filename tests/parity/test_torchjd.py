@@ -1,4 +1,4 @@
-"""PCGrad against TorchJD's (NUMERICS, section 3: random order, not with itself, sum)."""
+"""PCGrad against TorchJD's (docs/numerics.md, section 3: random order, not with itself, sum)."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +25,7 @@ def test_two_tasks_agree(seed: int) -> None:
 
 
 def test_golden_weights_are_torchjds() -> None:
-    """NUMERICS 3: [[-4, 1, 1], [6, 1, 1]] → weights [2.2222, 1.5789]."""
+    """docs/numerics.md, section 3: [[-4, 1, 1], [6, 1, 1]] → weights [2.2222, 1.5789]."""
     jacobian = [[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]
     expected = aggregation.PCGrad()(torch.tensor(jacobian)).numpy()
     weights = mt.pcgrad_weights(gramian([jnp.array(jacobian)]), jnp.array([[1], [0]]))

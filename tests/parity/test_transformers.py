@@ -1,4 +1,4 @@
-"""The encoder against Hugging Face's, on real weights (NUMERICS, section 4)."""
+"""The encoder against Hugging Face's, on real weights (docs/numerics.md, section 4)."""
 
 import json
 from pathlib import Path

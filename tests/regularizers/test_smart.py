@@ -102,7 +102,7 @@ def test_divergence_of_a_binary_task_is_that_of_its_two_classes() -> None:
 
 
 def test_divergence_of_regression_is_the_squared_difference_of_each_example() -> None:
-    """NUMERICS 2: mt-dnn compares [B] with [B, 1], so [1, 2, 4] against itself gives 3.11."""
+    """docs/numerics.md, section 2.1: mt-dnn compares [B] with [B, 1], so [1, 2, 4] against itself gives 3.11."""
     values = jnp.array([[1.0], [2.0], [4.0]])
     assert KINDS["regression"].divergence(values, values).tolist() == [0.0, 0.0, 0.0]
     assert KINDS["regression"].divergence(values, jnp.zeros((3, 1))).tolist() == [1.0, 4.0, 16.0]
@@ -125,7 +125,7 @@ def test_the_detached_divergence_has_the_gradient_of_its_definition() -> None:
         np.testing.assert_allclose(jax.grad(ours, argument)(one, other), expected, atol=1e-6)
 
 
-# Properties that every preset keeps (NUMERICS, section 2)
+# Properties that every preset keeps (docs/numerics.md, section 2.1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -227,7 +227,7 @@ def test_noise_is_float32_and_acts_in_bfloat16_too() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_paper_keeps_every_token_in_its_ball(norm: Any, radius: float, steps: int) -> None:
-    """NUMERICS 2: ‖x̃ − x‖_p ≤ ε for every token."""
+    """docs/numerics.md, section 2.1: ‖x̃ − x‖_p ≤ ε for every token."""
     net = network("classification")
     config = SmartConfig(preset="paper", norm=norm, radius=radius, noise_std=10 * radius, step_size=0.1, steps=steps)
     norms = token_norms(net.noise(config), norm)
@@ -238,7 +238,7 @@ def test_paper_keeps_every_token_in_its_ball(norm: Any, radius: float, steps: in
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("preset", ["smart_pytorch", "mtdnn"])
 def test_the_other_presets_give_every_token_noise_of_norm_one(preset: Any, norm: Any) -> None:
-    """NUMERICS 2: no ball; with smart-pytorch's numbers the ∞-norm per token is about 0.95."""
+    """docs/numerics.md, section 2.1: no ball; with smart-pytorch's numbers the ∞-norm per token is about 0.95."""
     net = network("classification")
     norms = token_norms(net.noise(SmartConfig(preset=preset, norm=norm)), norm)[np.asarray(net.mask, bool)]
     assert (norms <= 1.0).all()
@@ -316,7 +316,7 @@ def literal_smart_pytorch(net: Network, kind: str, noise: np.ndarray, steps: int
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_smart_pytorch_is_its_loop_written_out(steps: int) -> None:
-    """NUMERICS 2, column smart-pytorch: the step is normalised per token, KL mean inside, detached sum outside."""
+    """docs/numerics.md, section 2.1, smart-pytorch: steps scaled per token, KL mean inside, detached sum outside."""
     net = network("classification")
     net.mask = jnp.ones((BATCH, SEQ), jnp.int32)
     noise = 1e-5 * np.asarray(jax.random.normal(KEY, net.x.shape))
@@ -378,7 +378,7 @@ def test_stored_values_of_smart_pytorch(
 
 
 def test_presets_differ_in_step_size_and_reduction() -> None:
-    """NUMERICS 2, row by row: smart-pytorch η 1e-3 and a sum; mt-dnn η 1e-5 and a mean."""
+    """docs/numerics.md, section 2.1, row by row: smart-pytorch η 1e-3 and a sum; mt-dnn η 1e-5 and a mean."""
     smart_pytorch, mtdnn, paper = (resolve(SmartConfig(preset=name)) for name in ("smart_pytorch", "mtdnn", "paper"))
     assert (smart_pytorch.step_size, smart_pytorch.noise_std, smart_pytorch.outer) == (1e-3, 1e-5, "sum")
     assert (mtdnn.step_size, mtdnn.noise_std, mtdnn.outer) == (1e-5, 1e-5, "mean")
@@ -399,7 +399,7 @@ def test_a_number_in_the_config_replaces_the_presets() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_proximal_term_and_its_gradient_vanish_at_the_teacher(kind: str) -> None:
-    """NUMERICS 2: with S = 1 and no dropout the gradient is exactly zero."""
+    """docs/numerics.md, section 2.2: with S = 1 and no dropout the gradient is exactly zero."""
     net = network(kind)
 
     def loss(params: Any, teacher: Any) -> jax.Array:
@@ -421,7 +421,7 @@ def test_the_proximal_term_is_a_mean_over_real_rows() -> None:
 
 
 def test_the_momentum_teacher_follows_its_recursion_over_fifty_steps() -> None:
-    """NUMERICS 2: θ̃ ← β θ̃ + (1 − β) θ, β = .99 for the first 10 % of steps, then .999."""
+    """docs/numerics.md, section 2.2: θ̃ ← β θ̃ + (1 − β) θ, β = .99 for the first 10 % of steps, then .999."""
     rng = np.random.default_rng(0)
     params = rng.normal(size=(50, 3, 2))
     expected = rng.normal(size=(3, 2))
@@ -435,7 +435,7 @@ def test_the_momentum_teacher_follows_its_recursion_over_fifty_steps() -> None:
 
 
 def test_the_vanilla_teacher_is_renewed_every_so_many_steps() -> None:
-    """NUMERICS 2: θ̃ is the θ of the previous outer iteration, with S inner steps per outer one."""
+    """docs/numerics.md, section 2.2: θ̃ is the θ of the previous outer iteration, with S inner steps per outer one."""
     config = ProximalConfig(teacher="vanilla", anchor_every_steps=3)
     teacher, seen = jnp.asarray(0.0), []
     for step in range(8):  # after step k the parameters are k + 1

@@ -1,4 +1,4 @@
-"""Prediction files held against data files: every fault by file and line (NUMERICS, section 5)."""
+"""Prediction files held against data files: every fault by file and line (docs/numerics.md, section 5)."""
 
 import dataclasses
 from pathlib import Path

@@ -58,7 +58,7 @@ def test_a_run_writes_the_six_files(
 def test_rows_without_a_usable_label_are_predicted_too(
     config: Config, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """NUMERICS, section 5: the full Quora dev file has two such rows."""
+    """docs/numerics.md, section 5: the full Quora dev file has two such rows."""
     broken = tmp_path / "broken.csv"
     lines = (data_dir / "quora-dev.csv").read_text().splitlines()
     broken.write_text("\n".join([*lines[:3], "7\tnew\tone\ttwo\t", *lines[3:]]) + "\n")

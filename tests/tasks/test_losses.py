@@ -29,7 +29,7 @@ def test_binary_is_binary_cross_entropy() -> None:
 
 
 def test_regression_is_squared_error_on_the_labels_own_scale() -> None:
-    """NUMERICS, section 2: [1, 2, 4] against itself is 0, not mt-dnn's 3.11 of a broadcast to 3×3."""
+    """docs/numerics.md, section 2.1: [1, 2, 4] against itself is 0, not mt-dnn's 3.11 of a broadcast to 3×3."""
     labels = jnp.array([1.0, 2.0, 4.0])
     assert KINDS["regression"].loss(labels[:, None], labels).tolist() == [0.0, 0.0, 0.0]
     assert KINDS["regression"].loss(labels[:, None], jnp.array([3.0, 2.5, 0.0])).tolist() == [4.0, 0.25, 16.0]
@@ -83,14 +83,14 @@ def test_fillers_get_no_gradient() -> None:
 
 
 def test_probabilities_of_classes_are_a_softmax() -> None:
-    """NUMERICS, section 1: softmax in evaluation."""
+    """docs/numerics.md, section 1.1: softmax in evaluation."""
     logits = RNG.normal(size=(4, 3))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(KINDS["classification"].probabilities(jnp.asarray(logits)), expected, rtol=1e-5)
 
 
 def test_probabilities_of_a_binary_task_are_a_sigmoid() -> None:
-    """NUMERICS, section 1: sigmoid in evaluation."""
+    """docs/numerics.md, section 1.1: sigmoid in evaluation."""
     share = 1 / (1 + np.exp(-2.0))
     expected = [[0.5, 0.5], [1 - share, share]]
     np.testing.assert_allclose(KINDS["binary"].probabilities(jnp.array([[0.0], [2.0]])), expected, rtol=1e-6)

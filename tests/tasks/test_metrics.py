@@ -27,7 +27,7 @@ def scores(sst: float, para: float, sts: float) -> dict[str, dict[str, float]]:
     ("sst", "para", "sts", "average"), [(0.518, 0.880, 0.886, 0.780), (0.531, 0.880, 0.882, 0.784)]
 )
 def test_the_papers_averages_are_reproduced(sst: float, para: float, sts: float, average: float) -> None:
-    """NUMERICS, section 1, rows "tuned + SMART + PCGrad": mean(SST accuracy, paraphrase accuracy, (r + 1) / 2)."""
+    """docs/numerics.md, section 1.3, "tuned + SMART + PCGrad": mean(SST accuracy, paraphrase accuracy, (r + 1) / 2)."""
     result = averages(scores(sst, para, sts), TASKS)
     assert round(result["average"], 3) == average
     assert result["plain_average"] == pytest.approx((sst + para + sts) / 3)
@@ -45,7 +45,7 @@ def test_averages_cover_the_named_tasks_alone() -> None:
 
 
 def test_a_binary_logit_of_exactly_0_counts_as_0() -> None:
-    """NUMERICS, section 5."""
+    """docs/numerics.md, section 5."""
     logits = np.array([[-0.1], [0.0], [-0.0], [1e-30], [3.0]], np.float32)
     assert KINDS["binary"].predict(logits).tolist() == [0.0, 0.0, 0.0, 1.0, 1.0]
 

@@ -133,7 +133,7 @@ def test_the_ramp_reaches_the_objective(bench: Bench) -> None:
 
 @pytest.mark.parametrize("preset", ["paper", "smart_pytorch", "mtdnn"])
 def test_clean_and_perturbed_side_share_dropout_masks_unless_asked(bench: Bench, preset: Any) -> None:
-    """NUMERICS 2: with the same masks radius 0 gives R_s = 0; with others it cannot."""
+    """docs/numerics.md, section 2.1: with the same masks radius 0 gives R_s = 0; with others it cannot."""
     still = SmartConfig(weight=1.0, preset=preset, radius=0.0)
     assert float(bench.objective("sst", still)[1].penalties["smoothness"]) < 1e-10
     resampled = dataclasses.replace(still, resample_dropout=True)

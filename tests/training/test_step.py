@@ -74,7 +74,7 @@ def test_sum_tasks_is_descent_on_the_sum_of_the_losses(bench: Bench) -> None:
 
 
 def test_pcgrad_projects_the_encoder_and_leaves_the_heads(bench: Bench) -> None:
-    """NUMERICS 3: surgery on the shared parameters, heads keep their own gradient."""
+    """docs/numerics.md, section 3: surgery on the shared parameters, heads keep their own gradient."""
     names = ("sst", "sts")
     step, state = bench.step(optax.chain(pcgrad(), optax.sgd(1.0)))
     new, metrics = step(state, {name: bench.batches[name] for name in names})

@@ -16,7 +16,7 @@ def pcgrad(
     """Gradient surgery: each task's gradient loses its part against every task that it conflicts with.
 
     Yu et al. 2020, Algorithm 1. The defaults are the paper's; ``pcgrad("mean", include_self=True)`` is what the code of
-    WeiChengTseng/Pytorch-PCGrad computes (NUMERICS, section 3).
+    WeiChengTseng/Pytorch-PCGrad computes (docs/numerics.md, section 3).
 
     Args:
         reduction: Sum or mean of the projected gradients.
