@@ -1,4 +1,4 @@
-"""Multitask fine-tuning of BERT in JAX, with gradient surgery and smoothness regularisation.
+"""Multitask fine-tuning of text encoders in JAX, with gradient surgery and smoothness regularisation.
 
 >>> import mtbert_jax as mt
 >>> tx = mt.pcgrad(reduction="sum")
@@ -8,8 +8,8 @@ from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, S
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder
 from mtbert_jax.encoders.hub import load_pretrained, save_pretrained
-from mtbert_jax.errors import InputError
-from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.errors import InputError, TrainingError
+from mtbert_jax.inference import MultitaskModel, Prediction
 from mtbert_jax.optim import (
     aggregator,
     layerwise_decay,
@@ -22,6 +22,9 @@ from mtbert_jax.optim import (
 )
 from mtbert_jax.regularizers.proximal import proximal_loss
 from mtbert_jax.regularizers.smart import smoothness_loss
+from mtbert_jax.run import Run, SeedsOfRun, load_run, train
+from mtbert_jax.tasks import Metric, TaskKind, register_kind
+from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.types import Batch, Example
 from mtbert_jax.version import __version__
 
@@ -33,24 +36,34 @@ __all__ = [
     "Example",
     "HeadConfig",
     "InputError",
+    "Interrupted",
+    "Metric",
     "MultitaskModel",
+    "Prediction",
     "ProximalConfig",
+    "Run",
+    "SeedsOfRun",
     "SmartConfig",
     "StageConfig",
     "TaskConfig",
+    "TaskKind",
+    "TrainingError",
     "__version__",
     "aggregator",
     "layerwise_decay",
     "load_config",
     "load_pretrained",
+    "load_run",
     "mean_tasks",
     "pcgrad",
     "pcgrad_weights",
     "proximal_loss",
     "read_task",
     "register_aggregator",
+    "register_kind",
     "register_transformation",
     "save_pretrained",
     "smoothness_loss",
     "sum_tasks",
+    "train",
 ]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mtbert_jax.cli.arguments import ARGUMENTS
 from mtbert_jax.cli.completion import completion_script
-from mtbert_jax.cli.main import main
+from mtbert_jax.cli.main import COMMANDS, main
 
 bash = pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
 
@@ -17,7 +16,7 @@ bash = pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("completion") / "mtbert.bash"
-    path.write_text(completion_script("bash"))
+    path.write_text(completion_script("bash", {name: command.arguments for name, command in COMMANDS.items()}))
     return path
 
 
@@ -33,7 +32,7 @@ def completed(script: Path, folder: Path, *words: str) -> list[str]:
 
 @bash
 def test_bash_completes_commands(script: Path, tmp_path: Path) -> None:
-    assert completed(script, tmp_path, "mtbert", "") == sorted([*ARGUMENTS, "-h", "--help"])
+    assert completed(script, tmp_path, "mtbert", "") == sorted([*COMMANDS, "-h", "--help"])
     assert completed(script, tmp_path, "mtbert", "ex") == ["export"]
 
 

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mtbert_jax.training.replica import first_state
 
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig
 from mtbert_jax.optim import register_aggregator
 from mtbert_jax.optim.registry import unregister
 from mtbert_jax.parallel import Layout
+from mtbert_jax.training.active import first_state
 from mtbert_jax.training.evaluate import make_eval_step, make_pooling_step
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from rich.console import Console
 
+from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.display import Display, scores_line
 from mtbert_jax.training.records import MetricsFile, Record, read_metrics, step_record
@@ -134,4 +135,7 @@ def test_scores_line_names_the_metrics_of_the_average() -> None:
         "average": 0.7,
         "plain": 0.6,
     }
-    assert scores_line(scores) == "sst accuracy 0.500  sts pearson 0.800  average 0.7000"
+    sst, sts = TaskConfig("sst", num_classes=5), TaskConfig("sts", "regression")
+    assert scores_line(scores, (sst, sts)) == "sst accuracy 0.500  sts pearson 0.800  average 0.7000"
+    sst = TaskConfig("sst", num_classes=5, metric="f1")
+    assert scores_line(scores, (sst, sts)) == "sst f1 0.400  sts pearson 0.800  average 0.7000"
