@@ -20,7 +20,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.checkpoint import Checkpoints
-from mtbert_jax.training.evaluate import evaluate_all, make_eval_step, make_pooling_step, over_split
+from mtbert_jax.training.evaluate import EvalBatches, evaluate_all, make_eval_step, make_pooling_step, over_split
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Params
@@ -133,7 +133,7 @@ class MultitaskModel:
         parts = _parts(texts, 1, "encode")
         setup, lengths, step = self.setup, self.setup.fixed_lengths(), self._pooling_step  # type: ignore[attr-defined]
         data, size, width = self._dataset(parts, lengths[-1]), setup.config.eval_batch_size, setup.bert.hidden_size
-        return over_split(step, self.params, pooling, data, size, lengths, width, setup.layout)
+        return over_split(step, self.params, pooling, data, EvalBatches(size, lengths, setup.layout), width)
 
     def _dataset(self, parts: list[tuple[str, ...]], limit: int) -> Dataset:
         tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit))
@@ -145,7 +145,8 @@ class MultitaskModel:
         size = self.setup.config.eval_batch_size
         width = self.setup.model.heads[task].num_outputs
         lengths = self.setup.fixed_lengths(task)
-        return over_split(step, self.params, task, dataset, size, lengths, width, self.setup.layout)
+        batches = EvalBatches(size, lengths, self.setup.layout)
+        return over_split(step, self.params, task, dataset, batches, width)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""

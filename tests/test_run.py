@@ -93,7 +93,7 @@ def test_predictions_name_label_and_probabilities(run: mt.Run) -> None:
 def test_a_run_writes_its_page_and_its_exports(run: mt.Run, tmp_path: Path) -> None:
     assert run.report(tmp_path / "page.html").read_text().startswith("<!doctype html>")
     assert (run.export("hf", tmp_path / "hf") / "model.safetensors").is_file()
-    assert run.evaluate("dev") == pytest.approx(run.scores, abs=1e-6)
+    assert run.evaluate("dev") == run.scores
 
 
 def test_dev_is_read_once_and_scored_while_training_only(

@@ -78,7 +78,7 @@ def curves(
     return _svg(title, draw, height=2.9 + 0.11 * (len(lines) if len(lines) > len(COLOURS) else 0))
 
 
-def heat(title: str, rows: Sequence[str], columns: Sequence[str], values: np.ndarray, text: str, y: str, x: str) -> str:
+def heat(title: str, rows: Sequence[str], columns: Sequence[str], values: np.ndarray, y: str = "", x: str = "") -> str:
     """A matrix with its numbers in its cells.
 
     Args:
@@ -86,7 +86,6 @@ def heat(title: str, rows: Sequence[str], columns: Sequence[str], values: np.nda
         rows: Names.
         columns: Names.
         values: ``[row column]``; NaN leaves a cell empty.
-        text: Format of a number.
         y: What the rows are.
         x: What the columns are.
     """
@@ -97,7 +96,7 @@ def heat(title: str, rows: Sequence[str], columns: Sequence[str], values: np.nda
         axes.imshow(np.abs(values) / largest, cmap="Blues", vmin=0, vmax=1.6, alpha=0.75, aspect="auto")
         small = 7 if max(len(rows), len(columns)) > 6 else 9
         for row, column in np.argwhere(np.isfinite(values)):
-            axes.text(column, row, format(values[row, column], text), ha="center", va="center", fontsize=small)
+            axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=small)
         axes.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns)) > 6 else 0)
         axes.set_yticks(range(len(rows)), rows)
         axes.set(xlabel=x, ylabel=y)

@@ -107,8 +107,8 @@ def _conflicts(story: RunContents) -> str:
     else:
         tasks = list(dict.fromkeys(task for pair in pairs for task in pair.split("/")))
         plots = [
-            heat("mean cosine between gradients", tasks, tasks, _matrix(tasks, cosine), ".2f", "", ""),
-            heat("share of steps in conflict", tasks, tasks, _matrix(tasks, conflict), ".2f", "", ""),
+            heat("mean cosine between gradients", tasks, tasks, _matrix(tasks, cosine)),
+            heat("share of steps in conflict", tasks, tasks, _matrix(tasks, conflict)),
         ]
     lines = [["pair", "mean cosine", "steps in conflict"]]
     lines += [[p, f"{np.mean(cosine[p][1]):+.3f}", f"{np.mean(conflict[p][1]):.0%}"] for p in pairs]
@@ -154,7 +154,7 @@ def _agreement(one: Judgement) -> str:
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, (labels.astype(int), one.predicted.astype(int)), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    return heat(f"{task.name}: share of each gold class", names, names, shares, ".2f", "gold", "predicted")
+    return heat(f"{task.name}: share of each gold class", names, names, shares, "gold", "predicted")
 
 
 def _mistakes(one: Judgement) -> str:

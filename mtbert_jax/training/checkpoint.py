@@ -1,6 +1,5 @@
 """Checkpoints by orbax: the latest ones and the best one, each with the config that made it."""
 
-import functools
 import gc
 import itertools
 import logging
@@ -77,7 +76,6 @@ class Checkpoints:
             InputError: Links, pipes or the like are in it.
         """
         must_hold_files(directory, arrays="d")  # where orbax keeps them; it would open whatever lies there
-        _ignore_closed_loops()
         self._config = config
         self._averages: dict[int, float] = {}
         options = ocp.CheckpointManagerOptions(
@@ -253,18 +251,6 @@ def _threads_kept_quiet() -> Iterator[None]:
         raise
     finally:
         sys.unraisablehook = hook
-
-
-@functools.cache
-def _ignore_closed_loops() -> None:
-    """Keeps the threads of such readers and writers, which may still want to report, from printing tracebacks."""
-    hook = sys.unraisablehook
-
-    def of_others(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    sys.unraisablehook = of_others
 
 
 def _items(state: TrainState) -> dict[str, Any]:

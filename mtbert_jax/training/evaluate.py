@@ -1,7 +1,7 @@
 """Logits and metrics over whole splits."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -48,15 +48,22 @@ def make_pooling_step(
     return lambda params, pooling, batch: program(pooling, params, batch)
 
 
+class EvalBatches(NamedTuple):
+    """What evaluation batches are like.
+
+    Attributes:
+        size: Examples in a batch.
+        lengths: Lengths that batches are padded to, ascending.
+        layout: Where arrays lie.
+    """
+
+    size: int
+    lengths: np.ndarray
+    layout: Layout = ALONE
+
+
 def over_split(
-    step: EvalStep,
-    params: Params,
-    which: str,
-    dataset: Dataset,
-    batch_size: int,
-    lengths: np.ndarray,
-    width: int,
-    layout: Layout = ALONE,
+    step: EvalStep, params: Params, which: str, dataset: Dataset, batches: EvalBatches, width: int
 ) -> Float[np.ndarray, "example width"]:
     """The first `width` numbers of what `step` says of every example, in the dataset's order.
 
@@ -67,19 +74,17 @@ def over_split(
         params: All parameters.
         which: Task or pooling, as `step` takes it.
         dataset: One task's examples.
-        batch_size: Examples in a batch.
-        lengths: Lengths that batches are padded to.
+        batches: Their size, lengths and layout.
         width: How many numbers of each row are kept.
-        layout: Where arrays lie.
     """
-    size = layout.fit(batch_size)
-    batches = (
-        evaluation_batches(dataset.tokens, dataset.labels, size, lengths)
+    layout, size = batches.layout, batches.layout.fit(batches.size)
+    gathered = (
+        evaluation_batches(dataset.tokens, dataset.labels, size, batches.lengths)
         if dataset.features is None
         else evaluation_feature_batches(dataset.features, dataset.labels, size)
     )
     pending = []
-    for rows, batch in batches:
+    for rows, batch in gathered:
         values = step(params, which, layout.spread(batch))
         layout.keep_pace(values)
         pending.append((rows, values))
@@ -96,7 +101,8 @@ def with_features(setup: Setup, params: Params, *splits: dict[str, Dataset]) -> 
 
     def kept(name: str, data: Dataset) -> Dataset:
         pooling, width = setup.model.heads[name].pooling, setup.model.num_features(name)
-        return data._replace(features=over_split(step, params, pooling, data, size, lengths[name], width, layout))
+        batches = EvalBatches(size, lengths[name], layout)
+        return data._replace(features=over_split(step, params, pooling, data, batches, width))
 
     return [{name: kept(name, data) for name, data in split.items()} for split in splits]
 
@@ -106,11 +112,9 @@ def evaluate_all(
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "example output"]]]:
     """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits."""
     size, lengths, layout = setup.config.eval_batch_size, setup.lengths(datasets), setup.layout
-    logits = {
-        name: over_split(
-            eval_step, params, name, data, size, lengths[name], setup.model.heads[name].num_outputs, layout
-        )
-        for name, data in datasets.items()
-    }
+    logits = {}
+    for name, data in datasets.items():
+        batches, width = EvalBatches(size, lengths[name], layout), setup.model.heads[name].num_outputs
+        logits[name] = over_split(eval_step, params, name, data, batches, width)
     labels = {name: data.labels for name, data in datasets.items() if data.labelled}
     return score(setup.tasks, {name: logits[name] for name in labels}, labels) if labels else {}, logits
