@@ -1,4 +1,4 @@
-"""An ablation from its cells to its table."""
+"""An ablation from its runs to its table."""
 
 import contextlib
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class AblationResult(NamedTuple):
     Attributes:
         rows: The table.
         gains: What rows are better by than others.
-        failed: One line for every cell that failed.
+        failed: One line for every run that failed.
     """
 
     rows: list[Row]
@@ -32,7 +32,7 @@ class AblationResult(NamedTuple):
 
 
 def execute(
-    cells: Sequence[PlannedRun],
+    runs: Sequence[PlannedRun],
     out: Path,
     console: Console | None = None,
     together: bool = False,
@@ -42,7 +42,7 @@ def execute(
     """Runs what is not finished yet; the tables in `out` are written anew after every run.
 
     Args:
-        cells: As `plan_runs` gives them.
+        runs: As `plan_runs` gives them.
         out: The tables' folder.
         console: Where progress is shown; standard error if left out.
         together: Train all seeds of a config in one process.
@@ -51,23 +51,23 @@ def execute(
 
     Raises:
         InputError: There are fewer cores than `at_once`.
-        Interrupted: A signal came; the running cells have had it too, and have ended.
+        Interrupted: A signal came; the runs at work have had it too, and have ended.
     """
     console, shares = console or Console(stderr=True), share_cores(at_once)
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    unfinished = [cell for cell in cells if not cell.finished]
-    if len(unfinished) < len(cells):
-        say(f"{len(cells) - len(unfinished)} of {len(cells)} runs are finished already")
+    unfinished = [run for run in runs if not run.finished]
+    if len(unfinished) < len(runs):
+        say(f"{len(runs) - len(unfinished)} of {len(runs)} runs are finished already")
     todo = jobs(unfinished, together)
-    for cell in cells:
-        for line in moved(cell):
-            say(f"{cell}: {line}; taken for the same, elsewhere")
+    for run in runs:
+        for line in moved(run):
+            say(f"{run}: {line}; taken for the same, elsewhere")
 
     def tabulated() -> tuple[list[Row], list[Difference]]:
-        rows = table(cells)
+        rows = table(runs)
         gains = differences(rows, against)
         write_tables(rows, out, gains)
         return rows, gains
@@ -79,9 +79,9 @@ def execute(
         events = work(todo, shares, interruption, show)
         with contextlib.closing(events):  # its processes end with it
             for event in events:
-                name = f"[{event.number}/{len(todo)}] {event.cell}"
+                name = f"[{event.number}/{len(todo)}] {event.run}"
                 if event.seconds is None:
-                    say(f"{name}: started, log in {event.cell.log}")
+                    say(f"{name}: started, log in {event.run.log}")
                     continue
                 took = clock_text(event.seconds)
                 if event.trouble and interruption.status is not None:
@@ -90,7 +90,7 @@ def execute(
                 left -= 1
                 if event.trouble:
                     say(f"{name}: failed after {took}: {event.trouble}")
-                    failed.append(f"{event.cell} failed: {event.trouble} (log: {event.cell.log})")
+                    failed.append(f"{event.run} failed: {event.trouble} (log: {event.run.log})")
                 else:
                     say(f"{name}: finished after {took}")
                     tables = tabulated()

@@ -61,23 +61,23 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Cells of one config whose seeds train in one process.
+    """Runs of one config whose seeds train in one process.
 
     Attributes:
-        cells: Two or more, which differ in their seeds.
+        runs: Two or more, which differ in their seeds.
     """
 
-    cells: tuple[PlannedRun, ...]
+    runs: tuple[PlannedRun, ...]
 
     @property
     def source(self) -> Path:
         """The config's file."""
-        return self.cells[0].source
+        return self.runs[0].source
 
     @property
     def folder(self) -> RunFolder:
         """The folder of the runs' folders."""
-        return RunFolder(self.cells[0].folder.path.parent)
+        return RunFolder(self.runs[0].folder.path.parent)
 
     @property
     def log(self) -> Path:
@@ -87,40 +87,40 @@ class SeedGroup:
     @property
     def command(self) -> list[str]:
         """All runs as one command."""
-        seeds = [str(cell.config.seed) for cell in self.cells]
+        seeds = [str(run.config.seed) for run in self.runs]
         own = ["--seeds", *seeds, "--out", str(self.folder.path), "--resume"]
-        return [sys.executable, "-m", "mtbert_jax", "train", str(self.source), *own, *self.cells[0].overrides]
+        return [sys.executable, "-m", "mtbert_jax", "train", str(self.source), *own, *self.runs[0].overrides]
 
     @property
     def finished(self) -> bool:
         """Whether the results of all are there."""
-        return all(cell.finished for cell in self.cells)
+        return all(run.finished for run in self.runs)
 
     def changes(self) -> list[str]:
-        """What makes a run in a folder another one, as a cell tells it."""
-        return next((changes for cell in self.cells if (changes := cell.changes())), [])
+        """What makes a run in one of the folders another one; empty where none is there."""
+        return next((changes for run in self.runs if (changes := run.changes())), [])
 
     def __str__(self) -> str:
-        return f"{self.source.stem} seeds {', '.join(str(cell.config.seed) for cell in self.cells)}"
+        return f"{self.source.stem} seeds {', '.join(str(run.config.seed) for run in self.runs)}"
 
 
-def jobs(cells: Sequence[PlannedRun], together: bool) -> list[PlannedRun | SeedGroup]:
-    """The processes that cells run in: one each, or one per config."""
+def jobs(runs: Sequence[PlannedRun], together: bool) -> list[PlannedRun | SeedGroup]:
+    """One process for each run, or one per config."""
     if not together:
-        return list(cells)
-    return [SeedGroup(some) if len(some) > 1 else some[0] for some in by_config(cells)]
+        return list(runs)
+    return [SeedGroup(some) if len(some) > 1 else some[0] for some in by_config(runs)]
 
 
-def by_config(cells: Sequence[PlannedRun]) -> list[tuple[PlannedRun, ...]]:
-    """The cells of each config, in the order of the cells."""
-    sources = dict.fromkeys(cell.source for cell in cells)
-    return [tuple(cell for cell in cells if cell.source == source) for source in sources]
+def by_config(runs: Sequence[PlannedRun]) -> list[tuple[PlannedRun, ...]]:
+    """The runs of each config, in the order of the runs."""
+    sources = dict.fromkeys(run.source for run in runs)
+    return [tuple(run for run in runs if run.source == source) for source in sources]
 
 
 def plan_runs(
     configs: Sequence[tuple[Path, Config]], seeds: Sequence[int], out: Path, overrides: Sequence[str] = ()
 ) -> tuple[PlannedRun, ...]:
-    """All cells in the order of their runs: every config with the first seed, then with the second, and so on.
+    """All runs in the order in which they begin: every config with the first seed, then with the second, and so on.
 
     So the table has all its rows early.
 
@@ -131,7 +131,7 @@ def plan_runs(
         overrides: The flags that made them differ from their files.
 
     Raises:
-        InputError: A config is wrong, two cells would share a folder, or a folder holds another run.
+        InputError: A config is wrong, two runs would share a folder, or a folder holds another run.
     """
     if not seeds:
         raise InputError("give one or more seeds: --seeds 0 1 2")
@@ -140,36 +140,36 @@ def plan_runs(
         twice = [value for value in values if values.count(value) > 1]
         if twice:
             raise InputError(f"{name} {twice[0]} is given twice; each run needs a folder of its own")
-    cells = []
+    runs = []
     for seed in seeds:
         for path, config in configs:
             folder = out / path.stem / f"seed{seed}"
-            cells.append(PlannedRun(path, replace(config, seed=seed, out=str(folder)), tuple(overrides)))
-    for cell in cells:
+            runs.append(PlannedRun(path, replace(config, seed=seed, out=str(folder)), tuple(overrides)))
+    for run in runs:
         try:
-            check_config(cell.config)
+            check_config(run.config)
         except InputError as error:
-            raise InputError(f"{cell.source}: {error}") from None
-        if changes := cell.changes():
+            raise InputError(f"{run.source}: {error}") from None
+        if changes := run.changes():
             raise InputError(
-                f"{cell.folder.path} holds a run with another config ({'; '.join(changes)}); "
+                f"{run.folder.path} holds a run with another config ({'; '.join(changes)}); "
                 "give another --out, or delete that folder to have it run anew"
             )
-    return tuple(cells)
+    return tuple(runs)
 
 
-def table(cells: Sequence[PlannedRun]) -> list[Row]:
-    """One row per config, in the order of the cells, from what is finished."""
+def table(runs: Sequence[PlannedRun]) -> list[Row]:
+    """One row per config, in the order of the runs, from what is finished."""
     return [
-        make_row(runs[0].source.stem, runs[0].config, {cell.config.seed: cell.folder for cell in runs})
-        for runs in by_config(cells)
+        make_row(own[0].source.stem, own[0].config, {run.config.seed: run.folder for run in own})
+        for own in by_config(runs)
     ]
 
 
-def moved(cell: PlannedRun) -> list[str]:
-    """Files that the run in a cell's folder had at other places, one line each."""
-    if not cell.folder.config.is_file():
+def moved(run: PlannedRun) -> list[str]:
+    """Files that the run in the folder had at other places, one line each."""
+    if not run.folder.config.is_file():
         return []
-    configs = cell.folder.load_config(), cell.config
+    configs = run.folder.load_config(), run.config
     before, after = ({name: getattr(config, name) for name in FILES} for config in configs)
     return difference(before, after)

@@ -53,49 +53,49 @@ class Event(NamedTuple):
     """A process begins, or has ended.
 
     Attributes:
-        number: The cell's place, from 1.
-        cell: What is run.
+        number: The run's place, from 1.
+        run: What is run.
         seconds: How long it ran; None where it begins.
         trouble: What went wrong, if anything did.
     """
 
     number: int
-    cell: PlannedRun | SeedGroup
+    run: PlannedRun | SeedGroup
     seconds: float | None = None
     trouble: str = ""
 
 
 def work(
-    cells: Sequence[PlannedRun | SeedGroup],
+    runs: Sequence[PlannedRun | SeedGroup],
     shares: Sequence[tuple[int, ...]],
     interruption: Interruption,
     show: Callable[[list[str]], None] | None = None,
 ) -> Generator[Event, None, None]:
-    """Runs cells to their ends, or until a signal that came here, and was passed on, has stopped them.
+    """Takes runs to their ends, or until a signal that came here, and was passed on, has stopped them.
 
     Args:
-        cells: In the order in which they begin; none begins after a signal.
+        runs: In the order in which they begin; none begins after a signal.
         shares: As `share_cores` gives them; as many run at the same time, each on a share of its own.
         interruption: Where signals come.
         show: Called now and then with the last line that each running process has printed.
     """
-    free, waiting = list(shares), list(enumerate(cells, start=1))
+    free, waiting = list(shares), list(enumerate(runs, start=1))
     with contextlib.ExitStack() as stack:
         running: list[_Process] = []
         while running or (waiting and interruption.status is None):
             while waiting and interruption.status is None and free:
-                number, cell = waiting.pop(0)
-                yield Event(number, cell)
+                number, run = waiting.pop(0)
+                yield Event(number, run)
                 try:
-                    running.append(stack.enter_context(_Process(number, cell, free[0])))
+                    running.append(stack.enter_context(_Process(number, run, free[0])))
                     free.pop(0)
                 except OSError as error:
-                    yield Event(number, cell, 0.0, str(error))
+                    yield Event(number, run, 0.0, str(error))
             for process in list(running):
                 if process.wait(POLL / len(running)):
                     running.remove(process)
                     free.append(process.cores)
-                    yield Event(process.number, process.cell, time.monotonic() - process.since, process.trouble())
+                    yield Event(process.number, process.run, time.monotonic() - process.since, process.trouble())
                 elif interruption.status is not None:
                     process.stop(interruption.status)
             if show:
@@ -103,28 +103,28 @@ def work(
 
 
 class _Process:
-    """A cell at work. As a context, it leaves nothing running.
+    """A run at work. As a context, it leaves nothing running.
 
     It has a process group of its own: of a Ctrl-C, which a terminal sends to the whole group, it sees just the one that
     is passed on.
     """
 
-    def __init__(self, number: int, cell: PlannedRun | SeedGroup, cores: tuple[int, ...]) -> None:
+    def __init__(self, number: int, run: PlannedRun | SeedGroup, cores: tuple[int, ...]) -> None:
         """Starts it, on the given CPU cores, or on all if there are none.
 
         Raises:
             OSError: It cannot be started.
         """
-        self.number, self.cell, self.cores, self.since = number, cell, cores, time.monotonic()
+        self.number, self.run, self.cores, self.since = number, run, cores, time.monotonic()
         self._signalled = False
-        cell.folder.path.mkdir(parents=True, exist_ok=True)
-        with cell.log.open("ab") as log:
+        run.folder.path.mkdir(parents=True, exist_ok=True)
+        with run.log.open("ab") as log:
             if not lock_file(log):  # the process that prints into it then holds it, too
                 raise BlockingIOError("another process is still at work in this folder")
             self._start = log.tell()
             with _on(cores):
                 self._process = subprocess.Popen(  # noqa: S603 - this very program
-                    cell.command,
+                    run.command,
                     env={**os.environ, **LAST_WORDS},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -154,19 +154,19 @@ class _Process:
 
     def trouble(self) -> str:
         """Of one that has ended: nothing where the run is finished now, else what went wrong."""
-        code, cell = self._process.returncode, self.cell
-        if code == 0 and cell.finished:
+        code, run = self._process.returncode, self.run
+        if code == 0 and run.finished:
             return ""
-        if code == 0 and (changes := cell.changes()):
-            return f"it was run with another config ({'; '.join(changes)}); has {cell.source} been edited meanwhile?"
+        if code == 0 and (changes := run.changes()):
+            return f"it was run with another config ({'; '.join(changes)}); has {run.source} been edited meanwhile?"
         what = f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         return f"{what}: {self.last_line()}"
 
     def last_line(self) -> str:
         """The last line that is not empty, of what it has printed."""
         try:
-            with self.cell.log.open("rb") as file:
-                file.seek(max(self._start, self.cell.log.stat().st_size - TAIL))
+            with self.run.log.open("rb") as file:
+                file.seek(max(self._start, self.run.log.stat().st_size - TAIL))
                 lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
         except OSError as error:  # somebody has deleted it
             return f"its log cannot be read: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""Cells that run a little script instead of training."""
+"""Runs that run a little script instead of training."""
 
 import io
 import re
@@ -22,7 +22,7 @@ FINISH = """
 
 @dataclass(frozen=True)
 class Scripted(PlannedRun):
-    """A cell that runs a little script instead of training; `folder` is its folder there."""
+    """A run that runs a little script instead of training; `folder` is its folder there."""
 
     script: str = ""
 
@@ -37,9 +37,9 @@ def scripted(out: Path, name: str, script: str = FINISH, seed: int = 0) -> Scrip
     return Scripted(Path(f"{name}.toml"), config, script=script)
 
 
-def quietly(cells: list[Scripted], out: Path, at_once: int = 1) -> tuple[AblationResult, list[str]]:
-    """Runs the cells; also what was said."""
+def quietly(runs: list[Scripted], out: Path, at_once: int = 1) -> tuple[AblationResult, list[str]]:
+    """Runs the runs; also what was said."""
     console = Console(file=io.StringIO(), width=10)  # lines are not cut, however narrow
-    outcome = execute(cells, out, console, at_once=at_once)
+    outcome = execute(runs, out, console, at_once=at_once)
     assert isinstance(console.file, io.StringIO)
     return outcome, re.sub(r"\d+:\d\d\b", "a while", console.file.getvalue()).splitlines()

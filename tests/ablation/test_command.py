@@ -27,20 +27,20 @@ def tomls(config: Config, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[PlannedRun]:
-    """The cells that were run; those of seed 13 fail."""
-    cells: list[PlannedRun] = []
+    """The runs that were run; those of seed 13 fail."""
+    runs: list[PlannedRun] = []
 
     def stand_in(todo: list[PlannedRun], *_: Any) -> Generator[Event, None, None]:
-        for number, cell in enumerate(todo, start=1):
-            cells.append(cell)
-            lucky = cell.config.seed != 13
+        for number, run in enumerate(todo, start=1):
+            runs.append(run)
+            lucky = run.config.seed != 13
             if lucky:
-                finish(cell.config, cell.folder.path)
-            yield Event(number, cell, 1.0, "" if lucky else "exit status 1: out of luck")
+                finish(run.config, run.folder.path)
+            yield Event(number, run, 1.0, "" if lucky else "exit status 1: out of luck")
 
     monkeypatch.setattr("mtbert_jax.ablation.execute.work", stand_in)
     monkeypatch.setattr("mtbert_jax.cli.main.has_accelerator", lambda: False)
-    return cells
+    return runs
 
 
 def test_one_table_of_all_runs(
@@ -50,9 +50,9 @@ def test_one_table_of_all_runs(
     assert (
         main(["ablate", *tomls, "--out", str(out), "--seeds", "5", "2", "--", "--lr", "0.5", "--head.dropout=0"]) == 0
     )
-    assert [(cell.source.stem, cell.config.seed) for cell in ran] == [("b", 5), ("a", 5), ("b", 2), ("a", 2)]
-    assert all((cell.config.lr, cell.config.head.dropout) == (0.5, 0.0) for cell in ran)
-    assert all(cell.command[-3:] == ["--lr", "0.5", "--head.dropout=0"] for cell in ran)
+    assert [(run.source.stem, run.config.seed) for run in ran] == [("b", 5), ("a", 5), ("b", 2), ("a", 2)]
+    assert all((run.config.lr, run.config.head.dropout) == (0.5, 0.0) for run in ran)
+    assert all(run.command[-3:] == ["--lr", "0.5", "--head.dropout=0"] for run in ran)
     assert sorted(path.name for path in out.iterdir()) == ["a", "b", "table.csv", "table.json", "table.md"]
     with (out / "table.csv").open() as file:
         b, a = csv.DictReader(file)
@@ -64,8 +64,8 @@ def test_one_table_of_all_runs(
     captured = capsys.readouterr()
     printed = [line for line in captured.out.splitlines() if line.startswith(("│ b", "│ a"))]
     lines = (out / "table.md").read_text().splitlines()
-    assert [[cell.strip() for cell in line.split("│")] for line in printed] == [
-        [cell.strip() for cell in line.split("|")] for line in lines if line.startswith(("| b", "| a"))
+    assert [[run.strip() for run in line.split("│")] for line in printed] == [
+        [run.strip() for run in line.split("|")] for line in lines if line.startswith(("| b", "| a"))
     ]
     assert captured.out.splitlines()[-1] == f"tables: {out}/table.md, .csv, .json"
 
@@ -75,7 +75,7 @@ def test_three_seeds_and_a_folder_are_taken_by_default(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["ablate", "a.toml"]) == 0
-    assert [cell.config.out for cell in ran] == [f"runs/ablation/a/seed{seed}" for seed in range(3)]
+    assert [run.config.out for run in ran] == [f"runs/ablation/a/seed{seed}" for seed in range(3)]
     assert main(["ablate", "a.toml"]) == 0
     assert len(ran) == 3
 
@@ -91,7 +91,7 @@ def test_a_failed_run_makes_status_1_after_all_others(
     assert f"b seed 13 failed: exit status 1: out of luck (log: {log})" in captured.err.splitlines()
     assert "1 of 2" in captured.out
     assert main(["ablate", *tomls, *flags]) == 1  # what failed is tried again
-    assert [cell.config.seed for cell in ran[4:]] == [13, 13]
+    assert [run.config.seed for run in ran[4:]] == [13, 13]
 
 
 @pytest.mark.parametrize(

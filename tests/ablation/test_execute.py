@@ -1,4 +1,4 @@
-"""Cells in processes of their own, one after the other."""
+"""Runs in processes of their own, one after the other."""
 
 import dataclasses
 import fcntl
@@ -19,12 +19,12 @@ from tests.ablation.scripted import FINISH, quietly, scripted
 from tests.runs import finish
 
 
-def test_cells_run_in_turn_and_tables_grow(tmp_path: Path) -> None:
+def test_runs_run_in_turn_and_tables_grow(tmp_path: Path) -> None:
     note = "(folder.parents[1] / 'order').open('a').write(folder.parent.name)\n"
     seen = "assert (folder.parents[1] / 'table.md').read_text().count('| 1 |') == 1\n"
     dedented = textwrap.dedent(FINISH)
-    cells = [scripted(tmp_path, "a", note + dedented), scripted(tmp_path, "b", note + seen + dedented)]
-    outcome, said = quietly(cells, tmp_path)
+    runs = [scripted(tmp_path, "a", note + dedented), scripted(tmp_path, "b", note + seen + dedented)]
+    outcome, said = quietly(runs, tmp_path)
     assert (tmp_path / "order").read_text() == "ab"
     assert outcome.failed == []
     assert [row.seeds for row in outcome.rows] == [(0,), (0,)]
@@ -38,18 +38,18 @@ def test_cells_run_in_turn_and_tables_grow(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
-def test_cells_at_once_meet_each_on_cores_of_its_own(tmp_path: Path) -> None:
+def test_runs_at_once_meet_each_on_cores_of_its_own(tmp_path: Path) -> None:
     """Each writes down its cores, and waits for the other to have done so, too."""
     script = """
         (folder / 'cores').write_text(' '.join(map(str, sorted(os.sched_getaffinity(0)))))
         other = folder.parents[1] / {'a': 'b', 'b': 'a'}.get(folder.parent.name, 'a') / 'seed0' / 'cores'
         while not other.exists(): time.sleep(0.01)
     """
-    cells = [scripted(tmp_path, name, textwrap.dedent(script) + textwrap.dedent(FINISH)) for name in "abc"]
-    outcome, said = quietly(cells, tmp_path, at_once=2)
+    runs = [scripted(tmp_path, name, textwrap.dedent(script) + textwrap.dedent(FINISH)) for name in "abc"]
+    outcome, said = quietly(runs, tmp_path, at_once=2)
     assert outcome.failed == []
     assert [line.partition(":")[0] for line in said[:2]] == ["[1/3] a seed 0", "[2/3] b seed 0"]
-    a, b, c = (set((cell.folder.path / "cores").read_text().split()) for cell in cells)
+    a, b, c = (set((run.folder.path / "cores").read_text().split()) for run in runs)
     assert not a & b
     assert c in (a, b)
 
@@ -61,12 +61,12 @@ def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, among: int, share
     assert share_cores(1) == [()]
 
 
-def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
+def test_finished_runs_are_not_run_again(tmp_path: Path) -> None:
     quietly([scripted(tmp_path, "a"), scripted(tmp_path, "b")], tmp_path)
     (tmp_path / "b" / "seed0" / "results.json").unlink()
     (tmp_path / "table.md").unlink()
-    cells = [scripted(tmp_path, "a", "sys.exit('again')"), scripted(tmp_path, "b")]
-    outcome, said = quietly(cells, tmp_path)
+    runs = [scripted(tmp_path, "a", "sys.exit('again')"), scripted(tmp_path, "b")]
+    outcome, said = quietly(runs, tmp_path)
     assert outcome.failed == []
     assert said[0] == "1 of 2 runs are finished already"
     assert [line for line in said if "started" in line] == [
@@ -74,19 +74,19 @@ def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
     ]
     assert (tmp_path / "table.md").read_text().count("| 1 |") == 2
     (tmp_path / "table.md").unlink()
-    assert quietly(cells, tmp_path)[1] == ["2 of 2 runs are finished already"]
+    assert quietly(runs, tmp_path)[1] == ["2 of 2 runs are finished already"]
     assert (tmp_path / "table.md").is_file()
 
 
-def test_failed_cells_are_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_runs_are_named_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    cells = [
+    runs = [
         scripted(tmp_path, "a", "print('one'); print('mtbert: no such thing', file=sys.stderr); print(); sys.exit(2)"),
         scripted(tmp_path, "b", "os.kill(os.getpid(), signal.SIGKILL)"),
         scripted(tmp_path, "c", "print('stopped early')"),
         scripted(tmp_path, "d"),
     ]
-    outcome, said = quietly(cells, tmp_path)
+    outcome, said = quietly(runs, tmp_path)
     logs = [tmp_path / name / "seed0" / "log.txt" for name in "abc"]
     assert outcome.failed == [
         f"a seed 0 failed: exit status 2: mtbert: no such thing (log: {logs[0]})",
@@ -113,7 +113,7 @@ def test_a_config_that_was_edited_meanwhile_does_not_enter_the_table(tmp_path: P
     assert "| a | 0 of 1 |" in (tmp_path / "table.md").read_text()
 
 
-def test_without_any_finished_cell_there_is_still_a_table(tmp_path: Path) -> None:
+def test_without_any_finished_run_there_is_still_a_table(tmp_path: Path) -> None:
     assert quietly([scripted(tmp_path, "a", "sys.exit(1)")], tmp_path)[0].failed
     assert "| a | 0 of 1 |" in (tmp_path / "table.md").read_text()
 
@@ -127,14 +127,14 @@ def test_a_log_keeps_what_earlier_attempts_printed_and_the_message_does_not(tmp_
 
 
 def test_a_folder_in_which_another_process_still_works_is_left_alone(tmp_path: Path) -> None:
-    cells = [scripted(tmp_path, "a"), scripted(tmp_path, "b")]
-    cells[0].folder.path.mkdir(parents=True)
-    with cells[0].log.open("w") as log:
+    runs = [scripted(tmp_path, "a"), scripted(tmp_path, "b")]
+    runs[0].folder.path.mkdir(parents=True)
+    with runs[0].log.open("w") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
-        outcome, _ = quietly(cells, tmp_path)
+        outcome, _ = quietly(runs, tmp_path)
     assert "a seed 0 failed: another process is still at work" in outcome.failed[0]
     assert [row.seeds for row in outcome.rows] == [(), (0,)]
-    assert quietly(cells, tmp_path)[0].failed == []
+    assert quietly(runs, tmp_path)[0].failed == []
 
 
 def test_the_process_itself_holds_the_lock(tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ def test_the_process_itself_holds_the_lock(tmp_path: Path) -> None:
 
 
 def test_files_elsewhere_are_pointed_out(config: Config, tmp_path: Path) -> None:
-    (cell,) = plan_runs([(Path("a.toml"), config)], (0,), tmp_path)
-    finish(dataclasses.replace(cell.config, encoder="old/place", cache_dir="x"), cell.folder.path)
-    (cell,) = plan_runs([(Path("a.toml"), config)], (0,), tmp_path)
+    (run,) = plan_runs([(Path("a.toml"), config)], (0,), tmp_path)
+    finish(dataclasses.replace(run.config, encoder="old/place", cache_dir="x"), run.folder.path)
+    (run,) = plan_runs([(Path("a.toml"), config)], (0,), tmp_path)
     console = Console(file=io.StringIO())
-    execute([cell], tmp_path, console)
+    execute([run], tmp_path, console)
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue().splitlines()
     assert said[1:] == [f"a seed 0: encoder: 'old/place' → {config.encoder!r}; taken for the same, elsewhere"]

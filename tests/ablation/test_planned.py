@@ -1,4 +1,4 @@
-"""Which cells there are, and which cannot be."""
+"""Which runs there are, and which cannot be."""
 
 import dataclasses
 import sys
@@ -14,20 +14,20 @@ from tests.runs import finish
 
 def test_every_config_with_every_seed_in_a_folder_of_its_own(config: Config, tmp_path: Path) -> None:
     configs = [(tmp_path / "b.toml", config), (tmp_path / "a.toml", dataclasses.replace(config, lr=0.5, seed=9))]
-    cells = plan_runs(configs, (4, 1), tmp_path / "out", ["--steps", "2"])
-    names = [(cell.source.stem, cell.config.seed) for cell in cells]
+    runs = plan_runs(configs, (4, 1), tmp_path / "out", ["--steps", "2"])
+    names = [(run.source.stem, run.config.seed) for run in runs]
     assert names == [("b", 4), ("a", 4), ("b", 1), ("a", 1)]
-    assert cells[3].folder.path == tmp_path / "out" / "a" / "seed1"
-    assert cells[3].config == dataclasses.replace(config, lr=0.5, seed=1, out=str(tmp_path / "out" / "a" / "seed1"))
+    assert runs[3].folder.path == tmp_path / "out" / "a" / "seed1"
+    assert runs[3].config == dataclasses.replace(config, lr=0.5, seed=1, out=str(tmp_path / "out" / "a" / "seed1"))
     flags = ["--seed", "1", "--out", str(tmp_path / "out" / "a" / "seed1"), "--resume", "--steps", "2"]
-    assert cells[3].command == [sys.executable, "-m", "mtbert_jax", "train", str(tmp_path / "a.toml"), *flags]
+    assert runs[3].command == [sys.executable, "-m", "mtbert_jax", "train", str(tmp_path / "a.toml"), *flags]
     assert not (tmp_path / "out").exists()
 
 
 def test_rows_follow_the_configs_and_count_what_is_finished(config: Config, tmp_path: Path) -> None:
-    cells = plan_runs([(Path("b.toml"), config), (Path("a.toml"), config)], (4, 1), tmp_path)
-    finish(cells[1].config, cells[1].folder.path)
-    rows = table(cells)
+    runs = plan_runs([(Path("b.toml"), config), (Path("a.toml"), config)], (4, 1), tmp_path)
+    finish(runs[1].config, runs[1].folder.path)
+    rows = table(runs)
     assert [(row.name, row.planned, row.seeds) for row in rows] == [("b", (4, 1), ()), ("a", (4, 1), (4,))]
 
 
@@ -41,7 +41,7 @@ def test_rows_follow_the_configs_and_count_what_is_finished(config: Config, tmp_
         (["a.toml"], (0, -1), r"^a\.toml: seed = -1"),
     ],
 )
-def test_cells_that_cannot_be_are_refused(
+def test_runs_that_cannot_be_are_refused(
     config: Config, tmp_path: Path, names: list[str], seeds: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -57,10 +57,10 @@ def test_a_wrong_config_is_named_before_anything_is_there(config: Config, tmp_pa
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_folder_with_another_run_is_refused(config: Config, tmp_path: Path, finished: bool) -> None:
-    (cell,) = plan_runs([(Path("a.toml"), config)], (0,), tmp_path)
-    finish(cell.config, cell.folder.path)
+    (run,) = plan_runs([(Path("a.toml"), config)], (0,), tmp_path)
+    finish(run.config, run.folder.path)
     if not finished:
-        cell.folder.results.unlink()
+        run.folder.results.unlink()
     other = dataclasses.replace(config, lr=0.5, log_every_steps=9)
     with pytest.raises(InputError, match=r"a/seed0 holds .* \(lr: 0\.001 → 0\.5\); give another --out, or delete"):
         plan_runs([(Path("a.toml"), other)], (0,), tmp_path)

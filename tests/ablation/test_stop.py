@@ -59,63 +59,63 @@ WAIT = """
 def test_a_signal_is_passed_on_and_ends_the_ablation(
     tmp_path: Path, number: signal.Signals, status: int, strangers: list[int]
 ) -> None:
-    cells = [scripted(tmp_path, "a", WAIT), scripted(tmp_path, "b")]
+    runs = [scripted(tmp_path, "a", WAIT), scripted(tmp_path, "b")]
     ready = tmp_path / "a" / "seed0" / "ready"
     when(ready, lambda: os.kill(os.getpid(), number))
     with pytest.raises(Interrupted) as interrupted:
-        quietly(cells, tmp_path)
+        quietly(runs, tmp_path)
     assert interrupted.value.status == status
-    assert cells[0].log.read_text().split() == ["got", number.name]
-    assert not cells[1].folder.path.exists()
+    assert runs[0].log.read_text().split() == ["got", number.name]
+    assert not runs[1].folder.path.exists()
     strangers.append(int(ready.read_text()))
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
 def test_a_signal_ends_all_that_are_at_work(tmp_path: Path, strangers: list[int]) -> None:
-    cells = [scripted(tmp_path, name, WAIT) for name in "abc"]
-    ready = [cell.folder.path / "ready" for cell in cells]
+    runs = [scripted(tmp_path, name, WAIT) for name in "abc"]
+    ready = [run.folder.path / "ready" for run in runs]
     when(ready[0], lambda: when(ready[1], lambda: os.kill(os.getpid(), signal.SIGTERM)))
     with pytest.raises(Interrupted):
-        quietly(cells, tmp_path, at_once=2)
-    assert [cell.log.read_text().split() for cell in cells[:2]] == [["got", "SIGTERM"]] * 2
-    assert not cells[2].folder.path.exists()
+        quietly(runs, tmp_path, at_once=2)
+    assert [run.log.read_text().split() for run in runs[:2]] == [["got", "SIGTERM"]] * 2
+    assert not runs[2].folder.path.exists()
     strangers.extend(int(path.read_text()) for path in ready[:2])
 
 
-def test_a_cell_that_finishes_despite_the_signal_is_kept(tmp_path: Path) -> None:
+def test_a_run_that_finishes_despite_the_signal_is_kept(tmp_path: Path) -> None:
     script = "signal.signal(signal.SIGTERM, lambda *_: None)\nos.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(0.6)"
-    cells = [scripted(tmp_path, "a", script + textwrap.dedent(FINISH)), scripted(tmp_path, "b")]
+    runs = [scripted(tmp_path, "a", script + textwrap.dedent(FINISH)), scripted(tmp_path, "b")]
     with pytest.raises(Interrupted):
-        quietly(cells, tmp_path)
+        quietly(runs, tmp_path)
     assert "| a | 1 |" in (tmp_path / "table.md").read_text()
-    assert not cells[1].folder.path.exists()
+    assert not runs[1].folder.path.exists()
     (tmp_path / "a" / "seed0" / "results.json").unlink()
-    assert quietly(cells[:1], tmp_path)[0].failed == []  # the last one: nothing is left to stop
+    assert quietly(runs[:1], tmp_path)[0].failed == []  # the last one: nothing is left to stop
 
 
-def test_a_second_ctrl_c_ends_a_cell_that_does_not_stop(tmp_path: Path, strangers: list[int]) -> None:
+def test_a_second_ctrl_c_ends_a_run_that_does_not_stop(tmp_path: Path, strangers: list[int]) -> None:
     deaf = "signal.signal(signal.SIGINT, lambda *_: (folder / 'deaf').touch())\n"
     deaf += "(folder / 'ready').write_text(str(os.getpid()))\nfor _ in range(600): time.sleep(0.1)\n"
-    cell = scripted(tmp_path, "a", deaf)
-    ready = cell.folder.path / "ready"
+    run = scripted(tmp_path, "a", deaf)
+    ready = run.folder.path / "ready"
     when(ready, lambda: os.kill(os.getpid(), signal.SIGINT))
-    when(cell.folder.path / "deaf", lambda: os.kill(os.getpid(), signal.SIGINT))
+    when(run.folder.path / "deaf", lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        quietly([cell], tmp_path)
+        quietly([run], tmp_path)
     strangers.append(int(ready.read_text()))
 
 
-def test_a_terminals_ctrl_c_reaches_a_cell_once(tmp_path: Path) -> None:
-    """A terminal sends it to the whole process group, a cell in which would get it twice."""
+def test_a_terminals_ctrl_c_reaches_a_run_once(tmp_path: Path) -> None:
+    """A terminal sends it to the whole process group, a run in which would get it twice."""
     driver = f"""
         import sys
         from pathlib import Path
-        from mtbert_jax.ablation.runs import run
+        from mtbert_jax.ablation.execute import execute
         from mtbert_jax.training.interrupt import Interrupted
         from tests.ablation.scripted import scripted
         from tests.ablation.test_stop import WAIT
         try:
-            run([scripted(Path({str(tmp_path)!r}), 'a', WAIT)], Path({str(tmp_path)!r}))
+            execute([scripted(Path({str(tmp_path)!r}), 'a', WAIT)], Path({str(tmp_path)!r}))
         except Interrupted as interrupted:
             sys.exit(interrupted.status)
     """
@@ -172,10 +172,10 @@ def test_stopped_in_the_middle_and_started_again_only_the_rest_is_run(config: Co
         saved = load_config(out / name / "seed7" / "config.toml")
         assert (saved.seed, saved.lr) == (7, 0.002)
         line = next(line for line in printed.splitlines() if name in line)  # a second table has differences
-        cells = [cell.strip() for cell in line.strip("│").split("│")]
-        assert cells[:2] == [name, "1"]
-        assert all(cells)
-        assert 0 <= float(cells[2]) <= 1
+        runs = [run.strip() for run in line.strip("│").split("│")]
+        assert runs[:2] == [name, "1"]
+        assert all(runs)
+        assert 0 <= float(runs[2]) <= 1
     assert (out / "table.md").read_text().count("| 1 |") == 3  # two rows and a difference
 
     third = start(JAX_PLATFORMS="nonsense")  # all is finished: no device is asked for

@@ -1,4 +1,4 @@
-"""Cells whose seeds train in one process."""
+"""Runs whose seeds train in one process."""
 
 import dataclasses
 from collections.abc import Generator
@@ -19,9 +19,9 @@ def cells_of(config: Config, out: Path, seeds: tuple[int, ...] = (0, 4)) -> tupl
 
 
 def test_all_seeds_of_a_config_are_one_process(config: Config, tmp_path: Path) -> None:
-    cells = cells_of(config, tmp_path)
-    assert jobs(cells, together=False) == list(cells)
-    first, second = jobs(cells, together=True)
+    runs = cells_of(config, tmp_path)
+    assert jobs(runs, together=False) == list(runs)
+    first, second = jobs(runs, together=True)
     assert isinstance(first, SeedGroup)
     assert (str(first), str(second)) == ("a seeds 0, 4", "b seeds 0, 4")
     assert first.command[4:] == ["a.toml", "--seeds", "0", "4", "--out", f"{tmp_path}/a", "--resume", "--lr", "0.5"]
@@ -32,12 +32,12 @@ def test_all_seeds_of_a_config_are_one_process(config: Config, tmp_path: Path) -
 def test_it_is_finished_when_all_are(config: Config, tmp_path: Path) -> None:
     (both, _) = jobs(cells_of(config, tmp_path), together=True)
     assert isinstance(both, SeedGroup)
-    finish(both.cells[0].config, both.cells[0].folder.path)
+    finish(both.runs[0].config, both.runs[0].folder.path)
     assert not both.finished
-    finish(both.cells[1].config, both.cells[1].folder.path)
+    finish(both.runs[1].config, both.runs[1].folder.path)
     assert both.finished
     assert both.changes() == []
-    finish(dataclasses.replace(both.cells[1].config, lr=0.25), both.cells[1].folder.path)
+    finish(dataclasses.replace(both.runs[1].config, lr=0.25), both.runs[1].folder.path)
     assert "lr: 0.25" in both.changes()[0]
 
 
