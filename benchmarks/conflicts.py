@@ -53,7 +53,7 @@ def main() -> None:
     setup = Setup.load(config, Path(config.encoder))
     (plan,) = setup.plans(setup.datasets("train"))
     state = first_state(setup, plan, setup.initial_params(load_pretrained(config.encoder)[1]), 0)
-    train_step = make_train_step(setup.model, setup.tasks, plan.tx, plan.frozen, plan.regularizers(0))
+    train_step = make_train_step(setup.model, setup.tasks, plan.tx, plan.spec(0))
     probe = Probe(setup, plan, train_step, given.batches)
     halts = np.linspace(0, plan.batches.num_steps - 1, given.points).round().astype(int)
     points = []

@@ -41,9 +41,7 @@ def main(spec: dict[str, Any]) -> None:
     examples = sum(len(rows) for step in chosen for rows, _ in parts(step))
     steps = itertools.cycle([batches[step] for step in chosen])
     params = setup.initial_params(load_pretrained(str(directory))[1])
-    train_step = make_train_step(
-        setup.model, setup.tasks, plan.tx, plan.frozen, plan.regularizers(0), layout, config.micro_batches
-    )
+    train_step = make_train_step(setup.model, setup.tasks, plan.tx, plan.spec(0), layout, config.micro_batches)
     box = [layout.place(first_state(setup, plan, params, 0))]
     del params
 

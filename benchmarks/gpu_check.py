@@ -24,7 +24,8 @@ from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.optim.aggregators import gramian, pcgrad_weights
-from mtbert_jax.training.objective import Regularizers
+from mtbert_jax.regularizers import Smart
+from mtbert_jax.training.objective import StageSpec
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
 
@@ -91,7 +92,7 @@ def steps() -> dict[str, float]:
     }
     model = EncoderWithHeads.build(CONFIG, tuple(tasks.values()))
     tx = optax.chain(pcgrad(), optax.sgd(0.01))
-    smart = Regularizers(SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1))
+    smart = StageSpec(regularizers=(Smart(SmartConfig(weight=1.0, preset="ball", noise_std=0.1)),))
     batches = {name: synthetic(number, 8, 24) for number, name in enumerate(tasks)}
     found = []
     for device in (jax.devices()[0], jax.devices("cpu")[0]):
@@ -99,7 +100,7 @@ def steps() -> dict[str, float]:
             key = jax.random.key(0)
             encoder = model.encoder.init(key, np.ones((1, 1), np.int32))["params"]
             state = TrainState.create({"encoder": encoder, "heads": model.init_heads(key)}, tx, key)
-            step = make_train_step(model, tasks, tx, (), smart)
+            step = make_train_step(model, tasks, tx, smart)
             for _ in range(3):
                 state, metrics = step(state, batches)
             found.append(np.array([float(loss) for loss in metrics.losses.values()]))

@@ -63,7 +63,7 @@ def cell(folder: Path, model: str, length: int, smart: float) -> dict[str, Any]:
     told = estimate(setup, plan, ALONE)
     params = setup.abstract_params()
     state = jax.eval_shape(lambda params: first_state(setup, plan, params, 0), params)
-    step = make_train_step(setup.model, setup.tasks, plan.tx, (), plan.regularizers(0))
+    step = make_train_step(setup.model, setup.tasks, plan.tx, plan.spec(0))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), synthetic(0, 16, length))
     program = step.programs[0].lower(np.int32(0), state.params, None, batch, state.key, state.step).compile()  # type: ignore[attr-defined]
     analysis = program.memory_analysis()
@@ -92,7 +92,7 @@ def describe(folder: Path, model: str, length: int, smart: float) -> tuple[Setup
     tokenizer = load_tokenizer(folder)
     save_pretrained(folder, bert, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes), tokenizer)
     config = Config(tasks=TASKS, head=HeadConfig(), lengths=(length,), max_length=length, batch_size=16, steps=10)
-    config = dataclasses.replace(config, smart=SmartConfig(weight=smart))
+    config = dataclasses.replace(config, smart=SmartConfig(weight=smart, preset="smart_pytorch"))
     setup = Setup.load(config, folder)
     tokens = Tokens(np.ones(32 * length, np.int32), np.arange(33) * length, np.full(32, length, np.int32))
     labels = np.zeros(32, np.float32)

@@ -15,11 +15,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from mtbert_jax.config import SmartConfig, StageConfig, load_config
+from mtbert_jax.config import SmartConfig, load_config
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.regularizers.smart import Comparison, adversarial_noise
-from mtbert_jax.tasks import KINDS
+from mtbert_jax.regularizers.smart import CleanPass, adversarial_noise
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch
 
@@ -50,32 +50,24 @@ def main() -> None:
         config = dataclasses.replace(load_config("configs/minilm_pcgrad.toml"), data_dir=given.data_dir)
         setup = Setup.load(config, Path(given.encoder))
         params = setup.initial_params(load_pretrained(given.encoder)[1])
-    batches = setup.batches(0, StageConfig(steps=1, batch_size=16, order="round_robin"), setup.datasets("dev"))[0]
+    stage = dataclasses.replace(setup.config.resolved_stages()[0], steps=1, batch_size=16, order="round_robin")
+    batches = setup.batches(0, stage, setup.datasets("dev"))[0]
     results = []
     for task, batch in batches.items():
-        kind = setup.tasks[task].kind
+        kind = kind_of(setup.tasks[task])
         mask = jnp.asarray(batch.attention_mask)
         embeddings = setup.model.embed(params, batch)
         logits_fn = jax.jit(partial(_logits, setup, params, task, batch))
         clean = logits_fn(embeddings)
+        at = CleanPass(logits_fn, clean, embeddings, mask, kind, jnp.ones(len(clean)))
         for name, smart in ROWS.items():
             noises = [
-                adversarial_noise(
-                    logits_fn,
-                    clean,
-                    embeddings,
-                    mask,
-                    jax.random.key(0),
-                    dataclasses.replace(smart, steps=steps),
-                    Comparison.of(kind),
-                    jnp.ones(len(clean)),
-                )
-                for steps in STEPS
+                adversarial_noise(at, jax.random.key(0), dataclasses.replace(smart, steps=steps)) for steps in STEPS
             ]
             row = {
                 "task": task,
                 "noise": name,
-                "smoothness": [float(KINDS[kind].divergence(logits_fn(embeddings + n), clean).mean()) for n in noises],
+                "smoothness": [float(kind.divergence(logits_fn(embeddings + n), clean).mean()) for n in noises],
                 "cosine_to_random": [_cosine(noises[0], noise) for noise in noises],
             }
             results.append(row)

@@ -19,8 +19,9 @@ from mtbert_jax.machine import keep_freed_memory, peak_memory
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad, sum_tasks
 from mtbert_jax.parallel import Layout
+from mtbert_jax.regularizers import Smart
 from mtbert_jax.training.evaluate import make_eval_step
-from mtbert_jax.training.objective import Regularizers
+from mtbert_jax.training.objective import StageSpec
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
 from mtbert_jax.types import Batch
@@ -52,10 +53,11 @@ def main(spec: dict[str, Any]) -> None:
         return
     surgery = pcgrad() if "pcgrad" in spec["method"] else sum_tasks()
     tx = optax.chain(surgery, optax.adamw(1e-5))
-    smart = SmartConfig(weight=0.02 if "smart" in spec["method"] else 0.0)
+    smart = Smart(SmartConfig(weight=0.02, preset="smart_pytorch"))
+    stage = StageSpec(regularizers=(smart,) if "smart" in spec["method"] else ())
     seeds = spec.get("seeds", 0)
     layout = Layout(None, wide=seeds > 0)
-    train_step = make_train_step(model, {task.name: task for task in tasks}, tx, (), Regularizers(smart), layout)
+    train_step = make_train_step(model, {task.name: task for task in tasks}, tx, stage, layout)
     states = [TrainState.create(params, tx, jax.random.key(seed)) for seed in range(max(seeds, 1))]
     box = [TrainState.together(states, layout)]
     if seeds:

@@ -12,6 +12,7 @@ from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.inference import MultitaskModel, Prediction
 from mtbert_jax.optim import (
     aggregator,
+    aggregator_weights,
     layerwise_decay,
     mean_tasks,
     pcgrad,
@@ -20,8 +21,14 @@ from mtbert_jax.optim import (
     register_transformation,
     sum_tasks,
 )
-from mtbert_jax.regularizers.proximal import proximal_loss
-from mtbert_jax.regularizers.smart import smoothness_loss
+from mtbert_jax.regularizers import (
+    Forward,
+    Penalty,
+    Regularizer,
+    proximal_loss,
+    register_regularizer,
+    smoothness_loss,
+)
 from mtbert_jax.run import Run, SeedsOfRun, load_run, train
 from mtbert_jax.tasks import Metric, TaskKind, register_kind
 from mtbert_jax.training.interrupt import Interrupted
@@ -34,13 +41,16 @@ __all__ = [
     "BertEncoder",
     "Config",
     "Example",
+    "Forward",
     "HeadConfig",
     "InputError",
     "Interrupted",
     "Metric",
     "MultitaskModel",
+    "Penalty",
     "Prediction",
     "ProximalConfig",
+    "Regularizer",
     "Run",
     "SeedsOfRun",
     "SmartConfig",
@@ -50,6 +60,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "aggregator",
+    "aggregator_weights",
     "layerwise_decay",
     "load_config",
     "load_pretrained",
@@ -61,6 +72,7 @@ __all__ = [
     "read_task",
     "register_aggregator",
     "register_kind",
+    "register_regularizer",
     "register_transformation",
     "save_pretrained",
     "smoothness_loss",

@@ -27,8 +27,8 @@ class Share:
 
 
 @mt.register_aggregator("first_task")
-def first_task(gramian, key, share=1.0):
-    return jnp.zeros(gramian.shape[0]).at[0].set(Share(share).first)
+def first_task(gramian, state, key, losses, share=1.0):
+    return jnp.zeros(gramian.shape[0]).at[0].set(Share(share).first), state
 """
 
 
@@ -77,7 +77,7 @@ def test_a_run_with_a_plugin_is_resumed_with_it_and_read_without(
         ("import json\n\njson.loads('')\n", "my_code.py:3: JSONDecodeError: Expecting value"),
         ("def f():\n    return y\nf()\n", "my_code.py:2: NameError: name 'y' is not defined"),
         (
-            "import mtbert_jax as mt\n\nmt.register_aggregator('pcgrad')(lambda gramian, key: 0)\n",
+            "import mtbert_jax as mt\n\nmt.register_aggregator('pcgrad')(lambda gramian, state, key, losses: 0)\n",
             "my_code.py:3: 'pcgrad' cannot be registered",
         ),
         ("import no_such_module_here\n", "my_code.py:1: ModuleNotFoundError: No module named 'no_such_module_here'"),

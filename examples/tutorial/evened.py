@@ -6,7 +6,7 @@ import mtbert_jax
 
 
 @mtbert_jax.register_aggregator("evened")
-def evened(gramian, key, power=0.5):
+def evened(gramian, state, key, losses, power=0.5):
     """Weights that bring the gradients' norms closer together; ``power = 1`` makes them equal."""
     norms = jnp.sqrt(jnp.diag(gramian)) + 1e-12
-    return (norms.mean() / norms) ** power
+    return (norms.mean() / norms) ** power, state

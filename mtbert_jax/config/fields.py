@@ -33,16 +33,17 @@ class SmartConfig:
 
     weight: float = 0.0
     """λ_s, the weight of the smoothness term; 0 turns it off."""
-    preset: Literal["paper", "smart_pytorch", "mtdnn"] = "smart_pytorch"
-    """`paper`: noise stays in a ball of radius ε; `smart_pytorch`, `mtdnn`: every token's noise has norm ε."""
+    preset: Literal["ball", "paper", "smart_pytorch", "mtdnn"] = "ball"
+    """`ball`: noise stays in a ball of radius ε; `paper`: the same with the paper's numbers, far smaller ones;
+    `smart_pytorch`, `mtdnn`: every token's noise has norm ε."""
     norm: Literal["inf", "2", "1"] = "inf"
     """Norm of a token's noise."""
     radius: float | None = None
-    """ε, the largest norm of a token's noise (`paper` 1e-5), or its norm (`smart_pytorch`, `mtdnn` 1)."""
+    """ε, the largest norm of a token's noise (`ball` .1, `paper` 1e-5), or its norm (`smart_pytorch`, `mtdnn` 1)."""
     noise_std: float | None = None
     """σ, standard deviation of the noise at the start (1e-5)."""
     step_size: float | None = None
-    """η, step size of the ascent (`paper`, `smart_pytorch` 1e-3, `mtdnn` 1e-5)."""
+    """η, step size of the ascent (`ball` .1, `paper`, `smart_pytorch` 1e-3, `mtdnn` 1e-5)."""
     steps: int = 1
     """K, steps of the ascent; 0 leaves the noise random."""
     ramp_fraction: float = 0.0
@@ -173,6 +174,8 @@ class StageConfig:
     """Adversarial smoothness."""
     proximal: ProximalConfig | None = None
     """Bregman proximal point."""
+    regularizers: tuple[str, ...] | None = None
+    """Further regularisers, as call strings."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,7 @@ class Stage:
     cache_features: bool
     smart: SmartConfig
     proximal: ProximalConfig
+    regularizers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -244,7 +248,8 @@ class Config:
     steps: int | None = None
     """Length in optimizer steps, in place of `epochs`."""
     optimizer: tuple[str, ...] = ("pcgrad()", "clip_by_global_norm(1.0)", "adamw(lr, weight_decay=0.01, mask=kernels)")
-    """The optax chain, as call strings. Known names: lr, kernels, encoder, heads, parts."""
+    """The optax chain, as call strings. Known names: lr, kernels, encoder, heads, parts. Aggregators, which make one
+    gradient of the tasks': mean_tasks, pcgrad, sum_tasks."""
     lr: float = 1e-5
     """Peak learning rate: what `lr` means in the chain."""
     schedule: Schedule = "constant"
@@ -259,6 +264,8 @@ class Config:
     """Adversarial smoothness."""
     proximal: ProximalConfig = field(default_factory=ProximalConfig)
     """Bregman proximal point."""
+    regularizers: tuple[str, ...] = ()
+    """Further regularisers, as call strings such as `my_regularizer(weight=1.0)`; `--plugins` FILE adds them."""
     evaluate: Literal["student", "teacher"] = "student"
     """What dev scores, best checkpoint and predictions are of: the trained parameters, or their teacher."""
     stages: tuple[StageConfig, ...] = ()

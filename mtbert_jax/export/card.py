@@ -11,6 +11,7 @@ from mtbert_jax.config import Config
 from mtbert_jax.config.schema import to_dict, to_toml
 from mtbert_jax.export.wording import EXAMPLES, LOGITS, quoted, score_note, task_table, text_notes
 from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.regularizers import REGULARIZERS
 
 _START = """\
 import json
@@ -153,7 +154,8 @@ def _training(config: Config) -> str:
     stages = []
     for stage in config.resolved_stages():
         fields = to_dict(stage)
-        idle = [term for term in ("smart", "proximal") if not fields[term]["weight"]]
+        idle = [name for name, cls in REGULARIZERS.items() if cls.table and not fields[name]["weight"]]
+        idle += [] if stage.regularizers else ["regularizers"]
         for name in [*idle, "epochs" if stage.steps else "steps"]:
             del fields[name]
         stages.append(fields)

@@ -1,22 +1,20 @@
 """Call strings → one optax chain, and the check that the chain fits the gradients it will get.
 
 ``["pcgrad()", "clip_by_global_norm(1.0)", "adam(lr)"]`` names transformations in the order in which they run.
-Strings are parsed, never evaluated: a call may hold literals, lists, dicts, nested calls and the context names of
-`chain_context`.
+`mtbert_jax.calls` reads the strings; besides calls they may hold the names of `chain_context`.
 """
 
-import ast
-import inspect
-import warnings
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mtbert_jax import trees
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.calls import Vocabulary, read_call
 from mtbert_jax.errors import InputError, first_line
-from mtbert_jax.limits import LARGEST_COUNT, LONGEST_CALL
 from mtbert_jax.optim import aggregators
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls
 from mtbert_jax.types import Params
@@ -25,12 +23,13 @@ COUNTED = ("num_betas", "order")
 """Parameters of optax that Python loops over, or that programs grow with, whatever they are."""
 
 
-def chain_context(lr: optax.Schedule, params: Params) -> dict[str, Any]:
+def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = None) -> dict[str, Any]:
     """The names that a call string may use besides calls.
 
     ``lr``: the stage's learning-rate schedule. ``kernels``: mask of the weight matrices (kernels and embedding tables;
     no biases, no LayerNorm). ``encoder``, ``heads``: masks of the two parts. ``parts``: labels for `optax.partition`,
-    the string ``encoder`` or ``heads`` for every leaf.
+    the string ``encoder`` or ``heads`` for every leaf. ``num_tasks``: the number of tasks of a step, which aggregators
+    get by themselves.
     """
     return {
         "lr": lr,
@@ -38,96 +37,46 @@ def chain_context(lr: optax.Schedule, params: Params) -> dict[str, Any]:
         "encoder": trees.mask(params, lambda path: trees.is_below(path, "encoder")),
         "heads": trees.mask(params, lambda path: trees.is_below(path, "heads")),
         "parts": jax.tree_util.tree_map_with_path(lambda path, _: trees.path_of(path).partition("/")[0], params),
+        "num_tasks": num_tasks,
     }
 
 
 def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.GradientTransformation:
-    """The chain that `calls` spell out.
+    """The chain that `calls` spell out; `context` is that of `chain_context`.
 
     Raises:
         InputError: A string is no call, a name is unknown (the nearest known one is named), an argument does not fit,
             or what comes out is no gradient transformation.
     """
-    return optax.chain(*(_transformation(text, f"optimizer[{n}]", context) for n, text in enumerate(calls, start=1)))
+    known = {**known_calls(), **{name: _of_tasks(name, context.get("num_tasks")) for name in AGGREGATORS}}
+    vocabulary = Vocabulary(
+        unknown="unknown transformation",
+        example="adam(lr)",
+        calls=known,
+        accept=_transformation,
+        wanted="a gradient transformation",
+        known=f"aggregators: {', '.join(sorted(AGGREGATORS))}; then optax's; --plugins FILE can add one",
+        names=context,
+        counted=COUNTED,
+    )
+    return optax.chain(*(read_call(text, f"optimizer[{n}]", vocabulary) for n, text in enumerate(calls, start=1)))
 
 
-def _transformation(text: str, position: str, context: dict[str, Any]) -> optax.GradientTransformation:
-    where = f"{position} = {text if len(text) <= 80 else text[:77] + '...'!r}"
-    if len(text) > LONGEST_CALL:
-        raise InputError(f"{where}: longer than {LONGEST_CALL} characters")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", SyntaxWarning)
-            tree = ast.parse(text.strip(), mode="eval").body
-        value = _value(tree, where, context)
-    except (SyntaxError, SyntaxWarning, ValueError, MemoryError, RecursionError) as error:
-        raise InputError(f'{where}: is no call such as "adam(lr)": {error}') from None
+def _transformation(value: Any) -> optax.GradientTransformation | None:
     if isinstance(value, optax.MultiSteps):
         return value.gradient_transformation()
-    if not isinstance(value, optax.GradientTransformation):
-        hint = f'; write "{text.strip()}()"' if isinstance(value, _NotCalled) else ""
-        raise InputError(f"{where}: is not a gradient transformation{hint}")
-    return value
+    return value if isinstance(value, optax.GradientTransformation) else None
 
 
-def _value(node: ast.expr, where: str, context: dict[str, Any]) -> Any:
-    match node:
-        case ast.Constant(value=value) if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-            return -number
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_value(item, where, context) for item in items]
-        case ast.Dict(keys=keys, values=values) if None not in keys:
-            pairs = zip(keys, values, strict=True)
-            return {_key(key, where, context): _value(value, where, context) for key, value in pairs if key}
-        case ast.Name(id=name):
-            if name in context:
-                return context[name]
-            if name in known_calls():
-                return _NotCalled(name)
-            raise InputError(f"{where}: unknown name {name!r}{nearest(name, [*context, *known_calls()])}")
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-            return _call(name, args, keywords, where, context)
-    raise InputError(f"{where}: only calls, names, numbers, strings, lists and dicts may stand here")
+def _of_tasks(name: str, num_tasks: int | None) -> Callable[..., optax.GradientTransformation]:
+    """An aggregator's factory that knows the number of tasks of a step."""
+    factory: Callable[..., optax.GradientTransformation] = AGGREGATORS[name]
 
+    @functools.wraps(factory)
+    def make(*values: Any, **named: Any) -> optax.GradientTransformation:
+        return factory(*values, **{"num_tasks": num_tasks, **named})
 
-class _NotCalled:
-    """A known transformation that was named without its parentheses."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def _key(node: ast.expr, where: str, context: dict[str, Any]) -> str:
-    key = _value(node, where, context)
-    if not isinstance(key, str):
-        raise InputError(f"{where}: a dict's keys must be strings")
-    return key
-
-
-def _call(name: str, args: list[ast.expr], keywords: list[ast.keyword], where: str, context: dict[str, Any]) -> Any:
-    function = known_calls().get(name)
-    if function is None:
-        known = f"(aggregators: {', '.join(AGGREGATORS)}; then optax's; --plugins FILE can add one)"
-        raise InputError(f"{where}: unknown transformation {name!r}{nearest(name, known_calls())} {known}")
-    values = [_value(arg, where, context) for arg in args]
-    named = {keyword.arg: _value(keyword.value, where, context) for keyword in keywords if keyword.arg}
-    if len(named) < len(keywords):
-        raise InputError(f"{where}: '**' is not allowed here")
-    missing = next((v.name for v in [*values, *named.values()] if isinstance(v, _NotCalled)), None)
-    if missing:
-        raise InputError(f"{where}: {missing!r} must be called: {missing}(...)")
-    try:
-        bound = inspect.signature(function).bind(*values, **named)
-        for parameter, value in bound.arguments.items():
-            if parameter in COUNTED and isinstance(value, int | float) and value > LARGEST_COUNT:
-                raise InputError(f"{parameter} = {value}: must be at most {LARGEST_COUNT}")
-        return function(*values, **named)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    except Exception as error:  # noqa: BLE001 - optax may refuse its arguments with any exception
-        raise InputError(f"{where}: {name} refuses its arguments: {first_line(error)}") from None
+    return make
 
 
 def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) -> None:
@@ -143,9 +92,16 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
     Raises:
         InputError: The chain does not fit.
     """
+    tx = optax.with_extra_args_support(tx)
+    stacked = aggregators.stacked_leaves(grads, params)
+    tasks = next(
+        (leaf.shape[0] for leaf, is_stacked in zip(jax.tree.leaves(grads), stacked, strict=True) if is_stacked), 1
+    )
+    losses = jax.ShapeDtypeStruct((tasks,), jnp.float32)
     try:
         state = jax.eval_shape(tx.init, params)
-        updates, new_state = jax.eval_shape(tx.update, grads, state, params)
+        update = lambda grads, state, params, losses: tx.update(grads, state, params, losses=losses)  # noqa: E731
+        updates, new_state = jax.eval_shape(update, grads, state, params, losses)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - any transformation may fail in its own way
@@ -155,8 +111,8 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
     if not alike or [leaf.shape for leaf in jax.tree.leaves(updates)] != shapes:
         if alike and any(aggregators.stacked_leaves(updates, params)):
             raise InputError(
-                "optimizer: the chain has no aggregator, so every task's gradient would be applied by itself; "
-                'put "pcgrad()", "sum_tasks()" or "mean_tasks()" first'
+                "optimizer: the chain has no aggregator, so every task's gradient would be applied by itself; put one "
+                f'first, such as "pcgrad()" (aggregators: {", ".join(sorted(AGGREGATORS))})'
             )
         raise InputError("optimizer: the chain's updates are not shaped like the parameters")
     if jax.tree.map(_signature, new_state) != jax.tree.map(_signature, state):

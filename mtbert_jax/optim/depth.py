@@ -8,10 +8,12 @@ import optax
 
 from mtbert_jax import trees
 from mtbert_jax.errors import InputError
+from mtbert_jax.optim.registry import register_transformation
 
 LAYER = re.compile(r"encoder/layer_(\d+)/")
 
 
+@register_transformation("layerwise_decay")
 def layerwise_decay(rate: float) -> optax.GradientTransformation:
     """Multiplies the updates of each encoder layer by `rate` once more than those of the layer above it.
 

@@ -2,41 +2,36 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, TypeVar
 
-import jax
 import optax
 import optax.contrib
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from mtbert_jax.errors import InputError
-from mtbert_jax.optim import aggregators, depth
 
 F = TypeVar("F", bound=Callable[..., Any])
-AGGREGATORS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    fn.__name__: fn for fn in (aggregators.pcgrad, aggregators.sum_tasks, aggregators.mean_tasks)
-}
-"""What makes one gradient of several tasks', by name."""
-_CALLS: dict[str, Callable[..., Any]] = {}
+AGGREGATORS: dict[str, Any] = {}
+"""Factories of aggregators, which make one gradient of several tasks', by name; `register_aggregator` adds to them."""
+_REGISTERED: dict[str, Callable[..., Any]] = {}
 _SOURCES: dict[str, str] = {}  # of registered names: the module that they come from
 
 
-def known_calls() -> dict[str, Callable[..., Any]]:
-    """Functions by name: this project's own, then optax's public ones, then optax.contrib's; and registered ones."""
-    if not _CALLS:
-        for module in (optax.contrib, optax):
-            _CALLS.update(_public_functions(module))
-        _CALLS.update(AGGREGATORS)
-        _CALLS["layerwise_decay"] = depth.layerwise_decay
-    return _CALLS
+def known_calls() -> Mapping[str, Callable[..., Any]]:
+    """Functions by name: optax.contrib's public ones, then optax's, then registered ones."""
+    return {**_optax_calls(), **_REGISTERED}
 
 
-def _public_functions(module: Any) -> Iterator[tuple[str, Any]]:
-    for name in dir(module):
-        value = None if name.startswith("_") else getattr(module, name)
-        if inspect.isfunction(value) or value is optax.MultiSteps:
-            yield name, value
+@functools.cache
+def _optax_calls() -> dict[str, Callable[..., Any]]:
+    found = {name: _function(module, name) for module in (optax.contrib, optax) for name in dir(module)}
+    return {name: function for name, function in found.items() if function is not None}
+
+
+def _function(module: ModuleType, name: str) -> Callable[..., Any] | None:
+    value = None if name.startswith("_") else getattr(module, name, None)
+    return value if inspect.isfunction(value) or value is optax.MultiSteps else None
 
 
 def register_transformation(name: str) -> Callable[[F], F]:
@@ -53,67 +48,33 @@ def register_transformation(name: str) -> Callable[[F], F]:
     """
 
     def register(function: F) -> F:
-        _add(name, function, function.__module__)
+        add(name, function, function.__module__)
         return function
 
     return register
 
 
-def register_aggregator(name: str) -> Callable[[F], F]:
-    """A decorator that makes an aggregator of a rule, and lets a config's optimizer name it.
-
-    A rule is a function ``(gramian, key, **options) → weights``: the inner products of the tasks' gradients,
-    ``[task task]``, and a fresh key in every step, to one weight per task (see `aggregator`). Call strings give its
-    options by name, and ``seed``, of the keys.
+def add(name: str, function: Callable[..., Any], source: str) -> None:
+    """Lets call strings name a function.
 
     Args:
-        name: What call strings are to call it.
+        name: What they call it.
+        function: What makes a gradient transformation of their arguments.
+        source: The module that it comes from, which may register it again: a file may run, or a cell be edited, twice.
 
     Raises:
         InputError: The name is taken, or is none.
-
-    >>> @register_aggregator("strongest")
-    ... def strongest(gramian, key, scale=1.0):
-    ...     return scale * jax.nn.one_hot(gramian.diagonal().argmax(), len(gramian))
-    >>> sorted(AGGREGATORS)
-    ['mean_tasks', 'pcgrad', 'strongest', 'sum_tasks']
-    >>> unregister("strongest")
     """
-
-    def register(rule: F) -> F:
-        def make(*, seed: int = 0, **options: Any) -> optax.GradientTransformation:
-            inspect.signature(rule).bind(None, None, **options)  # what does not fit is refused here, not in a step
-            return aggregators.aggregator(functools.partial(_checked, name, rule, options), seed)
-
-        _add(name, make, rule.__module__)
-        AGGREGATORS[name] = make
-        return rule
-
-    return register
-
-
-def _checked(
-    name: str, rule: Callable[..., Any], options: dict[str, Any], gram: Float[Array, "task task"], key: PRNGKeyArray
-) -> Float[Array, " task"]:
-    weights = jax.numpy.asarray(rule(gram, key, **options))
-    if weights.shape != gram.shape[:1]:
-        raise InputError(
-            f"aggregator {name}: its rule gave an array of shape {weights.shape} for {len(gram)} tasks; it must give "
-            "one weight per task"
-        )
-    return weights
-
-
-def _add(name: str, function: Callable[..., Any], source: str) -> None:
     if not name.isidentifier():
         raise InputError(f"{name!r} cannot be registered: call strings need a name such as my_name")
-    if name in known_calls() and _SOURCES.get(name) != source:  # the same file may run, or a cell be edited, again
+    of_optax = any(_function(module, name) is not None for module in (optax, optax.contrib))
+    if of_optax or _SOURCES.get(name, source) != source:
         raise InputError(f"{name!r} cannot be registered: a transformation of that name exists")
-    _CALLS[name] = function
+    _REGISTERED[name] = function
     _SOURCES[name] = source
 
 
 def unregister(name: str) -> None:
-    """Takes a registered transformation away again."""
-    for names in (_CALLS, AGGREGATORS, _SOURCES):
+    """Takes a registered transformation or aggregator away again."""
+    for names in (_REGISTERED, AGGREGATORS, _SOURCES):
         names.pop(name, None)

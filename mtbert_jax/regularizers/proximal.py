@@ -1,24 +1,55 @@
 """Bregman proximal point of SMART (Jiang et al. 2020, arXiv:1911.03437): outputs stay near those of a teacher."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import ProximalConfig
-from mtbert_jax.regularizers.smart import Comparison, Logits
-from mtbert_jax.tasks import TaskKind
+from mtbert_jax.regularizers.base import Comparison, Forward, Logits, Penalty, Regularizer, register_regularizer
+from mtbert_jax.tasks import KINDS
 from mtbert_jax.tasks.losses import mean_loss
 
 Tree = Any
 
 
+@register_regularizer("proximal")
+@dataclass(frozen=True)
+class Proximal(Regularizer):
+    """μ D_Breg: the distance of the outputs to those of the teacher, under the same dropout masks."""
+
+    config: ProximalConfig
+
+    titles: ClassVar[dict[str, str]] = {"proximal": "distance to the teacher, D_Breg"}
+    needs_teacher: ClassVar[bool] = True
+    table: ClassVar[bool] = True
+
+    def penalty(self, forward: Forward, key: PRNGKeyArray) -> dict[str, Penalty]:
+        """D_Breg of a batch."""
+        del key
+        loss = proximal_loss(forward.task, forward.logits, forward.teacher_logits(), forward.real)
+        return {"proximal": Penalty(forward.share.examples * loss, self.config.weight)}
+
+    def describe(self) -> str:
+        """Which teacher, and μ."""
+        return f"proximal point to a {self.config.teacher} teacher × {self.config.weight:g}"
+
+
 def proximal_loss(
-    kind: TaskKind | Comparison | str, logits: Logits, teacher_logits: Logits, weights: Float[Array, " batch"]
+    kind: Comparison | str, logits: Logits, teacher_logits: Logits, weights: Float[Array, " batch"]
 ) -> Float[Array, ""]:
-    """D_Breg of a batch (equation 3): mean ℓ_s between the outputs of θ and of the teacher, which is a constant."""
-    return mean_loss(Comparison.of(kind).symmetric(logits, jax.lax.stop_gradient(teacher_logits), False), weights)
+    """D_Breg of a batch (equation 3): mean ℓ_s between the outputs of θ and of the teacher, which is a constant.
+
+    Args:
+        kind: The task's kind, or its name.
+        logits: Those of θ.
+        teacher_logits: Those of the teacher.
+        weights: 0 for a row that only fills the batch up.
+    """
+    kind = KINDS[kind] if isinstance(kind, str) else kind
+    return mean_loss(kind.divergence(logits, jax.lax.stop_gradient(teacher_logits), False), weights)
 
 
 def update_teacher(

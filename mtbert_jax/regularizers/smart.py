@@ -7,21 +7,35 @@ that makes them differ most; D_Breg compares those of the parameters θ and of a
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from optax.projections import projection_l1_ball, projection_l2_ball
 
-from mtbert_jax.config import SmartConfig
-from mtbert_jax.tasks import KINDS, TaskKind
+from mtbert_jax.config import SmartConfig, TaskConfig
+from mtbert_jax.errors import InputError
+from mtbert_jax.regularizers.base import (
+    Comparison,
+    Embeddings,
+    Forward,
+    Logits,
+    Penalty,
+    Regularizer,
+    register_regularizer,
+)
+from mtbert_jax.tasks import KINDS
 from mtbert_jax.tasks.losses import mean_loss
+from mtbert_jax.types import FeatureBatch
 
-Logits = Float[Array, "batch output"]
-Embeddings = Float[Array, "batch seq hidden"]
 LogitsFn = Callable[[Embeddings], Logits]
-Tree = Any
+NOISE = 1
+"""Folded into a step's key: the key of the noise."""
+OTHER_MASKS = 2
+"""Folded into a step's key: the key of dropout masks that are not the clean side's."""
 GUARD = 1e-6
 """What smart-pytorch and mt-dnn add to the norm that they divide by."""
 ORDERS = {"inf": math.inf, "2": 2, "1": 1}
@@ -51,31 +65,13 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
+    "ball": Preset(0.1, 1e-5, 0.1, ball=True, inner="symmetric", detach=False, outer="mean"),
+    # The numbers of the paper's section 5: the same, in a ball so small that nothing shows (docs/concepts/smart.md).
     "paper": Preset(1e-5, 1e-5, 1e-3, ball=True, inner="symmetric", detach=False, outer="mean"),
     "smart_pytorch": Preset(1.0, 1e-5, 1e-3, ball=False, inner="mean_kl", detach=True, outer="sum"),
     # mt-dnn's inner loss is no divergence (logs are detached) and its squared error broadcasts: both put right.
     "mtdnn": Preset(1.0, 1e-5, 1e-5, ball=False, inner="sum_kl", detach=True, outer="mean"),
 }
-
-
-class Comparison(NamedTuple):
-    """How the outputs of one kind of task are compared; both give a value per example.
-
-    Attributes:
-        symmetric: ℓ_s: ``(one, other, detach) → [batch]``.
-        one_sided: KL(clean ‖ perturbed), or the squared difference: ``(perturbed, clean) → [batch]``.
-    """
-
-    symmetric: Callable[[Logits, Logits, bool], Float[Array, " batch"]]
-    one_sided: Callable[[Logits, Logits], Float[Array, " batch"]]
-
-    @classmethod
-    def of(cls, kind: "TaskKind | Comparison | str") -> "Comparison":
-        """The comparison of tasks of a kind, given as such or by its name; a comparison stays as it is."""
-        if isinstance(kind, Comparison):
-            return kind
-        known = KINDS[kind] if isinstance(kind, str) else kind
-        return cls(known.divergence, known.one_sided)
 
 
 def resolve(config: SmartConfig) -> Preset:
@@ -84,14 +80,64 @@ def resolve(config: SmartConfig) -> Preset:
     return PRESETS[config.preset]._replace(**{name: value for name, value in given.items() if value is not None})
 
 
-def smoothness_loss(
+@register_regularizer("smart")
+@dataclass(frozen=True)
+class Smart(Regularizer):
+    """λ_s R_s: how far the outputs move, at most, when the embeddings move little."""
+
+    config: SmartConfig
+
+    titles: ClassVar[dict[str, str]] = {
+        "smoothness": "SMART: smoothness R_s",
+        "noise": "SMART: mean norm of a token's noise",
+    }
+    needs_embeddings: ClassVar[bool] = True
+    table: ClassVar[bool] = True
+    key_fold: ClassVar[int] = NOISE
+
+    def penalty(self, forward: Forward, key: PRNGKeyArray) -> dict[str, Penalty]:
+        """R_s of a batch; and the mean norm of a token's noise, which is no term."""
+        if forward.embeddings is None or isinstance(forward.batch, FeatureBatch):
+            raise InputError("kept features leave no embeddings to perturb")
+        masks = jax.random.fold_in(forward.key, OTHER_MASKS) if self.config.resample_dropout else forward.key
+        at = CleanPass(
+            lambda x: forward.logits_of(x, masks),
+            forward.logits,
+            forward.embeddings,
+            forward.batch.attention_mask,
+            forward.task,
+            forward.real,
+        )
+        loss, noise = smoothness(at, key, self.config)
+        if resolve(self.config).outer == "mean":
+            loss *= forward.share.examples
+        weight = forward.task.number(lambda task: task.smart_factor) * self.weight(forward.step, forward.num_steps)
+        return {"smoothness": Penalty(loss, weight), "noise": Penalty(forward.share.examples * noise, None)}
+
+    def weight(self, step: Int[Array, ""], num_steps: int) -> Float[Array, ""]:
+        """λ_s at a step of the stage, of which there are `num_steps`."""
+        ramp = round(self.config.ramp_fraction * num_steps)
+        if not ramp:
+            return jnp.asarray(self.config.weight)
+        return jnp.asarray(optax.linear_schedule(0.0, self.config.weight, ramp)(step))
+
+    def is_on(self, task: TaskConfig) -> bool:
+        """Whether R_s is computed for a task."""
+        return bool(self.config.weight * task.smart_factor)
+
+    def describe(self) -> str:
+        """Preset and λ_s."""
+        return f"SMART {self.config.preset} × {self.config.weight:g}"
+
+
+def smoothness_loss(  # noqa: PLR0913 - the public contract
     logits_fn: LogitsFn,
     embeddings: Embeddings,
     mask: Int[Array, "batch seq"],
     key: PRNGKeyArray,
     config: SmartConfig,
     *,
-    kind: TaskKind | Comparison | str = "classification",
+    kind: Comparison | str = "classification",
     clean_logits: Logits | None = None,
     weights: Float[Array, " batch"] | None = None,
 ) -> Float[Array, ""]:
@@ -105,7 +151,7 @@ def smoothness_loss(
         mask: 1 for a token, 0 for padding, which gets no noise.
         key: Key of the noise at the start.
         config: Preset, norm, radius, steps.
-        kind: How logits are compared.
+        kind: The task's kind, which compares logits, or its name.
         clean_logits: ``logits_fn(embeddings)``, where the caller has them; they may be of other dropout masks.
         weights: 0 for a row that only fills the batch up.
 
@@ -117,7 +163,29 @@ def smoothness_loss(
     """
     clean = logits_fn(embeddings) if clean_logits is None else clean_logits
     weights = jnp.ones(clean.shape[0]) if weights is None else weights
-    return smoothness(logits_fn, clean, embeddings, mask, key, config, Comparison.of(kind), weights).loss
+    compare = KINDS[kind] if isinstance(kind, str) else kind
+    return smoothness(CleanPass(logits_fn, clean, embeddings, mask, compare, weights), key, config).loss
+
+
+@dataclass(frozen=True)
+class CleanPass:
+    """What noise is sought around; `smoothness_loss` explains the parts.
+
+    Attributes:
+        logits_fn: Embeddings → logits.
+        logits: Those of the clean embeddings.
+        embeddings: The clean embeddings, x.
+        mask: 1 for a token.
+        kind: How logits are compared.
+        weights: 1 for an example, 0 for a row that only fills the batch up.
+    """
+
+    logits_fn: LogitsFn
+    logits: Logits
+    embeddings: Embeddings
+    mask: Int[Array, "batch seq"]
+    kind: Comparison
+    weights: Float[Array, " batch"]
 
 
 class Smoothness(NamedTuple):
@@ -132,55 +200,38 @@ class Smoothness(NamedTuple):
     noise: Float[Array, ""]
 
 
-def smoothness(
-    logits_fn: LogitsFn,
-    clean_logits: Logits,
-    embeddings: Embeddings,
-    mask: Int[Array, "batch seq"],
-    key: PRNGKeyArray,
-    config: SmartConfig,
-    compare: Comparison,
-    weights: Float[Array, " batch"],
-) -> Smoothness:
-    """R_s, and how large the noise was; `smoothness_loss` explains the arguments."""
+def smoothness(at: CleanPass, key: PRNGKeyArray, config: SmartConfig) -> Smoothness:
+    """R_s, and how large the noise was."""
     preset = resolve(config)
-    noise = adversarial_noise(logits_fn, clean_logits, embeddings, mask, key, config, compare, weights)
-    perturbed = logits_fn(embeddings.astype(jnp.float32) + noise)
-    losses = compare.symmetric(perturbed, clean_logits, preset.detach)
-    loss = mean_loss(losses, weights) if preset.outer == "mean" else jnp.sum(losses * weights)
+    noise = adversarial_noise(at, key, config)
+    perturbed = at.logits_fn(at.embeddings.astype(jnp.float32) + noise)
+    losses = at.kind.divergence(perturbed, at.logits, preset.detach)
+    loss = mean_loss(losses, at.weights) if preset.outer == "mean" else jnp.sum(losses * at.weights)
     norms = jnp.linalg.norm(noise, ORDERS[config.norm], axis=-1)
-    return Smoothness(loss, mean_loss(norms.reshape(-1), (mask * weights[:, None]).reshape(-1).astype(norms.dtype)))
+    shown = (at.mask * at.weights[:, None]).reshape(-1).astype(norms.dtype)
+    return Smoothness(loss, mean_loss(norms.reshape(-1), shown))
 
 
-def adversarial_noise(
-    logits_fn: LogitsFn,
-    clean_logits: Logits,
-    embeddings: Embeddings,
-    mask: Int[Array, "batch seq"],
-    key: PRNGKeyArray,
-    config: SmartConfig,
-    compare: Comparison,
-    weights: Float[Array, " batch"],
-) -> Float[Array, "batch seq hidden"]:
-    """x̃ - x in float32, a constant to differentiation; `smoothness_loss` explains the arguments.
+def adversarial_noise(at: CleanPass, key: PRNGKeyArray, config: SmartConfig) -> Embeddings:
+    """x̃ - x in float32, a constant to differentiation.
 
     In bfloat16 noise of 1e-5 would vanish beside an embedding, so it stays in float32 whatever the compute type.
     """
-    preset = resolve(config)
+    preset, clean_x = resolve(config), at.embeddings.astype(jnp.float32)
     # Parameters that `logits_fn` closes over become arguments, so that they can be held constant: the ascent then
     # costs gradients of the noise alone, and an outer gradient does not run through it.
-    frozen_fn, closed_over = jax.closure_convert(logits_fn, embeddings.astype(jnp.float32))
-    x, clean, closed_over = jax.lax.stop_gradient((embeddings.astype(jnp.float32), clean_logits, closed_over))
-    shown = mask[:, :, None].astype(jnp.float32)
+    frozen_fn, closed_over = jax.closure_convert(at.logits_fn, clean_x)
+    x, clean, closed_over = jax.lax.stop_gradient((clean_x, at.logits, closed_over))
+    shown = at.mask[:, :, None].astype(jnp.float32)
 
-    def disagreement(noise: Float[Array, "batch seq hidden"]) -> Float[Array, ""]:
+    def disagreement(noise: Embeddings) -> Float[Array, ""]:
         perturbed = frozen_fn(x + noise, *closed_over)
         if preset.inner == "symmetric":
-            return jnp.sum(compare.symmetric(perturbed, clean, False) * weights)
-        losses = compare.one_sided(perturbed, clean)
-        return mean_loss(losses, weights) if preset.inner == "mean_kl" else jnp.sum(losses * weights)
+            return jnp.sum(at.kind.divergence(perturbed, clean, False) * at.weights)
+        losses = at.kind.one_sided(perturbed, clean)
+        return mean_loss(losses, at.weights) if preset.inner == "mean_kl" else jnp.sum(losses * at.weights)
 
-    def ascend(_: int, noise: Float[Array, "batch seq hidden"]) -> Float[Array, "batch seq hidden"]:
+    def ascend(_: int, noise: Embeddings) -> Embeddings:
         return _constrain(noise + preset.step_size * _direction(jax.grad(disagreement)(noise), preset), preset, config)
 
     noise = shown * preset.noise_std * jax.random.normal(key, x.shape, jnp.float32)
@@ -188,7 +239,7 @@ def adversarial_noise(
     return jax.lax.stop_gradient(shown * noise)
 
 
-def _direction(gradient: Float[Array, "batch seq hidden"], preset: Preset) -> Float[Array, "batch seq hidden"]:
+def _direction(gradient: Embeddings, preset: Preset) -> Embeddings:
     if not preset.ball:
         return gradient
     # Algorithm 1: an example's gradient divided by its ∞-norm; zero stays zero.
@@ -196,9 +247,7 @@ def _direction(gradient: Float[Array, "batch seq hidden"], preset: Preset) -> Fl
     return gradient / jnp.where(largest > 0, largest, 1.0)
 
 
-def _constrain(
-    noise: Float[Array, "batch seq hidden"], preset: Preset, config: SmartConfig
-) -> Float[Array, "batch seq hidden"]:
+def _constrain(noise: Embeddings, preset: Preset, config: SmartConfig) -> Embeddings:
     """Projects every token's noise onto the ball, or scales it to the ball's surface."""
     if preset.ball:
         project = {"inf": _clip, "2": projection_l2_ball, "1": _project_l1}[config.norm]

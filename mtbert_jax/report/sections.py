@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mtbert_jax.config.schema import to_toml
+from mtbert_jax.regularizers.base import RECORD_FIELDS, REGULARIZERS
 from mtbert_jax.report.contents import Judgement, RunContents
 from mtbert_jax.report.plots import Series, curves, heat, scatter
 from mtbert_jax.results.tables import GIB
@@ -128,15 +129,13 @@ def _matrix(tasks: list[str], values: Mapping[str, Series]) -> np.ndarray:
 
 
 def _penalties(story: RunContents) -> list[str]:
-    titles = {
-        "smoothness": "SMART: smoothness R_s",
-        "noise": "SMART: mean norm of a token's noise",
-        "proximal": "distance to the teacher, D_Breg",
-    }
+    """A plot of whatever training records hold of regularisers, of which this process may not know all."""
+    known = {name: title for cls in REGULARIZERS.values() for name, title in cls.titles.items()}
+    found = {name for record in story.of("train") for name in record if name not in RECORD_FIELDS}
+    titles = {name: title for name, title in known.items() if name in found} | {n: n for n in sorted(found - {*known})}
     return [
-        curves(title, key, {name: [story.series("train", key, name)] for name in story.names(key)})
-        for key, title in titles.items()
-        if story.names(key)
+        curves(title, name, {task: [story.series("train", name, task)] for task in story.names(name)})
+        for name, title in titles.items()
     ]
 
 

@@ -269,8 +269,8 @@ class ActiveRun:
 
 def stage_step(setup: Setup, plan: Plan, start: int) -> TrainStep:
     """The program of a stage's steps, if the stage begins at step `start`."""
-    regularizers, parts = plan.regularizers(start), setup.config.micro_batches
-    return make_train_step(setup.model, setup.tasks, plan.tx, plan.frozen, regularizers, setup.layout, parts)
+    parts = setup.config.micro_batches
+    return make_train_step(setup.model, setup.tasks, plan.tx, plan.spec(start), setup.layout, parts)
 
 
 def first_state(setup: Setup, plan: Plan, params: Params, step: int) -> TrainState:

@@ -13,7 +13,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import Layout
 from mtbert_jax.training.active import first_state
-from mtbert_jax.training.objective import task_objective
+from mtbert_jax.training.objective import Objective, Place
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Batch, Params
@@ -92,8 +92,8 @@ def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:
         def objective(trainable: Params) -> Any:
             merged = trees.merge(fixed, trainable)
             teacher = merged if setup.has_teacher(plan.stage) else None
-            start = (jnp.int32(0), jax.random.key(0), jnp.int32(0))
-            return task_objective(setup.model, (task,), plan.regularizers(0), merged, teacher, batch, *start)
+            place = Place(jnp.int32(0), jax.random.key(0), jnp.int32(0))
+            return Objective(setup.model, (task,), plan.spec(0))(merged, teacher, batch, place)
 
         return jax.vjp(objective, trainable, has_aux=True)[1]
 

@@ -1,67 +1,53 @@
-"""What one task's gradient is of: its loss, and SMART's two terms where they are on."""
+"""What one task's gradient is of: its loss, and the terms of the regularisers that are on."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mtbert_jax.config import ProximalConfig, SmartConfig, TaskConfig
+from mtbert_jax.config import ProximalConfig, Stage, TaskConfig
+from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
-from mtbert_jax.regularizers.proximal import proximal_loss
-from mtbert_jax.regularizers.smart import Comparison, Logits, resolve, smoothness
+from mtbert_jax.regularizers import Forward, Penalty, Regularizer, stage_regularizers
+from mtbert_jax.regularizers.base import WHOLE, Logits, Share
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
-NOISE = 1
-"""Folded into a step's key: the key of SMART's noise."""
-OTHER_MASKS = 2
-"""Folded into a step's key: the key of dropout masks that are not the clean side's."""
 
-
-class Regularizers(NamedTuple):
-    """What a stage adds to the losses.
+@dataclass(frozen=True)
+class StageSpec:
+    """What tells the steps of one stage from those of another.
 
     Attributes:
-        smart: Adversarial smoothness.
-        proximal: Bregman proximal point.
-        start: Step at which the stage began.
+        frozen: Paths of parameters that do not train.
+        regularizers: What is added to the losses, in this order.
+        teacher: How the teacher follows the parameters, where there is one.
+        start: Step of the run at which the stage begins.
         num_steps: Steps of the stage.
     """
 
-    smart: SmartConfig = SmartConfig()
-    proximal: ProximalConfig = ProximalConfig()
+    frozen: tuple[str, ...] = ()
+    regularizers: tuple[Regularizer, ...] = ()
+    teacher: ProximalConfig = field(default_factory=ProximalConfig)
     start: int = 0
     num_steps: int = 1
 
-    def smart_weight(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """λ_s at a step of the run."""
-        ramp = round(self.smart.ramp_fraction * self.num_steps)
-        if not ramp:
-            return jnp.asarray(self.smart.weight)
-        return optax.linear_schedule(0.0, self.smart.weight, ramp)(step - self.start)
+    @classmethod
+    def of(cls, stage: Stage, start: int, num_steps: int) -> "StageSpec":
+        """That of a stage of a config.
 
+        Raises:
+            InputError: A call string of its regularisers is wrong.
+        """
+        return cls(stage.freeze, stage_regularizers(stage), stage.proximal, start, num_steps)
 
-NO_REGULARIZERS = Regularizers()
-
-
-class Share(NamedTuple):
-    """What a micro-batch is of its batch, so that the objectives of all of them add up to the batch's.
-
-    Attributes:
-        weight: Its share of the examples' weights.
-        examples: Its share of the examples.
-    """
-
-    weight: Float[Array, ""] | float
-    examples: Float[Array, ""] | float
-
-
-WHOLE = Share(1.0, 1.0)
+    def is_on(self, task: TaskConfig) -> tuple[bool, ...]:
+        """For each regulariser, whether a task has its terms."""
+        return tuple(regularizer.is_on(task) for regularizer in self.regularizers)
 
 
 def shares(batch: Batch | FeatureBatch, part: Batch | FeatureBatch) -> Share:
@@ -79,113 +65,176 @@ class Terms(NamedTuple):
 
     Attributes:
         loss: Mean loss of the batch.
-        penalties: `smoothness` (R_s) and `proximal` (D_Breg), those that are on; with the former `noise`, the mean norm
-            of a token's noise, which is no term.
+        penalties: What the regularisers that are on gave, by name: terms, and numbers that are none.
     """
 
     loss: Float[Array, ""]
     penalties: dict[str, Float[Array, ""]]
 
 
-def task_objective(
-    model: EncoderWithHeads,
-    tasks: Sequence[TaskConfig],
-    regularizers: Regularizers,
-    params: Params,
-    teacher: Params | None,
-    batch: Batch | FeatureBatch,
-    index: Int[Array, ""],
-    key: PRNGKeyArray,
-    step: Int[Array, ""],
-    share: Share = WHOLE,
-) -> tuple[Float[Array, ""], Terms]:
-    """``loss_weight (loss + λ_s R_s + μ D_Breg)`` of a batch, and its parts.
+class Place(NamedTuple):
+    """Where in a run an objective is computed.
 
-    The forward pass on the clean embeddings is computed once: its logits enter the loss, the target of the ascent and
-    both divergences.
+    Attributes:
+        task: Which task of its group the batch is of.
+        key: Dropout key of this task and step.
+        step: Step of the run.
+    """
 
-    Args:
+    task: Int[Array, ""]
+    key: PRNGKeyArray
+    step: Int[Array, ""]
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """``loss_weight (loss + Σ weight · penalty)`` of a batch, and its parts.
+
+    The forward pass on the clean embeddings is computed once: its logits enter the loss and every regulariser.
+
+    Attributes:
         model: Encoder and heads.
         tasks: A group whose tasks differ after the encoder only, so that one program serves all of them.
-        regularizers: Those of the stage.
-        params: Parameters θ of the encoder and the group's heads.
-        teacher: Parameters θ̃ of the same, for the proximal term.
-        batch: Of tokens, or of a frozen encoder's features; the latter have no embeddings to perturb.
-        index: Which of `tasks` the batch is of.
-        key: The dropout key of this task and step.
-        step: Step of the run.
-        share: Factors on the terms, for a batch that is part of a larger one.
+        stage: What is added to their losses.
     """
-    smart, proximal = regularizers.smart, regularizers.proximal
-    real = (batch.weights > 0).astype(jnp.float32)
-    one = TaskIndex(tuple(task.name for task in tasks), index)
-    compare = _comparison(tasks, index)
-    penalties = {}
-    total = jnp.zeros(())
-    if isinstance(batch, FeatureBatch) or not has_smart(tasks[0], smart):
-        logits = model.logits(params, one, batch, key)
-    else:
-        embeddings = model.embed(params, batch, key)
-        logits = model.logits_of_embeddings(params, one, embeddings, batch, key)
-        masks = jax.random.fold_in(key, OTHER_MASKS) if smart.resample_dropout else key
-        penalties["smoothness"], noise = smoothness(
-            lambda x: model.logits_of_embeddings(params, one, x, batch, masks),
-            logits,
-            embeddings,
-            batch.attention_mask,
-            jax.random.fold_in(key, NOISE),
-            smart,
-            compare,
-            real,
+
+    model: EncoderWithHeads
+    tasks: tuple[TaskConfig, ...]
+    stage: StageSpec
+
+    def __call__(
+        self,
+        params: Params,
+        teacher: Params | None,
+        batch: Batch | FeatureBatch,
+        place: Place,
+        share: Share = WHOLE,
+    ) -> tuple[Float[Array, ""], Terms]:
+        """The objective and its parts.
+
+        Args:
+            params: Parameters θ of the encoder and the group's heads.
+            teacher: Parameters θ̃ of the same, where a regulariser needs them.
+            batch: Of tokens, or of a frozen encoder's features.
+            place: Task, key and step.
+            share: What the batch is of a larger one.
+
+        Raises:
+            InputError: A regulariser fails, or gives what its titles do not name.
+        """
+        forward = self._forward(params, teacher, batch, place, share)
+        total, values = jnp.zeros(()), {}
+        for regularizer, is_on in zip(self.stage.regularizers, self.stage.is_on(self.tasks[0]), strict=True):
+            for name, penalty in _penalties(regularizer, forward).items() if is_on else ():
+                values[name] = penalty.value
+                if penalty.weight is not None:
+                    total += penalty.weight * penalty.value
+        loss = forward.mean_loss(forward.logits)
+        weight = forward.task.number(lambda task: task.loss_weight)
+        return weight * (loss + total), Terms(loss, values)
+
+    def _forward(
+        self, params: Params, teacher: Params | None, batch: Batch | FeatureBatch, place: Place, share: Share
+    ) -> Forward:
+        one, model, key = TaskIndex(tuple(task.name for task in self.tasks), place.task), self.model, place.key
+        if isinstance(batch, FeatureBatch):
+            embeddings, logits = None, model.logits(params, one, batch, key)
+        else:
+            embeddings = model.embed(params, batch, key)
+            logits = model.logits_of_embeddings(params, one, embeddings, batch, key)
+        return Forward(
+            batch=batch,
+            logits=logits,
+            embeddings=embeddings,
+            key=key,
+            task=GroupTask(self.tasks, place.task),
+            logits_of=lambda x, masks: model.logits_of_embeddings(params, one, x, batch, masks),  # type: ignore[arg-type]
+            logits_again=lambda masks: model.logits(params, one, batch, masks),
+            teacher_logits=lambda: model.logits(teacher, one, batch, key),  # type: ignore[arg-type]
+            step=place.step - self.stage.start,
+            num_steps=self.stage.num_steps,
+            share=share,
         )
-        penalties["noise"] = share.examples * noise
-        if resolve(smart).outer == "mean":
-            penalties["smoothness"] *= share.examples
-        factor = jnp.array([task.smart_factor for task in tasks])[index]
-        total += factor * regularizers.smart_weight(step) * penalties["smoothness"]
-    if proximal.weight and teacher is not None:
-        teacher_logits = model.logits(teacher, one, batch, key)
-        penalties["proximal"] = share.examples * proximal_loss(compare, logits, teacher_logits, real)
-        total += proximal.weight * penalties["proximal"]
-    losses = jax.lax.switch(index, [partial(_loss, task) for task in tasks], logits, batch.labels)
-    loss = share.weight * mean_loss(losses, batch.weights)
-    weight = jnp.array([task.loss_weight for task in tasks])[index]
-    return weight * (loss + total), Terms(loss, penalties)
 
 
-def groups(
-    model: EncoderWithHeads, tasks: Mapping[str, TaskConfig], smart: SmartConfig
+def _penalties(regularizer: Regularizer, forward: Forward) -> dict[str, Penalty]:
+    key = jax.random.fold_in(forward.key, regularizer.key_fold)
+    try:
+        penalties = regularizer.penalty(forward, key)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a plugin does
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"regularizer {regularizer.name}: {what}") from error
+    for name, penalty in penalties.items():
+        if name not in regularizer.titles:
+            raise InputError(f"regularizer {regularizer.name}: it gives {name!r}, which its titles do not name")
+        if not isinstance(penalty, Penalty) or jnp.shape(penalty.value):
+            raise InputError(f"regularizer {regularizer.name}: {name!r} is no Penalty of one number and its weight")
+    return penalties
+
+
+@dataclass(frozen=True)
+class GroupTask:
+    """One task of a group, known on the device only: its loss and comparison, on logits of the group's width.
+
+    Attributes:
+        tasks: The group.
+        index: Which of it.
+    """
+
+    tasks: tuple[TaskConfig, ...]
+    index: Int[Array, ""]
+
+    def loss(self, logits: Logits, labels: Float[Array, "batch *label"]) -> Float[Array, " batch"]:
+        """Loss of every example."""
+        return self._chosen("loss", (logits,), (labels,))
+
+    def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
+        """ℓ_s of every example."""
+        return self._chosen("divergence", (one, other), (), detach)
+
+    def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
+        """KL(clean ‖ perturbed) of every example, or the squared difference."""
+        return self._chosen("one_sided", (perturbed, clean), ())
+
+    def number(self, of: Callable[[TaskConfig], float]) -> Float[Array, ""]:
+        """A number from the task's config."""
+        return jnp.array([of(task) for task in self.tasks])[self.index]
+
+    def _chosen(self, name: str, logits: tuple[Logits, ...], rest: tuple[Array, ...], *options: Any) -> Any:
+        def branch(task: TaskConfig) -> Callable[..., Array]:
+            kind = kind_of(task)
+            width, method = kind.num_outputs(task), getattr(kind, name)
+            return lambda logits, rest: method(*(one[:, :width] for one in logits), *rest, *options)
+
+        return jax.lax.switch(self.index, [branch(task) for task in self.tasks], logits, rest)
+
+
+def task_groups(
+    model: EncoderWithHeads, tasks: Mapping[str, TaskConfig], stage: StageSpec
 ) -> list[tuple[TaskConfig, ...]]:
-    """The tasks whose objectives are one program: the same pooling, and SMART on or off."""
+    """The tasks whose objectives are one program: the same pooling, and the same regularisers."""
     return [
-        tuple(tasks[name] for name in names if has_smart(tasks[name], smart) == on)
+        tuple(tasks[name] for name in names if stage.is_on(tasks[name]) == on)
         for names in model.groups()
-        for on in sorted({has_smart(tasks[name], smart) for name in names})
+        for on in sorted({stage.is_on(tasks[name]) for name in names})
     ]
 
 
-def has_smart(task: TaskConfig, smart: SmartConfig) -> bool:
-    """Whether R_s is computed for a task."""
-    return bool(smart.weight * task.smart_factor)
+def check_objectives(
+    model: EncoderWithHeads,
+    tasks: Mapping[str, TaskConfig],
+    stage: StageSpec,
+    batches: Mapping[str, Batch | FeatureBatch],
+    params: Params,
+) -> None:
+    """Traces the objective of each task, on shapes alone: a regulariser that fails does so before any step.
 
-
-def _comparison(tasks: Sequence[TaskConfig], index: Int[Array, ""]) -> Comparison:
-    """That of the chosen task, on logits of the group's width."""
-
-    def chosen(name: str) -> Callable[..., Float[Array, " batch"]]:
-        def compare(one: Logits, other: Logits, *options: bool) -> Float[Array, " batch"]:
-            def of(task: TaskConfig) -> Callable[[Logits, Logits], Float[Array, " batch"]]:
-                kind = kind_of(task)
-                fn, width = getattr(Comparison.of(kind), name), kind.num_outputs(task)
-                return lambda one, other: fn(one[:, :width], other[:, :width], *options)
-
-            return jax.lax.switch(index, [of(task) for task in tasks], one, other)
-
-        return compare
-
-    return Comparison(chosen("symmetric"), chosen("one_sided"))
-
-
-def _loss(task: TaskConfig, logits: Logits, labels: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    kind = kind_of(task)
-    return kind.loss(logits[:, : kind.num_outputs(task)], labels)
+    Raises:
+        InputError: One does.
+    """
+    place = Place(np.int32(0), jax.random.key(0), np.int32(0))  # type: ignore[arg-type]
+    for name, batch in batches.items():
+        objective = Objective(model, (tasks[name],), stage)
+        jax.eval_shape(lambda params, batch, of=objective: of(params, params, batch, place), params, batch)

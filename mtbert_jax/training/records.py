@@ -23,11 +23,12 @@ Record = dict[str, Any]
 PLACE = ("kind", "stage", "step", "epoch")
 """What every record says of itself, before its numbers."""
 _NUMBERS = {"*": (float, None)}
-_ANY = {"stage": str, "step": int, "epoch?": float}
+_ANY = {"kind": str, "stage": str, "step": int, "epoch?": float}
 SHAPES = {
     "train": {
         **_ANY,
-        **dict.fromkeys(("loss", "smoothness?", "noise?", "proximal?", "cosine?", "conflict?"), _NUMBERS),
+        **dict.fromkeys(("loss", "cosine?", "conflict?"), _NUMBERS),
+        "*": _NUMBERS,  # penalties, under the names of their regularisers' titles
         "left_out?": {"*": int},
         "lr": (float, None),
         "examples_per_second": float,

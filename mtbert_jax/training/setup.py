@@ -27,7 +27,8 @@ from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
-from mtbert_jax.training.objective import Regularizers
+from mtbert_jax.regularizers import check_regularizers, stage_regularizers
+from mtbert_jax.training.objective import StageSpec, check_objectives
 from mtbert_jax.training.step import stack_gradients
 from mtbert_jax.types import Params
 
@@ -54,20 +55,18 @@ class Plan(NamedTuple):
         """Paths of what does not train."""
         return self.stage.freeze
 
-    def regularizers(self, start: int) -> Regularizers:
-        """What the stage adds to the losses, if it begins at step `start`."""
-        return Regularizers(self.stage.smart, self.stage.proximal, start, self.batches.num_steps)
+    def spec(self, start: int) -> StageSpec:
+        """What of the stage its steps need to know, if it begins at step `start`."""
+        return StageSpec.of(self.stage, start, self.batches.num_steps)
 
     def describe(self) -> list[str]:
         """The stage in a few words."""
-        smart, proximal, *_ = self.regularizers(0)
         return [
             f"{self.batches.num_steps} steps",
             self.stage.order,
             *([f"{', '.join(self.frozen)} frozen"] if self.frozen else []),
             *(["features kept"] if self.stage.cache_features else []),
-            *([f"SMART {smart.preset} × {smart.weight:g}"] if smart.weight else []),
-            *([f"proximal point to a {proximal.teacher} teacher × {proximal.weight:g}"] if proximal.weight else []),
+            *(regularizer.describe() for regularizer in stage_regularizers(self.stage)),
         ]
 
 
@@ -168,22 +167,25 @@ class Setup:
 
     def has_teacher(self, stage: Stage) -> bool:
         """Whether a teacher goes along with the parameters of `stage`."""
-        return self.config.evaluate == "teacher" or bool(stage.proximal.weight)
+        return self.config.evaluate == "teacher" or any(one.needs_teacher for one in stage_regularizers(stage))
 
     def plans(self, train: dict[str, Dataset]) -> list[Plan]:
         """All stages of the run, so that what is wrong in a late one shows at once.
 
         Raises:
-            InputError: A chain or what is frozen does not fit the model, or a stage is endless.
+            InputError: A chain, what is frozen or a regulariser does not fit the model, or a stage is endless.
         """
         plans = []
         for number, stage in enumerate(self.config.resolved_stages()):
+            check_regularizers(stage)
             batches = self.batches(number, stage, train)
             steps, epochs = batches.num_steps, batches.num_steps / batches.steps_per_epoch
             if steps > MOST_STEPS or epochs > MOST_EPOCHS:
                 most = f"{MOST_STEPS} and {MOST_EPOCHS} are the most"
                 raise InputError(f"stage {stage.name}: would take {steps} steps in {epochs:.0f} epochs; {most}")
             plans.append(Plan(number, stage, batches, *self.chain(stage, batches)))
+            if stage.regularizers:
+                check_objectives(self.model, self.tasks, plans[-1].spec(0), batches[0], self.abstract_params())
         return plans
 
     def batches(self, number: int, stage: Stage, train: dict[str, Dataset]) -> TrainBatches:
@@ -205,7 +207,7 @@ class Setup:
         if not trainable:
             raise InputError("freeze: nothing is left to train")
         rate = learning_rate(stage.lr, stage.schedule, stage.warmup_fraction, batches.num_steps)
-        tx = build_chain(stage.optimizer, chain_context(rate, trainable))
+        tx = build_chain(stage.optimizer, chain_context(rate, trainable, len(batches.names(0))))
         encoder = {"encoder": trainable["encoder"]} if "encoder" in trainable else {}
         heads = trainable.get("heads", {})
         grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in batches.names(0)}

@@ -21,21 +21,14 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim.aggregators import cosines, gramian
 from mtbert_jax.parallel import ALONE, Layout
-from mtbert_jax.regularizers.proximal import update_teacher
-from mtbert_jax.training.objective import (
-    NO_REGULARIZERS,
-    WHOLE,
-    Regularizers,
-    Share,
-    Terms,
-    groups,
-    shares,
-    task_objective,
-)
+from mtbert_jax.regularizers import update_teacher
+from mtbert_jax.regularizers.base import WHOLE, Share
+from mtbert_jax.training.objective import Objective, Place, StageSpec, Terms, shares, task_groups
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 Tree = Any
+PLAIN_STAGE = StageSpec()
 
 
 class StepMetrics(NamedTuple):
@@ -43,8 +36,7 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         losses: Mean loss of each task of the step.
-        penalties: SMART's terms that are on, unweighted, by name and task: `smoothness` (R_s), `proximal` (D_Breg); and
-            `noise`, the mean norm of a token's noise.
+        penalties: What the regularisers that are on gave, unweighted, by name and task.
         finite: Whether the task's loss and gradient were finite; if not, it had no part in the step.
         cosines: Cosine between each two tasks' gradients of the shared parameters, in the order of `losses`;
             None for a step of one task, or while the encoder is frozen.
@@ -92,8 +84,7 @@ def make_train_step(
     model: EncoderWithHeads,
     tasks: Mapping[str, TaskConfig],
     tx: optax.GradientTransformation,
-    frozen: tuple[str, ...] = (),
-    regularizers: Regularizers = NO_REGULARIZERS,
+    stage: StageSpec = PLAIN_STAGE,
     layout: Layout = ALONE,
     micro_batches: int = 1,
 ) -> TrainStep:
@@ -106,21 +97,20 @@ def make_train_step(
         model: Encoder and heads.
         tasks: All tasks of the run, by name.
         tx: The chain; with several tasks in a step it must hold an aggregator.
-        frozen: Paths of parameters that do not train; no gradient of theirs is computed.
-        regularizers: What the stage adds to the losses.
+        stage: What does not train, of which no gradient is computed, and what is added to the losses.
         layout: Where arrays lie.
         micro_batches: Parts that a batch's gradient is computed in.
     """
     gradients: dict[str, Callable[..., tuple[Params, Terms]]] = {}
     programs: list[Callable[..., Any]] = []
-    for group in groups(model, tasks, regularizers.smart):
-        one = partial(task_gradient, model, group, frozen, regularizers, layout, micro_batches)
-        program = jax.jit(_widened(layout, one, (None, 0, 0, 0, 0, None), (0, 0)))
+    for group in task_groups(model, tasks, stage):
+        gradient = TaskGradient(Objective(model, group, stage), layout, micro_batches)
+        program = jax.jit(_widened(layout, gradient.compute, (None, 0, 0, 0, 0, None), (0, 0)))
         programs.append(program)
         gradients |= {task.name: partial(_own_gradient, program, task.name, n) for n, task in enumerate(group)}
     state = TrainState(step=None, params=0, opt_state=0, teacher=0, key=0)  # type: ignore[arg-type]
-    apply = partial(apply_gradients, tx, frozen, regularizers, layout)
-    update = jax.jit(_widened(layout, apply, (state, 0, 0), (state, 0)), donate_argnums=0)
+    apply_gradients = Update(tx, stage, layout).apply_gradients
+    update = jax.jit(_widened(layout, apply_gradients, (state, 0, 0), (state, 0)), donate_argnums=0)
     return TrainStep(gradients, (*programs, update), update)
 
 
@@ -138,53 +128,63 @@ def _own_gradient(
     return {**grads, "heads": own}, terms
 
 
-def task_gradient(
-    model: EncoderWithHeads,
-    tasks: Sequence[TaskConfig],
-    frozen: tuple[str, ...],
-    regularizers: Regularizers,
-    layout: Layout,
-    micro_batches: int,
-    index: Int[Array, ""],
-    params: Params,
-    teacher: Params | None,
-    batch: Batch | FeatureBatch,
-    key: PRNGKeyArray,
-    step: Int[Array, ""],
-) -> tuple[Params, Terms]:
-    """Gradient of a task's objective by the encoder and its group's heads, less what is frozen; and its terms.
+@dataclass(frozen=True, eq=False)
+class TaskGradient:
+    """The gradient of the objectives of a group of tasks.
 
-    Parameters that are split over devices are gathered here, and the gradient leaves split as they are.
+    Attributes:
+        objective: Their objective.
+        layout: Where arrays lie.
+        micro_batches: Parts that a batch's gradient is computed in.
     """
-    params, teacher = layout.whole((params, teacher))
-    concerned = {"encoder": params["encoder"], "heads": {task.name: params["heads"][task.name] for task in tasks}}
-    fixed, trainable = trees.split(concerned, frozen)
-    names = jnp.array([zlib.crc32(task.name.encode()) for task in tasks], jnp.uint32)
-    key = jax.random.fold_in(jax.random.fold_in(key, step), names[index])
-    whole_teacher = None if teacher is None else trees.merge(params, teacher)
 
-    def objective(
-        trainable: Params, batch: Batch | FeatureBatch, key: PRNGKeyArray, share: Share
-    ) -> tuple[Float[Array, ""], Terms]:
-        merged = trees.merge(fixed, trainable)
-        return task_objective(model, tasks, regularizers, merged, whole_teacher, batch, index, key, step, share)
+    objective: Objective
+    layout: Layout
+    micro_batches: int
 
-    gradient = jax.grad(objective, has_aux=True)
-    if micro_batches == 1:
-        grads, terms = gradient(trainable, batch, key, WHOLE)
-        return layout.summed(grads), terms
+    def compute(
+        self,
+        index: Int[Array, ""],
+        params: Params,
+        teacher: Params | None,
+        batch: Batch | FeatureBatch,
+        key: PRNGKeyArray,
+        step: Int[Array, ""],
+    ) -> tuple[Params, Terms]:
+        """Gradient of one task's objective by the encoder and its group's heads, less what is frozen; and its terms.
 
-    def add(total: tuple[Params, Terms], part: tuple[Batch | FeatureBatch, Share, Int[Array, ""]]) -> Any:
-        grads, terms = gradient(trainable, part[0], jax.random.fold_in(key, part[2]), part[1])
-        return jax.tree.map(jnp.add, total, (layout.summed(grads), terms)), None
+        Parameters that are split over devices are gathered here, and the gradient leaves split as they are.
+        """
+        tasks, layout, micro_batches = self.objective.tasks, self.layout, self.micro_batches
+        params, teacher = layout.whole((params, teacher))
+        concerned = {"encoder": params["encoder"], "heads": {task.name: params["heads"][task.name] for task in tasks}}
+        fixed, trainable = trees.split(concerned, self.objective.stage.frozen)
+        names = jnp.array([zlib.crc32(task.name.encode()) for task in tasks], jnp.uint32)
+        key = jax.random.fold_in(jax.random.fold_in(key, step), names[index])
+        whole_teacher = None if teacher is None else trees.merge(params, teacher)
 
-    parts = micro_parts(batch, micro_batches)
-    numbers = jnp.arange(micro_batches)
-    first = jax.tree.map(lambda leaf: leaf[0], parts)
-    shapes = jax.eval_shape(gradient, trainable, first, key, shares(batch, first))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    of_parts = jax.vmap(lambda part: shares(batch, part))(parts)
-    return jax.lax.scan(add, zeros, (parts, of_parts, numbers))[0]
+        def objective(
+            trainable: Params, batch: Batch | FeatureBatch, key: PRNGKeyArray, share: Share
+        ) -> tuple[Float[Array, ""], Terms]:
+            place = Place(index, key, step)
+            return self.objective(trees.merge(fixed, trainable), whole_teacher, batch, place, share)
+
+        gradient = jax.grad(objective, has_aux=True)
+        if micro_batches == 1:
+            grads, terms = gradient(trainable, batch, key, WHOLE)
+            return layout.summed(grads), terms
+
+        def add(total: tuple[Params, Terms], part: tuple[Batch | FeatureBatch, Share, Int[Array, ""]]) -> Any:
+            grads, terms = gradient(trainable, part[0], jax.random.fold_in(key, part[2]), part[1])
+            return jax.tree.map(jnp.add, total, (layout.summed(grads), terms)), None
+
+        parts = micro_parts(batch, micro_batches)
+        numbers = jnp.arange(micro_batches)
+        first = jax.tree.map(lambda leaf: leaf[0], parts)
+        shapes = jax.eval_shape(gradient, trainable, first, key, shares(batch, first))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        of_parts = jax.vmap(lambda part: shares(batch, part))(parts)
+        return jax.lax.scan(add, zeros, (parts, of_parts, numbers))[0]
 
 
 def micro_parts(batch: Batch | FeatureBatch, number: int) -> Batch | FeatureBatch:
@@ -195,39 +195,50 @@ def micro_parts(batch: Batch | FeatureBatch, number: int) -> Batch | FeatureBatc
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf.reshape(-1, number, *leaf.shape[1:]), 1, 0), batch)
 
 
-def apply_gradients(
-    tx: optax.GradientTransformation,
-    frozen: tuple[str, ...],
-    regularizers: Regularizers,
-    layout: Layout,
-    state: TrainState,
-    grads: dict[str, Params],
-    terms: dict[str, Terms],
-) -> tuple[TrainState, StepMetrics]:
-    """One update from the gradients of the step's tasks.
+@dataclass(frozen=True, eq=False)
+class Update:
+    """One update of a stage.
 
-    A task whose loss or gradient is not finite is left out and counted. A head without a (finite) gradient in this step
-    stays as it is, and so do its optimizer statistics, as with an optimizer that skips parameters without a gradient.
+    Attributes:
+        tx: The chain.
+        stage: What does not train, and how the teacher follows.
+        layout: Where arrays lie.
     """
-    fixed, trainable = trees.split(state.params, frozen)
-    finite = {task: jnp.isfinite(terms[task].loss) & _all_finite(grads[task]) for task in grads}
-    grads = {task: trees.select(finite[task], tree, _zeros(tree)) for task, tree in grads.items()}
-    stacked = stack_gradients(trainable, grads)
-    metrics = _metrics(terms, finite, _task_cosines(stacked, len(grads)))
 
-    updates, opt_state = tx.update(stacked, state.opt_state, trainable)
-    new_params = optax.apply_updates(trainable, updates)
+    tx: optax.GradientTransformation
+    stage: StageSpec
+    layout: Layout
 
-    present = {name: finite.get(name, False) for name in trainable.get("heads", {})}
-    any_finite = jnp.any(jnp.stack(list(finite.values())))
-    new_params = trees.select(any_finite, _keep_absent_heads(new_params, trainable, present), trainable)
-    opt_state = trees.select(any_finite, _keep_absent_heads(opt_state, state.opt_state, present), state.opt_state)
-    teacher = None
-    if state.teacher is not None:
-        step = state.step - regularizers.start
-        teacher = update_teacher(regularizers.proximal, state.teacher, new_params, step, regularizers.num_steps)
-    params, opt_state, teacher = layout.split((trees.merge(fixed, new_params), opt_state, teacher))
-    return TrainState(state.step + 1, params, opt_state, teacher, state.key), metrics
+    def apply_gradients(
+        self, state: TrainState, grads: dict[str, Params], terms: dict[str, Terms]
+    ) -> tuple[TrainState, StepMetrics]:
+        """One update from the gradients of the step's tasks.
+
+        A task whose loss or gradient is not finite is left out and counted. A head without a (finite) gradient in this
+        step stays as it is, and so do its optimizer statistics, as with an optimizer that skips parameters without a
+        gradient. The chain gets the tasks' mean losses as the extra argument `losses`, 0 for a task that is left out.
+        """
+        fixed, trainable = trees.split(state.params, self.stage.frozen)
+        finite = {task: jnp.isfinite(terms[task].loss) & _all_finite(grads[task]) for task in grads}
+        grads = {task: trees.select(finite[task], tree, _zeros(tree)) for task, tree in grads.items()}
+        stacked = stack_gradients(trainable, grads)
+        metrics = _metrics(terms, finite, _task_cosines(stacked, len(grads)))
+
+        losses = jnp.stack([jnp.where(finite[task], terms[task].loss, 0.0) for task in grads])
+        tx = optax.with_extra_args_support(self.tx)
+        updates, opt_state = tx.update(stacked, state.opt_state, trainable, losses=losses)
+        new_params = optax.apply_updates(trainable, updates)
+
+        present = {name: finite.get(name, False) for name in trainable.get("heads", {})}
+        any_finite = jnp.any(jnp.stack(list(finite.values())))
+        new_params = trees.select(any_finite, _keep_absent_heads(new_params, trainable, present), trainable)
+        opt_state = trees.select(any_finite, _keep_absent_heads(opt_state, state.opt_state, present), state.opt_state)
+        teacher = None
+        if state.teacher is not None:
+            step = state.step - self.stage.start
+            teacher = update_teacher(self.stage.teacher, state.teacher, new_params, step, self.stage.num_steps)
+        params, opt_state, teacher = self.layout.split((trees.merge(fixed, new_params), opt_state, teacher))
+        return TrainState(state.step + 1, params, opt_state, teacher, state.key), metrics
 
 
 def stack_gradients(trainable: Params, grads: dict[str, Params]) -> Params:

@@ -221,7 +221,7 @@ def test_the_same_seed_gives_the_same_surgery() -> None:
 
 
 def test_an_own_rule_is_one_function_of_the_gramian() -> None:
-    tx = aggregator(lambda gram, key: 1.0 / jnp.sqrt(jnp.diagonal(gram)))
+    tx = aggregator(lambda gram, state, key, losses: (1.0 / jnp.sqrt(jnp.diagonal(gram)), state))
     updates, _ = tx.update({"w": jnp.array([[3.0, 4.0], [0.0, -2.0]])}, tx.init(None))
     np.testing.assert_allclose(updates["w"], [0.6, -0.2], atol=1e-6)
 

@@ -206,7 +206,7 @@ def test_a_name_of_python_or_of_a_module_is_unknown(name: str) -> None:
 
 
 def test_without_an_aggregator_stacked_gradients_are_refused() -> None:
-    with pytest.raises(InputError, match=r'put "pcgrad\(\)", "sum_tasks\(\)" or "mean_tasks\(\)" first'):
+    with pytest.raises(InputError, match=r'such as "pcgrad\(\)" \(aggregators: mean_tasks, pcgrad, sum_tasks\)'):
         check_chain(build("adam(lr)"), GRADS, PARAMS)
 
 

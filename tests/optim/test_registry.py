@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
@@ -35,24 +34,25 @@ def updates(call: str) -> list[float]:
 
 def register(name: str = "inverse_norms") -> Any:
     @mt.register_aggregator(name)
-    def rule(gram: jax.Array, key: jax.Array, power: float = 0.5) -> jax.Array:
-        return jnp.diagonal(gram) ** -power
+    def rule(gram: jax.Array, state: Any, key: jax.Array, losses: jax.Array, power: float = 0.5) -> Any:
+        return jnp.diagonal(gram) ** -power, state
 
     return rule
 
 
 def test_a_rule_becomes_an_aggregator_with_options() -> None:
-    rule = register()
+    make = register()
     assert updates("inverse_norms()") == [1.0, 1.0]
-    assert updates("inverse_norms(power=1.0)") == pytest.approx([1 / 3, 1.0])
-    assert "inverse_norms" in AGGREGATORS
-    np.testing.assert_allclose(rule(jnp.eye(2), None), [1.0, 1.0])  # still a function of its own
+    assert updates("inverse_norms(power=1.0)") == updates("inverse_norms(1.0, seed=3)") == pytest.approx([1 / 3, 1.0])
+    assert AGGREGATORS["inverse_norms"] is make
+    tx = make(power=1.0)  # the decorator's function is the factory, as the library's own are
+    assert tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]["w"].tolist() == pytest.approx([1 / 3, 1.0])
 
 
 def test_a_rule_gets_a_fresh_key_of_its_seed_in_every_step() -> None:
     @mt.register_aggregator("random_weights")
-    def rule(gram: jax.Array, key: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, (2,))
+    def rule(gram: jax.Array, state: Any, key: jax.Array, losses: jax.Array) -> Any:
+        return jax.random.uniform(key, (2,)), state
 
     assert updates("random_weights()") == updates("random_weights(seed=0)") != updates("random_weights(seed=1)")
     tx = build_chain(("random_weights()",), {})
@@ -73,7 +73,7 @@ def test_an_unknown_name_says_what_exists_and_how_to_add_one() -> None:
     register()
     expected = (
         r"unknown transformation 'pcgrat'; did you mean 'pcgrad'\? "
-        r"\(aggregators: pcgrad, sum_tasks, mean_tasks, inverse_norms; then optax's; --plugins FILE can add one\)"
+        r"\(aggregators: inverse_norms, mean_tasks, pcgrad, sum_tasks; then optax's; --plugins FILE can add one\)"
     )
     with pytest.raises(InputError, match=expected):
         build_chain(("pcgrat()",), {})
@@ -83,7 +83,8 @@ def test_an_unknown_name_says_what_exists_and_how_to_add_one() -> None:
     ("call", "expected"),
     [
         ("inverse_norms(powr=1.0)", "inverse_norms refuses its arguments: got an unexpected keyword argument 'powr'"),
-        ("inverse_norms(1.0)", "inverse_norms refuses its arguments"),
+        ("inverse_norms(1.0, 0, 2)", "inverse_norms refuses its arguments: too many positional arguments"),
+        ("inverse_norms(power='much')", "inverse_norms refuses its arguments"),
         ("inverse_norms", r'write "inverse_norms\(\)"'),
     ],
 )
@@ -95,11 +96,36 @@ def test_arguments_that_do_not_fit_are_refused_before_any_step(call: str, expect
 
 def test_weights_of_another_shape_are_refused_before_any_step() -> None:
     @mt.register_aggregator("whole")
-    def rule(gram: jax.Array, key: jax.Array) -> jax.Array:
-        return gram
+    def rule(gram: jax.Array, state: Any, key: jax.Array, losses: jax.Array) -> Any:
+        return gram, state
 
     with pytest.raises(InputError, match=r"aggregator whole: its rule gave an array of shape \(2, 2\) for 2 tasks"):
         updates("whole()")
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (lambda gram, state, key, losses: losses, r"aggregator odd: its rule must return a pair, \(weights, state\)"),
+        (
+            lambda gram, state, key, losses: (losses, losses),
+            "aggregator odd: its rule changes the shape or type of its",
+        ),
+    ],
+)
+def test_what_a_rule_returns_is_checked_when_the_aggregator_is_made(rule: Any, expected: str) -> None:
+    make = mt.register_aggregator("odd")(rule)
+    with pytest.raises(InputError, match=expected):
+        make()
+
+
+@pytest.mark.parametrize(
+    "rule", [lambda gramian, key: gramian[0], lambda gram, state, key, losses, seed: losses], ids=["of old", "seed"]
+)
+def test_a_function_that_is_no_rule_is_refused_at_once(rule: Any) -> None:
+    with pytest.raises(InputError, match=r"aggregator odd: a rule takes \(gramian, state, key, losses\), then options"):
+        mt.register_aggregator("odd")(rule)
+    assert "odd" not in known_calls()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +141,7 @@ def test_names_that_cannot_be_are_refused(name: str, expected: str) -> None:
 
 def test_the_same_file_may_register_again_and_another_may_not() -> None:
     register()
-    rule = register()
+    rule = register().rule
     rule.__module__ = "elsewhere"
     with pytest.raises(InputError, match="'inverse_norms' cannot be registered: a transformation of that name exists"):
         mt.register_aggregator("inverse_norms")(rule)

@@ -1,5 +1,6 @@
 """R_s and its gradient beside smart-pytorch's, given the same noise (docs/numerics.md, section 2)."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from mtbert_jax.regularizers.smart import smoothness_loss
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
 peer: Any = pytest.importorskip("smart_pytorch", reason="smart-pytorch is not installed: make parity")
 
+THEIRS = partial(SmartConfig, preset="smart_pytorch")
 BATCH, SEQ, HIDDEN, WIDTH = 4, 6, 8, 10
 KEY = jax.random.key(11)
 
@@ -79,7 +81,7 @@ def test_smoothness_of_classes_is_smart_pytorchs(seed: int, norm: Any, steps: in
         norm_fn=lambda step: torch.linalg.vector_norm(step, ord=order, dim=-1, keepdim=True),
         num_steps=steps,
     )
-    assert_same(ours(weights, x, SmartConfig(norm=norm, steps=steps), "classification"), expected)
+    assert_same(ours(weights, x, THEIRS(norm=norm, steps=steps), "classification"), expected)
 
 
 def test_an_ascent_that_matters_is_smart_pytorchs_too(monkeypatch: Any) -> None:
@@ -88,9 +90,9 @@ def test_an_ascent_that_matters_is_smart_pytorchs_too(monkeypatch: Any) -> None:
     noise = np.asarray(jax.random.normal(KEY, x.shape))
     options = {"loss_fn": peer.kl_loss, "loss_last_fn": peer.sym_kl_loss, "noise_var": 0.1}
     expected = run_peer(weights, x, noise, monkeypatch, step_size=30.0, num_steps=2, **options)
-    config = SmartConfig(step_size=30.0, noise_std=0.1, steps=2)
+    config = THEIRS(step_size=30.0, noise_std=0.1, steps=2)
     assert_same(ours(weights, x, config, "classification"), expected)
-    random = ours(weights, x, SmartConfig(steps=0), "classification")[0]
+    random = ours(weights, x, THEIRS(steps=0), "classification")[0]
     assert expected[0] > 2 * float(random)
 
 
@@ -109,4 +111,4 @@ def test_smoothness_of_regression_is_smart_pytorchs_with_squared_errors(steps: i
         num_steps=steps,
         noise_var=0.1,  # at 1e-5 the difference of two outputs is mostly rounding, on either side
     )
-    assert_same(ours(weights, x, SmartConfig(steps=steps, noise_std=0.1), "regression"), expected)
+    assert_same(ours(weights, x, THEIRS(steps=steps, noise_std=0.1), "regression"), expected)

@@ -12,17 +12,11 @@ import pytest
 
 from mtbert_jax.config import ProximalConfig, SmartConfig
 from mtbert_jax.regularizers.proximal import proximal_loss, update_teacher
-from mtbert_jax.regularizers.smart import (
-    Comparison,
-    adversarial_noise,
-    resolve,
-    smoothness,
-    smoothness_loss,
-)
+from mtbert_jax.regularizers.smart import CleanPass, adversarial_noise, resolve, smoothness, smoothness_loss
 from mtbert_jax.tasks import KINDS
 
-PRESETS = ("paper", "smart_pytorch", "mtdnn")
-
+PRESETS = ("ball", "paper", "smart_pytorch", "mtdnn")
+NAMES = ("classification", "binary", "regression")
 NORMS: tuple[Literal["inf", "2", "1"], ...] = ("inf", "2", "1")
 BATCH, SEQ, HIDDEN = 3, 5, 4
 KEY = jax.random.key(7)
@@ -53,10 +47,11 @@ class Network:
     def noise(self, config: SmartConfig, kind: str = "classification", x: jax.Array | None = None) -> np.ndarray:
         x = self.x if x is None else x
         logits_fn = functools.partial(self.logits, self.params)
-        noise = adversarial_noise(
-            logits_fn, logits_fn(x), x, self.mask, KEY, config, Comparison.of(kind), jnp.ones(BATCH)
-        )
-        return np.asarray(noise)
+        return np.asarray(adversarial_noise(self.clean(logits_fn, x, kind), KEY, config))
+
+    def clean(self, logits_fn: Any, x: jax.Array, kind: str, weights: jax.Array | None = None) -> CleanPass:
+        weights = jnp.ones(BATCH) if weights is None else weights
+        return CleanPass(logits_fn, logits_fn(x), x, self.mask, KINDS[kind], weights)
 
 
 def network(kind: str) -> Network:
@@ -72,12 +67,11 @@ def test_the_mean_norm_of_the_noise_is_over_real_tokens_of_real_examples(norm: L
     bench = network("classification")
     config = SmartConfig(preset="paper", radius=0.3, noise_std=0.1, step_size=0.2, norm=norm)
     logits_fn, weights = functools.partial(bench.logits, bench.params), jnp.array([1.0, 0.0, 1.0])
-    compare = Comparison.of("classification")
-    arguments = (logits_fn, logits_fn(bench.x), bench.x, bench.mask, KEY, config, compare, weights)
-    noise = np.asarray(adversarial_noise(*arguments))
+    at = bench.clean(logits_fn, bench.x, "classification", weights)
+    noise = np.asarray(adversarial_noise(at, KEY, config))
     norms = token_norms(noise, norm)
     expected = np.concatenate([norms[0], norms[2, :2]]).mean()
-    assert float(smoothness(*arguments).noise) == pytest.approx(expected, rel=1e-5)
+    assert float(smoothness(at, KEY, config).noise) == pytest.approx(expected, rel=1e-5)
 
 
 # The two divergences
@@ -128,7 +122,7 @@ def test_the_detached_divergence_has_the_gradient_of_its_definition() -> None:
 # Properties that every preset keeps (docs/numerics.md, section 2.1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_smoothness_is_positive_and_radius_zero_gives_zero(preset: Any, kind: str) -> None:
     net = network(kind)
@@ -187,8 +181,7 @@ def test_rows_of_weight_zero_have_no_part(preset: Any) -> None:
     weights = jnp.array([1.0, 1.0, 0.0])
     value = net.loss(config, "classification", weights=weights)(net.params)
     logits_fn = functools.partial(net.logits, net.params)
-    compare = Comparison.of("classification")
-    noise = adversarial_noise(logits_fn, logits_fn(net.x), net.x, net.mask, KEY, config, compare, weights)
+    noise = adversarial_noise(net.clean(logits_fn, net.x, "classification", weights), KEY, config)
     losses = KINDS["classification"].divergence(logits_fn(net.x + noise), logits_fn(net.x))[:2]
     np.testing.assert_allclose(value, losses.sum() if preset == "smart_pytorch" else losses.mean(), rtol=1e-5)
 
@@ -281,8 +274,8 @@ def test_paper_is_projected_ascent_on_a_quadratic(norm: Any, steps: int) -> None
     shown = jnp.asarray(mask, jnp.float32)[:, :, None]
     logits_fn = lambda x: jnp.einsum("bsh,sh->b", x * shown, jnp.asarray(slope, jnp.float32))[:, None]  # noqa: E731
     x32, mask32 = jnp.asarray(x, jnp.float32), jnp.asarray(mask)
-    compare = Comparison.of("regression")
-    found = adversarial_noise(logits_fn, logits_fn(x32), x32, mask32, KEY, config, compare, jnp.ones(BATCH))
+    at = CleanPass(logits_fn, logits_fn(x32), x32, mask32, KINDS["regression"], jnp.ones(BATCH))
+    found = adversarial_noise(at, KEY, config)
     np.testing.assert_allclose(found, noise, atol=2e-6)
     value = smoothness_loss(logits_fn, x32, mask32, KEY, config, kind="regression")
     np.testing.assert_allclose(value, expected.mean(), rtol=2e-4)
@@ -321,7 +314,7 @@ def test_smart_pytorch_is_its_loop_written_out(steps: int) -> None:
     net.mask = jnp.ones((BATCH, SEQ), jnp.int32)
     noise = 1e-5 * np.asarray(jax.random.normal(KEY, net.x.shape))
     expected = jax.value_and_grad(literal_smart_pytorch(net, "classification", noise, steps))(net.params)
-    found = jax.value_and_grad(net.loss(SmartConfig(steps=steps), "classification"))(net.params)
+    found = jax.value_and_grad(net.loss(SmartConfig(preset="smart_pytorch", steps=steps), "classification"))(net.params)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found[1], expected[1])
 
@@ -369,7 +362,7 @@ def test_stored_values_of_smart_pytorch(
 
     def smoothness(params: dict[str, jax.Array]) -> jax.Array:
         logits_fn = lambda x: jnp.tanh(jnp.tanh(x @ params["inner"]).mean(1)) @ params["outer"]  # noqa: E731
-        return smoothness_loss(logits_fn, x, mask, KEY, SmartConfig(**options))
+        return smoothness_loss(logits_fn, x, mask, KEY, SmartConfig(preset="smart_pytorch", **options))
 
     value, grads = jax.value_and_grad(smoothness)({"inner": wave(4, 6)[::-1], "outer": wave(6, 3)})
     np.testing.assert_allclose(value, loss, atol=3e-6)
@@ -394,10 +387,20 @@ def test_a_number_in_the_config_replaces_the_presets() -> None:
     assert resolve(SmartConfig(preset="mtdnn", step_size=0.5, noise_std=0.1))[:3] == (1.0, 0.1, 0.5)
 
 
+def test_the_default_is_the_papers_form_in_a_ball_of_a_tenth() -> None:
+    """SMART's algorithm 1 with ε = η = .1: what the study's row in a ball spells out."""
+    assert resolve(SmartConfig()) == resolve(SmartConfig(preset="paper", radius=0.1, step_size=0.1))
+    net = network("classification")
+    norms = token_norms(net.noise(SmartConfig()), "inf")
+    assert norms.max() == pytest.approx(0.1)
+    climbed, random = (float(net.loss(SmartConfig(steps=n), "classification")(net.params)) for n in (1, 0))
+    assert climbed > 100 * random
+
+
 # Bregman proximal point
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMES)
 def test_the_proximal_term_and_its_gradient_vanish_at_the_teacher(kind: str) -> None:
     """docs/numerics.md, section 2.2: with S = 1 and no dropout the gradient is exactly zero."""
     net = network(kind)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Config, ProximalConfig, SmartConfig, TaskConfig
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad
+from mtbert_jax.regularizers import Proximal, Regularizer, Smart
 from mtbert_jax.tasks import KINDS
 from mtbert_jax.tasks.losses import mean_loss
-from mtbert_jax.training.objective import Regularizers, Terms, task_objective
+from mtbert_jax.training.objective import Objective, Place, StageSpec, Terms
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
 from mtbert_jax.types import Batch, FeatureBatch, Params
@@ -55,16 +55,14 @@ class Bench:
         steps: int = 10,
         **changes: Any,
     ) -> tuple[float, Terms]:
-        regularizers = Regularizers(smart, proximal or ProximalConfig(), 0, steps)
+        own: list[Regularizer] = [Smart(smart)] if smart.weight else []
+        own += [Proximal(proximal)] if proximal else []
+        stage = StageSpec(regularizers=tuple(own), num_steps=steps)
         spec = dataclasses.replace(self.setup.tasks[task], **changes)
         batch = self.batches[task] if batch is None else batch
-        arguments = (self.params, teacher, batch, np.int32(0), KEY, jnp.asarray(step))
-        total, terms = jitted(self.model, spec, regularizers)(*arguments)
+        place = Place(jnp.int32(0), KEY, jnp.asarray(step))
+        total, terms = jax.jit(Objective(self.model, (spec,), stage))(self.params, teacher, batch, place)
         return float(total), terms
-
-
-def jitted(model: EncoderWithHeads, task: TaskConfig, regularizers: Regularizers) -> Callable[..., Any]:
-    return jax.jit(lambda *arguments: task_objective(model, [task], regularizers, *arguments))
 
 
 @pytest.fixture
@@ -112,16 +110,15 @@ def test_a_factor_scales_smart_for_one_task_and_zero_turns_it_off(bench: Bench) 
 
 def test_the_size_of_the_noise_is_told(bench: Bench) -> None:
     """A preset that scales every token's noise has it at its radius, whatever else happens."""
-    smart = SmartConfig(weight=1.0, radius=0.25, noise_std=0.01)
+    smart = SmartConfig(weight=1.0, preset="smart_pytorch", radius=0.25, noise_std=0.01)
     assert float(bench.objective("sst", smart)[1].penalties["noise"]) == pytest.approx(0.25, rel=1e-3)
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (1, 0.25), (2, 0.5), (4, 1.0), (9, 1.0)])
 def test_the_weight_rises_over_its_share_of_the_steps(step: int, share: float) -> None:
-    regularizers = Regularizers(SmartConfig(weight=0.8, ramp_fraction=0.4), start=30, num_steps=10)
-    assert float(regularizers.smart_weight(jnp.asarray(30 + step))) == pytest.approx(0.8 * share)
-    constant = Regularizers(SmartConfig(weight=0.8), start=30, num_steps=10)
-    assert float(constant.smart_weight(jnp.asarray(30 + step))) == pytest.approx(0.8)
+    rising = Smart(SmartConfig(weight=0.8, ramp_fraction=0.4))
+    assert float(rising.weight(jnp.asarray(step), 10)) == pytest.approx(0.8 * share)
+    assert float(Smart(SmartConfig(weight=0.8)).weight(jnp.asarray(step), 10)) == pytest.approx(0.8)
 
 
 def test_the_ramp_reaches_the_objective(bench: Bench) -> None:
@@ -131,7 +128,7 @@ def test_the_ramp_reaches_the_objective(bench: Bench) -> None:
     assert half == pytest.approx(float(terms.loss + 0.25 * terms.penalties["smoothness"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["paper", "smart_pytorch", "mtdnn"])
+@pytest.mark.parametrize("preset", ["ball", "paper", "smart_pytorch", "mtdnn"])
 def test_clean_and_perturbed_side_share_dropout_masks_unless_asked(bench: Bench, preset: Any) -> None:
     """docs/numerics.md, section 2.1: with the same masks radius 0 gives R_s = 0; with others it cannot."""
     still = SmartConfig(weight=1.0, preset=preset, radius=0.0)
@@ -170,16 +167,14 @@ def test_the_compiled_program_of_all_tasks_agrees_with_each_tasks_own_objective(
     """The program of a group, as training runs it, and the same task alone, operation by operation; dropout on."""
     for task in config.tasks:
         config = replace_task(config, task.name, head=dataclasses.replace(task.head, pooling=pooling))
-    bench, regularizers = Bench(config), Regularizers(smart)
-    train_step = make_train_step(bench.model, bench.setup.tasks, pcgrad(), (), regularizers)
+    bench, stage = Bench(config), StageSpec(regularizers=(Smart(smart),) if smart.weight else (), start=1)
+    train_step = make_train_step(bench.model, bench.setup.tasks, pcgrad(), stage)
     for name, batch in bench.batches.items():
         key = jax.random.fold_in(jax.random.fold_in(KEY, 3), zlib.crc32(name.encode()))
 
         def alone(params: Params, name: str = name, batch: Any = batch, key: Any = key) -> Any:
             tasks = (bench.setup.tasks[name],)
-            return task_objective(
-                bench.model, tasks, regularizers, params, None, batch, jnp.array(0), key, jnp.array(3)
-            )
+            return Objective(bench.model, tasks, stage)(params, None, batch, Place(jnp.array(0), key, jnp.array(3)))
 
         fast, terms = train_step.gradients[name](bench.params, None, batch, KEY, jnp.array(3))
         plain, expected = jax.grad(alone, has_aux=True)(bench.params)

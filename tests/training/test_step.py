@@ -15,9 +15,10 @@ from mtbert_jax import trees
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim import pcgrad, sum_tasks
+from mtbert_jax.regularizers import Proximal, Smart
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.losses import mean_loss
-from mtbert_jax.training.objective import Regularizers, shares
+from mtbert_jax.training.objective import StageSpec, shares
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep, make_train_step, micro_parts
@@ -39,7 +40,7 @@ class Bench:
     def step(self, tx: optax.GradientTransformation, frozen: tuple[str, ...] = ()) -> tuple[TrainStep, TrainState]:
         copy = jax.tree.map(jnp.copy, self.params)  # the step donates its state
         state = TrainState.create(copy, tx, jax.random.key(0), frozen)
-        return make_train_step(self.setup.model, self.setup.tasks, tx, frozen), state
+        return make_train_step(self.setup.model, self.setup.tasks, tx, StageSpec(frozen)), state
 
     def loss(self, params: Params, name: str, batch: Batch) -> Any:
         logits = self.setup.model.logits(params, name, batch)
@@ -191,13 +192,13 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(config: Config, numb
     config = replace_task(config, "sst", class_weights=(1.0, 2.0, 5.0, 0.5, 1.0), batch_size=3)
     bench = Bench(dataclasses.replace(config, micro_batches=number))
     teacher = jax.tree.map(lambda leaf: leaf + 0.1, bench.params)
-    regularizers = Regularizers(proximal=ProximalConfig(weight=2.0))
+    stage = StageSpec(regularizers=(Proximal(ProximalConfig(weight=2.0)),))
     tx = optax.chain(pcgrad(), optax.sgd(0.1))
     ends = []
     for parts in (1, number):
         state = TrainState.create(jax.tree.map(jnp.copy, bench.params), tx, jax.random.key(0))
         state = state._replace(teacher=jax.tree.map(jnp.copy, teacher))
-        step = make_train_step(bench.setup.model, bench.setup.tasks, tx, (), regularizers, micro_batches=parts)
+        step = make_train_step(bench.setup.model, bench.setup.tasks, tx, stage, micro_batches=parts)
         ends.append(step(state, bench.batches))
     (whole, told), (parted, told_in_parts) = ends
     assert bench.batches["sst"].weights.shape == (4,)
@@ -223,8 +224,8 @@ def test_layers_computed_again_give_the_same_step(config: Config) -> None:
         setup = Setup.load(dataclasses.replace(config, remat=remat), Path(config.encoder))
         params = setup.initial_params(load_pretrained(config.encoder)[1])
         batches = setup.batches(0, config.resolved_stages()[0], setup.datasets("train"))[0]
-        smart = Regularizers(SmartConfig(weight=1.0, radius=0.1, noise_std=0.1, step_size=0.1))
-        step = make_train_step(setup.model, setup.tasks, tx, (), smart)
+        stage = StageSpec(regularizers=(Smart(SmartConfig(weight=1.0, noise_std=0.1)),))
+        step = make_train_step(setup.model, setup.tasks, tx, stage)
         ends.append(step(TrainState.create(params, tx, jax.random.key(0)), batches)[0].params)
         if remat:
             index = np.int32(0)

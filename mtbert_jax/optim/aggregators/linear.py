@@ -1,16 +1,22 @@
 """Sum and mean of the tasks' gradients."""
 
+from typing import Any
+
 import jax.numpy as jnp
-import optax
 
-from mtbert_jax.optim.aggregators.base import aggregator
+from mtbert_jax.optim.aggregators.base import Gramian, Key, Losses, Weights
+from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 
-def sum_tasks() -> optax.GradientTransformation:
+@register_aggregator("sum_tasks")
+def sum_tasks(gram: Gramian, state: Any, key: Key, losses: Losses) -> tuple[Weights, Any]:
     """The sum of the tasks' gradients: what training on the summed losses does."""
-    return aggregator(lambda gram, key: jnp.ones(gram.shape[0]))
+    del key, losses
+    return jnp.ones(gram.shape[0]), state
 
 
-def mean_tasks() -> optax.GradientTransformation:
+@register_aggregator("mean_tasks")
+def mean_tasks(gram: Gramian, state: Any, key: Key, losses: Losses) -> tuple[Weights, Any]:
     """The mean of the tasks' gradients."""
-    return aggregator(lambda gram, key: jnp.full(gram.shape[0], 1.0 / gram.shape[0]))
+    del key, losses
+    return jnp.full(gram.shape[0], 1.0 / gram.shape[0]), state

@@ -1,43 +1,45 @@
-"""Gradient surgery: PCGrad (Yu et al. 2020, arXiv:2001.06782, Algorithm 1)."""
+"""Gradient surgery: PCGrad (Yu et al. 2020, arXiv:2001.06782, Algorithm 1).
 
-from typing import Literal
+>>> grads = {"w": jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])}
+>>> tx = pcgrad()
+>>> updates, _ = tx.update(grads, tx.init(None))
+>>> updates["w"].round(4).tolist()
+[0.5848..., 3.8011..., 3.8011...]
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mtbert_jax.optim.aggregators.base import aggregator
+from mtbert_jax.optim.aggregators.base import Gramian, Key, Losses, Weights
+from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 
+@register_aggregator("pcgrad")
 def pcgrad(
-    reduction: Literal["sum", "mean"] = "sum", include_self: bool = False, seed: int = 0
-) -> optax.GradientTransformation:
+    gram: Gramian, state: Any, key: Key, losses: Losses, reduction: str = "sum", include_self: bool = False
+) -> tuple[Weights, Any]:
     """Gradient surgery: each task's gradient loses its part against every task that it conflicts with.
 
     Yu et al. 2020, Algorithm 1. The defaults are the paper's; ``pcgrad("mean", include_self=True)`` is what the code of
-    WeiChengTseng/Pytorch-PCGrad computes (docs/numerics.md, section 3).
+    WeiChengTseng/Pytorch-PCGrad computes (docs/numerics.md, section 3). Each task meets the others in a random order.
 
     Args:
-        reduction: Sum or mean of the projected gradients.
+        gram: ``gram[i, j] = g_i · g_j``; this and the next three are the chain's to give.
+        state: None.
+        key: Key of this step's orders.
+        losses: Not used.
+        reduction: ``"sum"`` or ``"mean"`` of the projected gradients.
         include_self: A task's running gradient may be projected onto its own original, too.
-        seed: Seed of the random order in which each task meets the others.
-
-    >>> grads = {"w": jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])}
-    >>> tx = pcgrad()
-    >>> updates, _ = tx.update(grads, tx.init(None))
-    >>> updates["w"].round(4).tolist()
-    [0.5848..., 3.8011..., 3.8011...]
     """
+    del losses
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction = {reduction!r}: must be 'sum' or 'mean'")
-
-    def rule(gram: Float[Array, "task task"], key: PRNGKeyArray) -> Float[Array, " task"]:
-        tasks = gram.shape[0]
-        weights = pcgrad_weights(gram, random_orders(key, tasks, include_self))
-        return weights / tasks if reduction == "mean" else weights
-
-    return aggregator(rule, seed)
+    tasks = gram.shape[0]
+    weights = pcgrad_weights(gram, random_orders(key, tasks, include_self))
+    return (weights / tasks if reduction == "mean" else weights), state
 
 
 def random_orders(key: PRNGKeyArray, tasks: int, include_self: bool) -> Int[Array, "task met"]:

@@ -1,0 +1,135 @@
+"""Call strings such as ``adamw(lr, weight_decay=0.01)``: parsed, never evaluated.
+
+A call may hold literals, lists, dicts, nested calls and the names of its vocabulary; nothing else of Python is read.
+"""
+
+import ast
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from mtbert_jax.config.schema import nearest
+from mtbert_jax.errors import InputError, first_line
+from mtbert_jax.limits import LARGEST_COUNT, LONGEST_CALL
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Vocabulary(Generic[T]):
+    """What the call strings of one field of a config may say.
+
+    Attributes:
+        unknown: What is said of an unknown call.
+        example: A call that is right.
+        calls: Functions by name.
+        accept: The outermost call's value as it is wanted; None where it is nothing of the kind.
+        wanted: What `accept` wants, with its article.
+        known: All that could stand in place of an unknown call.
+        names: Values by name.
+        counted: Parameters that Python loops over, or that programs grow with, whatever they are.
+    """
+
+    unknown: str
+    example: str
+    calls: Mapping[str, Callable[..., Any]]
+    accept: Callable[[Any], T | None]
+    wanted: str
+    known: str
+    names: Mapping[str, Any] = field(default_factory=dict)
+    counted: tuple[str, ...] = ()
+
+
+def read_call(text: str, position: str, vocabulary: Vocabulary[T]) -> T:
+    """What a call string makes.
+
+    Args:
+        text: The string.
+        position: Its place in the config, such as ``optimizer[2]``.
+        vocabulary: What it may say.
+
+    Raises:
+        InputError: The string is no call, a name is unknown (the nearest known one is named), an argument does not fit,
+            or something else comes out than what is wanted.
+    """
+    where = f"{position} = {text if len(text) <= 80 else text[:77] + '...'!r}"
+    if len(text) > LONGEST_CALL:
+        raise InputError(f"{where}: longer than {LONGEST_CALL} characters")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SyntaxWarning)
+            tree = ast.parse(text.strip(), mode="eval").body
+        value = _Reader(where, vocabulary).value(tree)
+    except (SyntaxError, SyntaxWarning, ValueError, MemoryError, RecursionError) as error:
+        raise InputError(f'{where}: is no call such as "{vocabulary.example}": {error}') from None
+    accepted = None if isinstance(value, _NotCalled) else vocabulary.accept(value)
+    if accepted is None:
+        hint = f'; write "{text.strip()}()"' if isinstance(value, _NotCalled) else ""
+        raise InputError(f"{where}: is not {vocabulary.wanted}{hint}")
+    return accepted
+
+
+class _NotCalled:
+    """A known function that was named without its parentheses."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """The walker over the syntax tree of one string."""
+
+    where: str
+    vocabulary: Vocabulary[Any]
+
+    def value(self, node: ast.expr) -> Any:
+        known, where = self.vocabulary, self.where
+        match node:
+            case ast.Constant(value=value) if value is None or isinstance(value, (bool, int, float, str)):
+                return value
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return -number
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                return [self.value(item) for item in items]
+            case ast.Dict(keys=keys, values=values) if None not in keys:
+                return {self.key(key): self.value(value) for key, value in zip(keys, values, strict=True) if key}
+            case ast.Name(id=name):
+                if name in known.names:
+                    return known.names[name]
+                if name in known.calls:
+                    return _NotCalled(name)
+                raise InputError(f"{where}: unknown name {name!r}{nearest(name, [*known.names, *known.calls])}")
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
+                return self.call(name, args, keywords)
+        raise InputError(f"{where}: only calls, names, numbers, strings, lists and dicts may stand here")
+
+    def key(self, node: ast.expr) -> str:
+        key = self.value(node)
+        if not isinstance(key, str):
+            raise InputError(f"{self.where}: a dict's keys must be strings")
+        return key
+
+    def call(self, name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Any:
+        known, where = self.vocabulary, self.where
+        function = known.calls.get(name)
+        if function is None:
+            raise InputError(f"{where}: {known.unknown} {name!r}{nearest(name, known.calls)} ({known.known})")
+        values = [self.value(arg) for arg in args]
+        named = {keyword.arg: self.value(keyword.value) for keyword in keywords if keyword.arg}
+        if len(named) < len(keywords):
+            raise InputError(f"{where}: '**' is not allowed here")
+        missing = next((v.name for v in [*values, *named.values()] if isinstance(v, _NotCalled)), None)
+        if missing:
+            raise InputError(f"{where}: {missing!r} must be called: {missing}(...)")
+        try:
+            for parameter, value in inspect.signature(function).bind(*values, **named).arguments.items():
+                if parameter in known.counted and isinstance(value, int | float) and value > LARGEST_COUNT:
+                    raise InputError(f"{parameter} = {value}: must be at most {LARGEST_COUNT}")
+            return function(*values, **named)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - a function may refuse its arguments with any exception
+            raise InputError(f"{where}: {name} refuses its arguments: {first_line(error)}") from None

@@ -1,0 +1,209 @@
+"""What a regulariser is: terms that are added to a task's loss, from one batch; and the registry of all of them.
+
+A regulariser is one frozen dataclass in one file: its fields are its options. Nothing outside of this folder knows one
+by name.
+"""
+
+import abc
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.errors import InputError
+from mtbert_jax.tasks.losses import mean_loss
+from mtbert_jax.types import Batch, FeatureBatch
+
+Logits = Float[Array, "batch output"]
+Embeddings = Float[Array, "batch seq hidden"]
+Scalar = Float[Array, ""]
+R = TypeVar("R", bound="type[Regularizer]")
+RECORD_FIELDS = (
+    "kind",
+    "stage",
+    "step",
+    "epoch",
+    "loss",
+    "cosine",
+    "conflict",
+    "left_out",
+    "lr",
+    "examples_per_second",
+)
+"""What training records hold besides penalties, which cannot have these names."""
+
+
+class Penalty(NamedTuple):
+    """A term of an objective, or a number that is only recorded.
+
+    Attributes:
+        value: Its value for the batch, unweighted: what is recorded.
+        weight: Its factor in the objective; None for a number that is no term.
+    """
+
+    value: Scalar
+    weight: Scalar | float | None
+
+
+class Share(NamedTuple):
+    """What a micro-batch is of its batch, so that the objectives of all of them add up to the batch's.
+
+    Attributes:
+        weight: Its share of the examples' weights.
+        examples: Its share of the examples.
+    """
+
+    weight: Scalar | float
+    examples: Scalar | float
+
+
+WHOLE = Share(1.0, 1.0)
+
+
+class Comparison(Protocol):
+    """How two outputs for the same examples are compared, as a task's kind says it (see `TaskKind`)."""
+
+    def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
+        """ℓ_s: the symmetric Kullback-Leibler divergence, or the squared difference."""
+
+    def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
+        """KL(clean ‖ perturbed), or the squared difference."""
+
+
+class ChosenTask(Comparison, Protocol):
+    """The task of a batch; which one is known on the device only."""
+
+    def loss(self, logits: Logits, labels: Float[Array, "batch *label"]) -> Float[Array, " batch"]:
+        """Loss of every example."""
+
+    def number(self, of: Callable[[TaskConfig], float]) -> Scalar:
+        """A number from the task's config."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """What a regulariser may use: one batch of one task, and the forward pass that its loss is of.
+
+    Attributes:
+        batch: Token arrays; or a frozen encoder's features, which have no embeddings to perturb.
+        logits: Logits of the pass.
+        embeddings: What the encoder's first layer read; None on kept features.
+        key: Dropout key of the pass.
+        task: The task's loss and comparison.
+        logits_of: ``(embeddings, key) → logits``: the pass from other embeddings; the same key gives the same dropout
+            masks.
+        logits_again: ``key → logits``: the whole pass with other dropout masks.
+        teacher_logits: ``() → logits``: the pass with the teacher's parameters, under the same dropout masks.
+        step: Number of the step in its stage, from 0.
+        num_steps: Steps of the stage.
+        share: What the batch is of a larger one.
+    """
+
+    batch: Batch | FeatureBatch
+    logits: Logits
+    embeddings: Embeddings | None
+    key: PRNGKeyArray
+    task: ChosenTask
+    logits_of: Callable[[Embeddings, PRNGKeyArray], Logits]
+    logits_again: Callable[[PRNGKeyArray], Logits]
+    teacher_logits: Callable[[], Logits]
+    step: Int[Array, ""]
+    num_steps: int
+    share: Share = WHOLE
+
+    @property
+    def real(self) -> Float[Array, " batch"]:
+        """1 for an example, 0 for a row that only fills the batch up."""
+        return (self.batch.weights > 0).astype(jnp.float32)
+
+    def mean(self, values: Float[Array, " batch"]) -> Scalar:
+        """Mean of a value per example, all examples counting the same; those of micro-batches add up to the batch's."""
+        return self.share.examples * mean_loss(values, self.real)
+
+    def mean_loss(self, logits: Logits) -> Scalar:
+        """Mean loss that logits would have, by the examples' weights; those of micro-batches add up to the batch's."""
+        return self.share.weight * mean_loss(self.task.loss(logits, self.batch.labels), self.batch.weights)
+
+
+class Regularizer(abc.ABC):
+    """Terms that are added to the loss of every batch. Subclasses are frozen dataclasses; their fields are options.
+
+    Attributes:
+        name: Name in call strings of a config; `register_regularizer` sets it.
+        titles: What it records, by name: the title of its plot.
+        needs_embeddings: Whether it perturbs embeddings, and so cannot train on kept features.
+        needs_teacher: Whether it compares with the teacher.
+        table: Whether its options are a table of the config of the same name, in place of a call string.
+        key_fold: What is folded into a step's key to make the key of `penalty`; of the name, if not overridden.
+    """
+
+    name: ClassVar[str]
+    titles: ClassVar[Mapping[str, str]]
+    needs_embeddings: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = False
+    table: ClassVar[bool] = False
+    key_fold: ClassVar[int]
+
+    @abc.abstractmethod
+    def penalty(self, forward: Forward, key: PRNGKeyArray) -> dict[str, Penalty]:
+        """Terms and numbers of a batch, by the names of `titles`.
+
+        Args:
+            forward: The batch, its logits, and how to compute others.
+            key: Key of the regulariser's own in this task and step.
+        """
+
+    def is_on(self, task: TaskConfig) -> bool:
+        """Whether a task has these terms at all; all tasks do, if not overridden."""
+        del task
+        return True
+
+    def describe(self) -> str:
+        """The regulariser in a few words, for the line about its stage."""
+        options = (f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self))  # type: ignore[arg-type]
+        return f"{self.name}({', '.join(options)})"
+
+
+REGULARIZERS: dict[str, type[Regularizer]] = {}
+"""All regularisers by name: this library's, and those that plugins register."""
+
+
+def register_regularizer(name: str) -> Callable[[R], R]:
+    """A decorator that lets a config's `regularizers` name a class: ``regularizers = ["name(option=1.0)"]``.
+
+    Args:
+        name: What call strings are to call it.
+
+    Raises:
+        InputError: The name is taken, or is none; the class is no dataclass; or what it records has no name of its own.
+    """
+
+    def register(cls: R) -> R:
+        def refuse(why: str) -> None:
+            raise InputError(f"regularizer {name!r} cannot be registered: {why}")
+
+        if not name.isidentifier():
+            refuse("call strings need a name such as my_name")
+        if name in REGULARIZERS and REGULARIZERS[name].__module__ != cls.__module__:  # the same file may run again
+            refuse("a regularizer of that name exists")
+        if "__dataclass_fields__" not in vars(cls):
+            refuse("put @dataclasses.dataclass(frozen=True) below @register_regularizer")
+        if not getattr(cls, "titles", {}):
+            refuse("it has no titles, which name what it records")
+        others = {
+            title: f"as {other} does" for other in REGULARIZERS if other != name for title in REGULARIZERS[other].titles
+        }
+        taken = {**others, **dict.fromkeys(RECORD_FIELDS, "a name that every record has")}
+        for title in cls.titles:
+            if title in taken:
+                refuse(f"it records {title!r}, {taken[title]}")
+        cls.name = name
+        cls.key_fold = vars(cls).get("key_fold", zlib.crc32(name.encode()))
+        REGULARIZERS[name] = cls
+        return cls
+
+    return register

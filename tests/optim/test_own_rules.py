@@ -1,0 +1,159 @@
+"""Rules of one's own: CAGrad against SciPy, a rule with a state, a rule that reads the losses."""
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.optimize import minimize
+
+import mtbert_jax as mt
+from mtbert_jax.errors import InputError
+from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, sum_tasks
+from mtbert_jax.optim.aggregators import gramian, pcgrad_weights, random_orders
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.optim.registry import AGGREGATORS, unregister
+
+PARAMS = {"w": jnp.zeros(3)}
+GRADS = {"w": jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])}
+CONTEXT = chain_context(lambda step: 0.1, PARAMS, 2)
+
+
+@pytest.fixture(autouse=True)
+def plugins() -> Iterator[None]:
+    before = set(AGGREGATORS)
+    for name in ("cagrad", "smoothed"):
+        importlib.reload(importlib.import_module(f"tests.plugins.{name}"))
+    yield
+    for name in set(AGGREGATORS) - before:
+        unregister(name)
+
+
+def literal_cagrad(gradients: np.ndarray, c: float) -> np.ndarray:
+    """Algorithm 1's dual by SLSQP in float64, and its update."""
+    scale = np.abs(gradients).max()
+    tasks, gradients = len(gradients), gradients / scale
+    mean = gradients.mean(0)
+    size = np.linalg.norm(mean)
+
+    def dual(w: np.ndarray) -> Any:
+        return w @ gradients @ mean + c * size * np.linalg.norm(w @ gradients)
+
+    simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
+    starts = [np.full(tasks, 1 / tasks), *(0.9 * np.eye(tasks) + 0.1 / tasks)]
+    options = {"ftol": 1e-14, "maxiter": 500}
+    found = [minimize(dual, w, bounds=[(0, 1)] * tasks, constraints=simplex, options=options) for w in starts]
+    w = min(found, key=lambda one: one.fun).x
+    return scale * (mean + c * size * (w @ gradients) / np.linalg.norm(w @ gradients))
+
+
+def test_golden_weights_of_cagrad() -> None:
+    """TorchJD's own: [[-4, 1, 1], [6, 1, 1]] → [.7041, .5]."""
+    weights = mt.aggregator_weights("cagrad", gramian([GRADS["w"]]), c=0.5)
+    np.testing.assert_allclose(weights, [0.7041, 0.5], atol=2e-4)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_plugins_cagrad_is_the_papers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gradients = rng.normal(size=(2 + seed % 4, 6)) * 10.0 ** rng.uniform(-3, 3)
+    weights = mt.aggregator_weights("cagrad", gradients @ gradients.T, c=0.4)
+    update = np.asarray(weights, np.float64) @ gradients
+    expected = literal_cagrad(gradients, 0.4)
+    np.testing.assert_allclose(update, expected, atol=1e-3 * np.linalg.norm(expected))
+
+
+def test_the_transformation_gives_what_the_weights_say() -> None:
+    tx = build_chain(("cagrad(c=0.25)",), CONTEXT)
+    check_chain(tx, GRADS, PARAMS)
+    weights = mt.aggregator_weights("cagrad", gramian([GRADS["w"]]), c=0.25)
+    np.testing.assert_allclose(tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]["w"], weights @ GRADS["w"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("cagrad(c=1.5)", "cagrad refuses its arguments: c = 1.5: must be at least 0 and below 1"),
+        ("cagrad(d=0.5)", "cagrad refuses its arguments: got an unexpected keyword argument 'd'"),
+        ("pcgrad(reduction='max')", "reduction = 'max': must be 'sum' or 'mean'"),
+        ("cagrat()", r"unknown transformation 'cagrat'; did you mean 'cagrad'\? \(aggregators: cagrad, mean_tasks"),
+    ],
+)
+def test_wrong_options_are_named_before_any_step(call: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_chain((call,), CONTEXT)
+
+
+def test_a_rule_keeps_its_state_from_step_to_step() -> None:
+    tx = optax.chain(build_chain(("smoothed(beta=0.75)",), CONTEXT), optax.scale(1.0))
+    check_chain(tx, GRADS, PARAMS)
+    state, expected = tx.init(PARAMS), np.ones(2)
+    for step in range(4):
+        grads = {"w": GRADS["w"] * jnp.array([[1.0 + step], [2.0]])}
+        norms = np.linalg.norm(np.asarray(grads["w"], np.float64), axis=1)
+        expected = 0.75 * expected + 0.25 * norms.mean() / norms
+        updates, state = jax.jit(tx.update)(grads, state, PARAMS)
+        np.testing.assert_allclose(updates["w"], expected @ grads["w"], rtol=1e-5)
+
+
+def test_a_state_needs_the_number_of_tasks() -> None:
+    make = AGGREGATORS["smoothed"]
+    with pytest.raises(InputError, match="aggregator smoothed keeps a state from step to step: give num_tasks"):
+        make(beta=0.5)
+    assert make(beta=0.5, num_tasks=2).init(None).rule_state.tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(mt.aggregator_weights("smoothed", jnp.eye(3), beta=0.0), [1.0, 1.0, 1.0])
+    weights = mt.aggregator_weights("smoothed", jnp.eye(2), state=jnp.array([3.0, 5.0]), beta=0.5)
+    np.testing.assert_allclose(weights, [2.0, 3.0])
+
+
+def by_loss(gram: jax.Array, state: Any, key: jax.Array, losses: jax.Array, power: float = 1.0) -> Any:
+    return losses**power, state
+
+
+def test_a_rule_gets_the_losses_and_zeros_where_there_are_none() -> None:
+    tx = optax.chain(aggregator(by_loss), optax.scale(2.0))
+    losses = jnp.array([0.5, 3.0])
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS, losses=losses)
+    np.testing.assert_allclose(updates["w"], 2 * losses @ GRADS["w"])
+    assert not tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]["w"].any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_task_that_is_left_out_counts_as_no_loss(bad: float) -> None:
+    seen: list[Any] = []
+
+    def rule(gram: jax.Array, state: Any, key: jax.Array, losses: jax.Array) -> Any:
+        seen.append((gram.tolist(), losses.tolist()))
+        return losses, state
+
+    tx = aggregator(rule)
+    grads = {"w": jnp.array([[1.0, 2.0], [bad, 0.0]])}
+    updates, _ = tx.update(grads, tx.init(None), None, losses=jnp.array([3.0, 4.0]))
+    assert seen == [([[5.0, 0.0], [0.0, 0.0]], [3.0, 0.0])]
+    assert updates["w"].tolist() == [3.0, 6.0]
+
+
+def test_weights_by_name_are_those_of_the_functions() -> None:
+    gram = gramian([jax.random.normal(jax.random.key(0), (4, 3))])
+    key = jax.random.key(9)
+    expected = pcgrad_weights(gram, random_orders(key, 4, include_self=True))
+    np.testing.assert_array_equal(mt.aggregator_weights("pcgrad", gram, key=key, include_self=True), expected)
+    np.testing.assert_array_equal(mt.aggregator_weights("mean_tasks", gram), [0.25] * 4)
+    with pytest.raises(InputError, match="unknown aggregator 'pcgard'; did you mean 'pcgrad'"):
+        mt.aggregator_weights("pcgard", gram)
+
+
+def test_weights_take_the_losses() -> None:
+    mt.register_aggregator("by_loss")(by_loss)
+    assert mt.aggregator_weights("by_loss", jnp.eye(2), losses=[2.0, 3.0], power=2.0).tolist() == [4.0, 9.0]
+
+
+def test_the_factories_take_what_they_always_took() -> None:
+    assert pcgrad("mean", True, 3).init(None) == pcgrad(reduction="mean", include_self=True, seed=3).init(None)
+    for tx in (sum_tasks(), mean_tasks(), pcgrad()):
+        assert isinstance(tx, optax.GradientTransformation)
+        assert tx.init(None)._fields == ("key",)  # as checkpoints have it
