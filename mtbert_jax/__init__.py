@@ -6,8 +6,10 @@
 
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig, load_config
 from mtbert_jax.data.readers import read_task
-from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder, BertFamily
+from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, encoder, register_family
 from mtbert_jax.encoders.hub import load_pretrained, save_pretrained
+from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.inference import MultitaskModel, Prediction
 from mtbert_jax.optim import (
@@ -39,8 +41,11 @@ __all__ = [
     "Batch",
     "BertConfig",
     "BertEncoder",
+    "BertFamily",
     "Config",
+    "Encoder",
     "Example",
+    "Family",
     "Forward",
     "HeadConfig",
     "InputError",
@@ -57,20 +62,24 @@ __all__ = [
     "StageConfig",
     "TaskConfig",
     "TaskKind",
+    "TokenizerRules",
     "TrainingError",
     "__version__",
     "aggregator",
     "aggregator_weights",
+    "encoder",
     "layerwise_decay",
     "load_config",
     "load_pretrained",
     "load_run",
+    "load_tokenizer",
     "mean_tasks",
     "pcgrad",
     "pcgrad_weights",
     "proximal_loss",
     "read_task",
     "register_aggregator",
+    "register_family",
     "register_kind",
     "register_regularizer",
     "register_transformation",

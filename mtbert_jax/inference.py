@@ -122,18 +122,19 @@ class MultitaskModel:
 
         Args:
             texts: Strings, cut off after the run's `max_length` tokens.
-            pooling: `mean`, the mean of all token states, or `cls`, BERT's pooler output.
+            pooling: `mean`, the mean of all token states, or `cls`, the output of the encoder's pooler.
 
         Raises:
-            InputError: There is no such pooling, or one of the texts is none.
+            InputError: There is no such pooling, or the encoder has no pooler for it, or one of the texts is none.
         """
         if pooling not in get_args(Embedding):
             hint = "; pair is of two texts" if pooling == "pair" else nearest(str(pooling), get_args(Embedding))
             raise InputError(f"encode: pooling = {pooling!r} is none of {', '.join(get_args(Embedding))}{hint}")
         parts = _parts(texts, 1, "encode")
         setup, lengths, step = self.setup, self.setup.fixed_lengths(), self._pooling_step  # type: ignore[attr-defined]
-        data, size, width = self._dataset(parts, lengths[-1]), setup.config.eval_batch_size, setup.bert.hidden_size
-        return over_split(step, self.params, pooling, data, EvalBatches(size, lengths, setup.layout), width)
+        batches = EvalBatches(setup.config.eval_batch_size, lengths, setup.layout)
+        data, width = self._dataset(parts, lengths[-1]), setup.encoder_config.hidden_size
+        return over_split(step, self.params, pooling, data, batches, width)
 
     def _dataset(self, parts: list[tuple[str, ...]], limit: int) -> Dataset:
         tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit))

@@ -11,7 +11,7 @@ MEBIBYTE = 2**20
 # Files, in bytes.
 LARGEST_TOML = MEBIBYTE
 LARGEST_JSON = 32 * MEBIBYTE
-"""The largest vocabularies of BERTs take a third of it."""
+"""The largest vocabularies of encoders take half of it."""
 LARGEST_RECORDS = 4096 * MEBIBYTE
 """Ten million steps, each on record."""
 LARGEST_LOGITS = 1024 * MEBIBYTE

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import Pooling, Task
-from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.encoders.family import Encoder, encoder
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.heads import Head, num_features, pool
+from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
 
@@ -40,25 +41,25 @@ class EncoderWithHeads:
         heads: One head for each task, by name.
     """
 
-    encoder: BertEncoder
+    encoder: Encoder
     heads: dict[str, Head]
 
     @classmethod
     def build(
         cls,
-        config: BertConfig,
+        config: EncoderConfig,
         tasks: tuple[Task, ...],
         dtype: Any = jnp.float32,
         remat: bool = False,
         kernel: Kernel = "xla",
     ) -> "EncoderWithHeads":
-        """The model that `tasks` describe; `BertEncoder` explains the rest."""
+        """The model that `tasks` describe; `Encoder` explains the rest."""
         heads = {}
         for task in tasks:
             options = vars(task.head)
             width = options["hidden_size"] or config.hidden_size
             heads[task.name] = Head(kind_of(task).num_outputs(task), **{**options, "hidden_size": width})
-        return cls(BertEncoder(config, dtype, remat, kernel), heads)
+        return cls(encoder(config, dtype, remat, kernel), heads)
 
     def init_heads(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters of every head; a head's depend on its name and `key`, not on the other tasks."""
@@ -98,6 +99,7 @@ class EncoderWithHeads:
         return self.encoder.apply(  # type: ignore[return-value]
             {"params": params["encoder"]},
             batch.input_ids,
+            batch.attention_mask,
             batch.token_type_ids,
             deterministic=key is None,
             rngs=_dropout_rngs(key)[0],

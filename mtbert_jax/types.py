@@ -27,9 +27,10 @@ class Batch(NamedTuple):
     """Arrays of one task, padded to one length: NumPy's on the host, JAX's in a jitted function.
 
     Attributes:
-        input_ids: Token ids, ``[batch seq]``.
+        input_ids: Token ids, ``[batch seq]``; 0 in padding, whatever the encoder's own id for it.
         attention_mask: 1 for a token, 0 for padding, ``[batch seq]``.
-        token_type_ids: 0 in the first text, 1 in the second, ``[batch seq]``.
+        token_type_ids: 0 in the first text, 1 in the second, ``[batch seq]``; `pair` pooling goes by it with every
+            encoder, and an encoder without token types ignores it.
         labels: Labels as the task's kind has them, class indices as float32 too, ``[batch *label]``.
         weights: Weight of an example in the mean loss, 0 for a row that only fills the batch up, ``[batch]``.
     """
@@ -61,8 +62,9 @@ class EncoderOutput(NamedTuple):
     Attributes:
         hidden_states: The last layer's states, ``[batch seq hidden]``; only the first token's where the
             encoder was asked for `cls_only`.
-        pooled: The pooler's output on ``[CLS]``, ``[batch hidden]``, float32.
+        pooled: The pooler's output on the first token, ``[batch hidden]``, float32; None where the encoder has no
+            pooler.
     """
 
     hidden_states: Float[Array, "batch seq hidden"]
-    pooled: Float[Array, "batch hidden"]
+    pooled: Float[Array, "batch hidden"] | None

@@ -82,7 +82,7 @@ def checkpointed(config: Config) -> RunFolder:
     folder, setup = RunFolder(Path(config.out)), Setup.load(config, Path(config.encoder))
     folder.path.mkdir(parents=True)
     save_config(config, folder.config)
-    save_description(folder.encoder, setup.bert, setup.tokenizer)
+    save_description(folder.encoder, setup.encoder_config, setup.tokenizer)
     params = lively_params(setup)
     state = TrainState.create(params, optax.identity(), jax.random.key(0), step=2)
     if config.evaluate == "teacher":

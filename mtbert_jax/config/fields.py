@@ -23,7 +23,7 @@ class HeadConfig:
     dropout: float = 0.2
     """Dropout rate after every hidden layer."""
     pooling: Pooling = "cls"
-    """What the head reads: `cls`, BERT's pooler output (the paper); `mean`, the mean of all token states; `pair`, for
+    """What the head reads: `cls`, the pooler's output (the paper); `mean`, the mean of all token states; `pair`, for
     two texts: the mean of each one's, u and v, with |u - v| and u v."""
 
 

@@ -21,7 +21,7 @@ class Tokens(NamedTuple):
     Attributes:
         ids: All token ids, ``[total]``.
         starts: Where each example begins, and the end of the last, ``[example + 1]``.
-        first: Length of each example's first part (token type 0), ``[example]``.
+        first: Length of each example's first segment, which ends where the second text begins, ``[example]``.
     """
 
     ids: Int[np.ndarray, " total"]
@@ -35,7 +35,7 @@ class Tokens(NamedTuple):
 
 
 def tokenize_texts(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
-    """Encodes ``[CLS] a [SEP]`` or ``[CLS] a [SEP] b [SEP]``; the longer text is cut first.
+    """Encodes one text or two, with special tokens by the tokenizer's template; the longer text is cut first.
 
     Args:
         tokenizer: As `load_tokenizer` gives it.
@@ -56,14 +56,15 @@ def _shortened(tokenizer: Tokenizer, texts: tuple[str, ...], max_length: int) ->
     """A pair of texts without most of what is cut off anyway.
 
     The tokenizer keeps every combination of what it cuts off of both texts: two texts of a megabyte would take more
-    memory than there is. More is kept here than any cut leaves, and the longer text stays the longer one: the cut then
-    finds the same tokens.
+    memory than there is. More is kept here than any cut leaves, and by far more of the longer text, which stays the
+    longer one whatever the last characters become: the cut then finds the same tokens. Of two texts of the same number
+    of tokens the second one counts as the longer.
     """
     if max(map(len, texts)) <= 8 * max_length:
         return texts
-    offsets = [tokenizer.encode(text, add_special_tokens=False).offsets for text in texts]
-    shortest, most = min(map(len, offsets)), 2 * max_length
-    kept = [own[: most + (len(own) > shortest)] for own in offsets]
+    first, second = (tokenizer.encode(text, add_special_tokens=False).offsets for text in texts)
+    most = (4 * max_length, 2 * max_length) if len(first) > len(second) else (2 * max_length, 4 * max_length)
+    kept = first[: most[0]], second[: most[1]]
     return tuple(text[: own[-1][1]] if own else "" for text, own in zip(texts, kept, strict=True))
 
 

@@ -1,1 +1,8 @@
-"""Encoder families: what each is made of, where its weights and tokenizer come from, and how they are written."""
+"""Encoder families: what each is made of, where its weights and tokenizer come from, and how they are written.
+
+One file a family; `family` has the protocol.
+"""
+
+from mtbert_jax.encoders import bert
+
+__all__ = ["bert"]

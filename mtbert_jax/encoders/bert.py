@@ -1,20 +1,23 @@
 """BERT's encoder (Devlin et al. 2019, arXiv:1810.04805, section 3), numerically that of Hugging Face's `BertModel`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.nn.attention import Kernel
-from mtbert_jax.nn.layers import Layer, Parts
+from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, register_family
+from mtbert_jax.errors import InputError
+from mtbert_jax.nn.layers import Embeddings, Layer
 from mtbert_jax.types import EncoderOutput
 
 
 @dataclass(frozen=True)
 class BertConfig:
     """Sizes and rates of an encoder, under the names of Hugging Face's ``config.json``."""
+
+    family: ClassVar[str]
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -31,34 +34,8 @@ class BertConfig:
     pad_token_id: int = 0
 
 
-class Embeddings(Parts):
-    """Word + position + token type, LayerNorm, dropout."""
-
-    @nn.compact
-    def __call__(
-        self, input_ids: Int[Array, "batch seq"], token_type_ids: Int[Array, "batch seq"], deterministic: bool
-    ) -> Float[Array, "batch seq hidden"]:
-        """Token ids → what the first layer reads."""
-        cfg = self.config
-
-        def table(rows: int, name: str) -> nn.Embed:
-            init = nn.initializers.normal(cfg.initializer_range)
-            return nn.Embed(rows, cfg.hidden_size, embedding_init=init, name=name)
-
-        words = table(cfg.vocab_size, "word")(input_ids)
-        positions = table(cfg.max_position_embeddings, "position")(jnp.arange(input_ids.shape[1]))
-        token_types = table(cfg.type_vocab_size, "token_type")(token_type_ids)
-        return self.dropout(self.layer_norm(words + positions + token_types, "layer_norm"), deterministic)
-
-
-class BertEncoder(nn.Module):
-    """The encoder, in two halves, so that a caller can enter after the embeddings.
-
-    Attributes:
-        config: Sizes and rates.
-        dtype: Type of the matrix products. Parameters and reductions are float32 whatever it is.
-        remat: Keep a layer's input alone for its gradient, and compute the layer again then.
-        kernel: Of the attention.
+class BertEncoder(Encoder):
+    """The encoder; relatives override `embed`.
 
     >>> import jax
     >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2)
@@ -69,44 +46,28 @@ class BertEncoder(nn.Module):
     (1, 4)
     """
 
-    config: BertConfig
-    dtype: Any = jnp.float32
-    remat: bool = False
-    kernel: Kernel = "xla"
-
     def setup(self) -> None:
-        """Names the parts; parameters are ``embeddings``, ``layer_0`` … and ``pooler``."""
+        """Names the parts; parameters are ``embeddings``, ``layer_0`` … and, if there is one, ``pooler``."""
         self.embeddings = Embeddings(self.config, self.dtype)
         layer = nn.remat(Layer, static_argnums=(3, 4)) if self.remat else Layer  # `deterministic` and `cls_only`
         self.layer = [layer(self.config, self.dtype, self.kernel) for _ in range(self.config.num_hidden_layers)]
-        init = nn.initializers.normal(self.config.initializer_range)
-        # The pooler is one small product a row: float32 costs nothing, and rounding here would hide SMART's noise.
-        self.pooler = nn.Dense(self.config.hidden_size, dtype=jnp.float32, kernel_init=init)
-
-    def __call__(
-        self,
-        input_ids: Int[Array, "batch seq"],
-        attention_mask: Int[Array, "batch seq"] | None = None,
-        token_type_ids: Int[Array, "batch seq"] | None = None,
-        *,
-        deterministic: bool = True,
-        cls_only: bool = False,
-    ) -> EncoderOutput:
-        """Token ids → states. Without a mask every token counts; without token types all are 0."""
-        mask = jnp.ones_like(input_ids) if attention_mask is None else attention_mask
-        embeddings = self.embed(input_ids, token_type_ids, deterministic=deterministic)
-        return self.encode(embeddings, mask, deterministic=deterministic, cls_only=cls_only)
+        if self.has_pooler:
+            init = nn.initializers.normal(self.config.initializer_range)
+            # One small product a row: float32 costs nothing, and rounding here would hide SMART's noise.
+            self.pooler = nn.Dense(self.config.hidden_size, dtype=jnp.float32, kernel_init=init)
 
     def embed(
         self,
         input_ids: Int[Array, "batch seq"],
-        token_type_ids: Int[Array, "batch seq"] | None = None,
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"],
         *,
         deterministic: bool = True,
     ) -> Float[Array, "batch seq hidden"]:
-        """The embeddings after LayerNorm and dropout: what the first layer reads."""
-        types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        return self.embeddings(input_ids, types, deterministic)
+        """The embeddings after LayerNorm and dropout; nothing reads those of padding, so they may be of any token."""
+        del attention_mask
+        types = token_type_ids if self.config.type_vocab_size > 1 else jnp.zeros_like(token_type_ids)
+        return self.embeddings(input_ids, jnp.arange(input_ids.shape[1]), types, deterministic)
 
     def encode(
         self,
@@ -116,13 +77,46 @@ class BertEncoder(nn.Module):
         deterministic: bool = True,
         cls_only: bool = False,
     ) -> EncoderOutput:
-        """Embeddings → states.
-
-        With `cls_only` the last layer computes ``[CLS]`` alone: the same `pooled`, for fewer operations.
-        """
+        """Embeddings → states, and with a pooler its output on the first of them."""
         hidden = embeddings.astype(jnp.float32)
         for number, layer in enumerate(self.layer, start=1):
             last = number == len(self.layer)
             hidden = layer(hidden, attention_mask, deterministic, cls_only and last)
-        pooled = jnp.tanh(self.pooler(hidden[:, 0]))
-        return EncoderOutput(hidden, pooled)
+        return EncoderOutput(hidden, jnp.tanh(self.pooler(hidden[:, 0])) if self.has_pooler else None)
+
+
+@register_family("bert")
+class BertFamily(Family):
+    """BERT; relatives that differ in few points are subclasses."""
+
+    title = "BERT"
+    architecture = "BertModel"
+    prefix = "bert."
+    config = BertConfig
+    encoder = BertEncoder
+    tokenizer = TokenizerRules()
+    tensors: ClassVar[dict[str, str]] = {
+        "embeddings/word": "embeddings.word_embeddings",
+        "embeddings/position": "embeddings.position_embeddings",
+        "embeddings/token_type": "embeddings.token_type_embeddings",
+        "embeddings/layer_norm": "embeddings.LayerNorm",
+        "layer_{}/attention/query": "encoder.layer.{}.attention.self.query",
+        "layer_{}/attention/key": "encoder.layer.{}.attention.self.key",
+        "layer_{}/attention/value": "encoder.layer.{}.attention.self.value",
+        "layer_{}/attention/output": "encoder.layer.{}.attention.output.dense",
+        "layer_{}/attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+        "layer_{}/intermediate": "encoder.layer.{}.intermediate.dense",
+        "layer_{}/output": "encoder.layer.{}.output.dense",
+        "layer_{}/output_norm": "encoder.layer.{}.output.LayerNorm",
+        "pooler": "pooler.dense",
+    }
+
+    def check(self, config: BertConfig, values: dict[str, Any]) -> None:
+        """Checks besides that positions are absolute.
+
+        Raises:
+            InputError: Why not.
+        """
+        super().check(config, values)
+        if values.get("position_embedding_type", "absolute") != "absolute":
+            raise InputError("only an encoder with absolute positions can be read")

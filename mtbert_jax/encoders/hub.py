@@ -1,6 +1,5 @@
-"""Encoders in Hugging Face layout ↔ parameters of `BertEncoder`, by one table of names."""
+"""Encoders in Hugging Face layout ↔ configs and parameters, by the family's table of names."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -15,51 +14,36 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mtbert_jax import trees
-from mtbert_jax.config.schema import describe
-from mtbert_jax.encoders.bert import BertConfig, BertEncoder
+from mtbert_jax.encoders.config_json import CONFIG, config_json, load_encoder_config
+from mtbert_jax.encoders.family import TokenizerRules, encoder, family_of
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import is_folder, must_be_file, read_text
-from mtbert_jax.limits import LARGEST_JSON, LARGEST_SIZE, LARGEST_SIZES, LARGEST_WEIGHTS_HEADER
-from mtbert_jax.nn.layers import ACTIVATIONS
+from mtbert_jax.files import is_folder
+from mtbert_jax.limits import LARGEST_WEIGHTS_HEADER
+from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.types import Params
 
 WEIGHTS = "model.safetensors"
-FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+FILES = (CONFIG, WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 """All that is ever read from a hub."""
 
-_TABLE = {
-    "embeddings/word/embedding": "embeddings.word_embeddings.weight",
-    "embeddings/position/embedding": "embeddings.position_embeddings.weight",
-    "embeddings/token_type/embedding": "embeddings.token_type_embeddings.weight",
-    "embeddings/layer_norm": "embeddings.LayerNorm",
-    "layer_{}/attention/query": "encoder.layer.{}.attention.self.query",
-    "layer_{}/attention/key": "encoder.layer.{}.attention.self.key",
-    "layer_{}/attention/value": "encoder.layer.{}.attention.self.value",
-    "layer_{}/attention/output": "encoder.layer.{}.attention.output.dense",
-    "layer_{}/attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
-    "layer_{}/intermediate": "encoder.layer.{}.intermediate.dense",
-    "layer_{}/output": "encoder.layer.{}.output.dense",
-    "layer_{}/output_norm": "encoder.layer.{}.output.LayerNorm",
-    "pooler": "pooler.dense",
-}
 _DTYPES = ("F32", "F16", "BF16", "F64")
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 
 
-def names(config: BertConfig) -> Iterator[tuple[str, str]]:
+def names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
     """Every leaf of the encoder with its Hugging Face name: ``pooler/kernel``, ``pooler.dense.weight``."""
+    tensors = family_of(config).tensors
     for path in _shapes(config):
-        number = re.match(r"layer_(\d+)/", path)
-        generic = re.sub(r"^layer_\d+/", "layer_{}/", path)
-        module, _, leaf = generic.rpartition("/")
-        theirs = _TABLE.get(generic) or f"{_TABLE[module]}.{_LEAVES[leaf]}"
-        yield path, theirs.format(number[1]) if number else theirs
+        module, _, leaf = path.rpartition("/")
+        number = re.match(r"layer_(\d+)/", module)
+        theirs = tensors[re.sub(r"^layer_\d+/", "layer_{}/", module)]
+        yield path, f"{theirs.format(number[1]) if number else theirs}.{_LEAVES[leaf]}"
 
 
-def _shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
+def _shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every leaf, without computing any."""
     ids = jnp.zeros((1, 1), jnp.int32)
-    tree = jax.eval_shape(BertEncoder(config).init, jax.random.key(0), ids)["params"]
+    tree = jax.eval_shape(encoder(config).init, jax.random.key(0), ids)["params"]
     return {trees.path_of(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
@@ -90,7 +74,7 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
         ) from None
 
 
-def load_pretrained(encoder: str | Path, revision: str | None = None) -> tuple[BertConfig, Params]:
+def load_pretrained(encoder: str | Path, revision: str | None = None) -> tuple[Any, Params]:
     """Reads an encoder.
 
     Args:
@@ -98,67 +82,18 @@ def load_pretrained(encoder: str | Path, revision: str | None = None) -> tuple[B
         revision: Branch, tag or commit of a hub name.
 
     Returns:
-        Its config, and float32 parameters for `BertEncoder`.
+        Its config, of the class that its family has, and float32 parameters for the module `encoder(config)`.
 
     Raises:
-        InputError: A file is missing or broken, or this is no BERT.
+        InputError: A file is missing or broken, or the encoder is of no family that is known here.
     """
     directory = locate(encoder, revision)
-    config = load_bert_config(directory)
+    config = load_encoder_config(directory)
     return config, _load_params(directory, config)
 
 
-def load_bert_config(directory: str | Path) -> BertConfig:
-    """Reads ``config.json``; keys that concern no encoder are passed over.
-
-    Raises:
-        InputError: It is missing or no JSON, or not of a BERT that this encoder computes.
-    """
-    path = Path(directory) / "config.json"
-    must_be_file(path)
-    try:
-        values = json.loads(read_text(path, LARGEST_JSON))
-    except OSError as error:
-        raise InputError(f"{directory} is no encoder directory: cannot read config.json: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
-    if not isinstance(values, dict) or values.get("model_type") != "bert":
-        found = values.get("model_type") if isinstance(values, dict) else None
-        raise InputError(f"{path}: model_type is {describe(found)}; only 'bert' can be read")
-    if values.get("position_embedding_type", "absolute") != "absolute" or values.get("is_decoder"):
-        raise InputError(f"{path}: only an encoder with absolute positions can be read")
-    known = {f.name: f.type for f in dataclasses.fields(BertConfig)}
-    given = {name: value for name, value in values.items() if name in known and value is not None}
-    for name, value in given.items():
-        _check_field(path, name, value, known[name])
-    config = BertConfig(**given)
-    if config.hidden_act not in ACTIVATIONS:
-        raise InputError(f"{path}: hidden_act is {describe(config.hidden_act)}, none of {', '.join(ACTIVATIONS)}")
-    if config.hidden_size % config.num_attention_heads:
-        raise InputError(
-            f"{path}: hidden_size {config.hidden_size} is no multiple of {config.num_attention_heads} heads"
-        )
-    return config
-
-
-def _check_field(path: Path, name: str, value: Any, kind: Any) -> None:
-    largest = LARGEST_SIZES.get(name, LARGEST_SIZE)
-    fits = {
-        int: lambda: type(value) is int and (0 if name == "pad_token_id" else 1) <= value <= largest,
-        float: lambda: type(value) in (int, float) and 0 <= value < 1,
-        str: lambda: type(value) is str,
-    }[kind]
-    if not fits():
-        right = {
-            int: f"a whole number from 1 to {largest}",
-            float: "a number from 0 to below 1",
-            str: "a string",
-        }[kind]
-        raise InputError(f"{path}: {name} is {describe(value)}; it must be {right}")
-
-
-def _load_params(directory: Path, config: BertConfig) -> Params:
-    path = directory / "model.safetensors"
+def _load_params(directory: Path, config: EncoderConfig) -> Params:
+    path, family = directory / WEIGHTS, family_of(config)
     if not path.is_file():
         if (directory / "pytorch_model.bin").is_file():
             raise InputError(
@@ -170,9 +105,10 @@ def _load_params(directory: Path, config: BertConfig) -> Params:
     try:
         _check_header(path)
         with safe_open(path, framework="flax") as file:
-            available = {_modern(name): name for name in file.keys()}  # noqa: SIM118 - no iterator there
-            last = f"encoder.layer.{config.num_hidden_layers - 1}.attention.self.query.weight"
-            if last not in available:  # before shapes of very many layers are traced
+            available = {_modern(name, family.prefix): name for name in file.keys()}  # noqa: SIM118 - no iterator there
+            layered = [theirs for theirs in family.tensors.values() if "{}" in theirs]
+            last = f"{layered[0].format(config.num_hidden_layers - 1)}.weight" if layered else None
+            if last and last not in available:  # before shapes of very many layers are traced
                 raise InputError(f"{path}: tensor {last} is missing")
             shapes = _shapes(config)
             for ours, theirs in names(config):
@@ -194,16 +130,16 @@ def _load_params(directory: Path, config: BertConfig) -> Params:
 
 
 def _check_header(path: Path) -> None:
-    """Refuses a header that claims to be longer than one of a BERT can be, before it is read."""
+    """Refuses a header that claims to be longer than one of an encoder can be, before it is read."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > min(LARGEST_WEIGHTS_HEADER, path.stat().st_size):
         raise ValueError(f"its header claims {length} bytes")
 
 
-def _modern(name: str) -> str:
+def _modern(name: str, prefix: str) -> str:
     """A tensor's name without the prefix of a whole model, and without TensorFlow's names for LayerNorm."""
-    name = name.removeprefix("bert.")
+    name = name.removeprefix(prefix)
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
@@ -214,7 +150,7 @@ def _put(tree: Params, path: str, value: Any) -> None:
     tree[leaf] = value
 
 
-def save_pretrained(directory: str | Path, config: BertConfig, params: Params, tokenizer: Any = None) -> None:
+def save_pretrained(directory: str | Path, config: EncoderConfig, params: Params, tokenizer: Any = None) -> None:
     """Writes what `transformers.AutoModel` reads back, and with a tokenizer what `AutoTokenizer` reads back.
 
     Args:
@@ -230,7 +166,7 @@ def save_pretrained(directory: str | Path, config: BertConfig, params: Params, t
     for ours, theirs in names(config):
         value = np.asarray(leaves[ours], np.float32)
         tensors[theirs] = np.ascontiguousarray(value.T if ours.endswith("kernel") else value)
-    save_tensors(directory / "model.safetensors", tensors)
+    save_tensors(directory / WEIGHTS, tensors)
 
 
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
@@ -241,26 +177,27 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.chmod(mode)  # safetensors shuts everyone out but its owner
 
 
-def save_description(directory: str | Path, config: BertConfig, tokenizer: Any = None) -> None:
+def save_description(directory: str | Path, config: EncoderConfig, tokenizer: Any = None) -> None:
     """All of `save_pretrained` but the weights: ``config.json`` and the tokenizer."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    described = {"architectures": ["BertModel"], "model_type": "bert", **dataclasses.asdict(config)}
-    (directory / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (directory / CONFIG).write_text(config_json(config), encoding="utf-8")
     if tokenizer is not None:
+        family = family_of(config)
+        types = ["token_type_ids"] if family.token_types(config) else []
         (directory / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
-        # Not BertTokenizer: that one keeps the vocabulary alone, and then writes everything in lower case.
+        # Not the family's own class, which may keep the vocabulary alone, and then write everything in lower case.
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": config.max_position_embeddings,
-            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-            **_special_tokens(tokenizer),
+            "model_max_length": family.max_length(config),
+            "model_input_names": ["input_ids", *types, "attention_mask"],
+            **_special_tokens(tokenizer, family.tokenizer),
         }
         (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _special_tokens(tokenizer: Any) -> dict[str, str]:
+def _special_tokens(tokenizer: Any, rules: TokenizerRules) -> dict[str, str]:
     """The special tokens under the names of ``tokenizer_config.json``; padding is masked, so any token will do."""
-    known = {name: f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
-    there = {f"{name}_token": token for name, token in known.items() if tokenizer.token_to_id(token) is not None}
-    return {"pad_token": known["unk"], **there}
+    known = {f"{name}_token": getattr(rules, name) for name in ("unk", "sep", "pad", "cls", "mask")}
+    there = {name: token for name, token in known.items() if tokenizer.token_to_id(token) is not None}
+    return {"pad_token": rules.unk, **there}

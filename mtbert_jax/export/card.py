@@ -37,8 +37,9 @@ _LOGITS = """
 def logits(name, *texts):  # a list of texts; for pairs a list of the first ones and a list of the second ones
     task = tasks[name]
     tokens = tokenizer(*texts, max_length=task["max_length"], truncation="longest_first", padding=True,
-                       split_special_tokens=True, return_tensors="pt")
-    output, mask, second = encoder(**tokens), tokens["attention_mask"], tokens["token_type_ids"]
+                       split_special_tokens=True, return_token_type_ids=True, return_tensors="pt")
+    mask, second = tokens["attention_mask"], tokens{second}
+    output = encoder(**tokens)
 """
 _POOLING = {
     "cls": ["x = output.pooler_output"],
@@ -63,25 +64,26 @@ def model_card(model: MultitaskModel, about: dict[str, Any]) -> str:
         model: What is exported.
         about: What `describe_export` says of it.
     """
-    config, bert = model.setup.config, model.setup.bert
+    config, family, encoder = model.setup.config, model.setup.family, model.setup.encoder_config
     tasks, hub = about["tasks"], hub_name(config)
     size = trees.count(model.params["encoder"]) / 1e6
     base = hub or Path(config.encoder).name
+    separator = family.tokenizer.sep
     plural = "a head for it" if len(tasks) == 1 else "a head for each of them"
     return f"""\
 ---
 library_name: transformers
 pipeline_tag: feature-extraction
 {f"base_model: {json.dumps(hub)}" + chr(10) if hub else ""}tags:
-- bert
+- {family.name}
 - multitask-learning
 - mtbert_jax
 ---
 
 # {about["run"]}
 
-A BERT encoder ({bert.num_hidden_layers} layers, hidden size {bert.hidden_size}, {size:.1f}M parameters), fine-tuned
-from {quoted(base)} on {", ".join(tasks)} with mtbert_jax, and {plural}. Step {about["step"]} of the run.
+{family.title} ({encoder.num_hidden_layers} layers, hidden size {encoder.hidden_size}, {size:.1f}M parameters),
+fine-tuned from {quoted(base)} on {", ".join(tasks)} with mtbert_jax, and {plural}. Step {about["step"]} of the run.
 
 {task_table(tasks)}
 
@@ -95,7 +97,7 @@ are no classes of `transformers`; `tasks.json` says how each is built, what it r
 `pip install torch transformers safetensors`. Then, in this folder:
 
 ```python
-{code(tasks)}
+{code(tasks, family.token_types(encoder))}
 print({_call(tasks)})
 ```
 
@@ -103,8 +105,8 @@ print({_call(tasks)})
 
 ## For equal numbers
 
-{text_notes(about)}
-- Split special tokens: without `split_special_tokens=True` a "[SEP]" in a text would become a separator.
+{text_notes(about, family.tokenizer)}
+- Split special tokens: without `split_special_tokens=True` a "{separator}" in a text would become a separator.
 {_dtype_note(about)}
 ## Training
 
@@ -120,8 +122,13 @@ print({_call(tasks)})
 """
 
 
-def code(tasks: dict[str, dict[str, Any]]) -> str:
-    """Python for torch, `transformers` and `safetensors`: logits of every task, by the poolings that the heads have."""
+def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
+    """Python for torch, `transformers` and `safetensors`: logits of every task, by the poolings that the heads have.
+
+    Args:
+        tasks: As `describe_export` describes them.
+        token_types: Whether the encoder takes token types; else they are kept from it.
+    """
     poolings = [pooling for pooling in _POOLING if any(task["pooling"] == pooling for task in tasks.values())]
     lines = []
     for pooling in poolings:
@@ -130,7 +137,8 @@ def code(tasks: dict[str, dict[str, Any]]) -> str:
         indent = " " * (4 if len(poolings) == 1 else 8)
         lines += [indent + line for line in _POOLING[pooling]]
     mean = "" if poolings == ["cls"] else _MEAN
-    return _START + mean + _LOGITS + "\n".join(lines) + "\n" + _END
+    logits = _LOGITS.replace("{second}", '["token_type_ids"]' if token_types else '.pop("token_type_ids")')
+    return _START + mean + logits + "\n".join(lines) + "\n" + _END
 
 
 def hub_name(config: Config) -> str | None:

@@ -51,7 +51,7 @@ def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:
         "outputs": kind.num_outputs(task),
         "pooling": head.pooling,
         "hidden_layers": head.hidden_layers,
-        "hidden_size": head.hidden_size or model.setup.bert.hidden_size,
+        "hidden_size": head.hidden_size or model.setup.encoder_config.hidden_size,
         "activation": "relu",
         "dropout": head.dropout,
         "dev": dev if isinstance(dev, dict) else None,

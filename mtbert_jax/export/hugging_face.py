@@ -20,7 +20,7 @@ def write_hugging_face(folder: Path, model: MultitaskModel) -> None:
         folder: It is there already.
         model: The model.
     """
-    save_pretrained(folder, model.setup.bert, model.params["encoder"], model.setup.tokenizer)
+    save_pretrained(folder, model.setup.encoder_config, model.params["encoder"], model.setup.tokenizer)
     save_tensors(folder / HEADS, head_tensors(model.params["heads"]))
 
 

@@ -2,23 +2,21 @@
 
 LOADER = '''\
 """Predicts lines of standard input: python load.py TASK < texts.txt. A tab parts the two texts of a pair."""
-import json, sys
-from pathlib import Path
+import json, pathlib, sys
 import numpy as np
 from jax import export
 from tokenizers import Tokenizer
-folder, name = Path(__file__).parent, sys.argv[1]
+folder, name = pathlib.Path(__file__).parent, sys.argv[1]
 task = json.loads((folder / "tasks.json").read_text(encoding="utf-8"))["tasks"][name]
-texts = [line.rstrip("\\r\\n").split("\\t") for line in sys.stdin]
+texts, names = [line.rstrip("\\r\\n").split("\\t") for line in sys.stdin], task["classes"]
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-tokenizer.encode_special_tokens = True  # the text "[SEP]" is text, not a separator
+tokenizer.encode_special_tokens = True  # a special token's name in a text is text
 tokenizer.enable_truncation(task["max_length"], strategy="longest_first")
 tokenizer.enable_padding()
 rows = tokenizer.encode_batch([text[0] if len(text) == 1 else text for text in texts])
 tokens = [np.array([getattr(row, key) for row in rows], np.int32) for key in ("ids", "attention_mask", "type_ids")]
 params = {key: x for key, x in np.load(folder / "params.npz").items() if key.startswith(("encoder/", f"heads/{name}/"))}
 logits = export.deserialize((folder / f"{name}.jax").read_bytes()).call(params, *tokens)
-names = task["classes"]
 decide = {"argmax": lambda row: names[row.index(max(row))], "sign": lambda row: names[row[0] > 0],
           "value": lambda row: row[0], "signs": lambda row: [name for name, x in zip(names, row) if x > 0]}
 for text, row in zip(texts, logits.tolist()):

@@ -5,19 +5,20 @@ from typing import Any
 import jax
 
 from mtbert_jax.export.wording import EXAMPLES, LOGITS, score_note, task_table, text_notes
+from mtbert_jax.training.setup import Setup
 
 _COMPATIBILITY = "https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees"
 
 
-def program_notes(about: dict[str, Any], platforms: tuple[str, ...], positions: int) -> str:
+def program_notes(about: dict[str, Any], platforms: tuple[str, ...], setup: Setup) -> str:
     """A page in Markdown.
 
     Args:
         about: What `describe_export` says of the export.
         platforms: What the programs were lowered for.
-        positions: Tokens that the encoder has positions for.
+        setup: The run's, which knows the encoder.
     """
-    tasks = about["tasks"]
+    tasks, positions = about["tasks"], setup.positions
     first = next(iter(tasks))
     text = "\\t".join(EXAMPLES[len(tasks[first]["text"])])
     return f"""\
@@ -58,7 +59,7 @@ Programs were lowered for {" and ".join(platforms)}, attention in plain operatio
 
 ## For equal numbers
 
-{text_notes(about)}
+{text_notes(about, setup.family.tokenizer)}
 - Special tokens in a text are text: `tokenizer.encode_special_tokens = True`, which `tokenizer.json` cannot store.
 
 ## How long the programs can be read

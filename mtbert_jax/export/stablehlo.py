@@ -34,9 +34,8 @@ def write_stablehlo(folder: Path, model: MultitaskModel) -> None:
         folder: It is there already.
         model: The model.
     """
-    bert = model.setup.bert
     for task in model.setup.tasks:
-        data = program(model.setup.model, model.params, task, bert.max_position_embeddings).serialize()
+        data = program(model.setup.model, model.params, task, model.setup.positions).serialize()
         (folder / f"{task}.jax").write_bytes(data)
     arrays = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(model.params, sep="/").items()}
     np.savez(folder / PARAMS, **arrays)  # type: ignore[arg-type]

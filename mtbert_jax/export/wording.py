@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mtbert_jax.encoders.family import TokenizerRules
+
 EXAMPLES = {
     1: ["A warm, funny, engaging film."],
     2: ["How do I learn to swim?", "What is the best way to learn swimming?"],
@@ -50,11 +52,11 @@ def score_note(tasks: dict[str, dict[str, Any]]) -> str:
     return "This checkpoint has no scores: the run scored another one, or none."
 
 
-def text_notes(about: dict[str, Any]) -> str:
+def text_notes(about: dict[str, Any], rules: TokenizerRules) -> str:
     """How text becomes tokens, as a list in Markdown."""
     limits = {task["max_length"] for task in about["tasks"].values()}
     limit = f"{limits.pop()} tokens" if len(limits) == 1 else "the task's `max_length` of tokens"
     return f"""\
-- Two texts are one input, `[CLS] a [SEP] b [SEP]`, with token types 0 and 1, made by the tokenizer rather than by hand.
+- Two texts are one input, `{rules.pair}`, with token types 0 and 1, made by the tokenizer rather than by hand.
 - Inputs are cut off after {limit}, special ones included; of two texts the longer one loses tokens first.
 - Lone surrogates, the half characters that JSON can hold, are replaced: `text.encode("utf-8", "replace").decode()`."""

@@ -45,6 +45,6 @@ def export_run(
             page = model_card(model, about)
         else:
             write_stablehlo(folder, model)
-            page = program_notes(about, PLATFORMS, model.setup.bert.max_position_embeddings)
+            page = program_notes(about, PLATFORMS, model.setup)
         (folder / "README.md").write_text(page, encoding="utf-8", errors="replace")
     return out

@@ -5,8 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mtbert_jax.config import Pooling
+from mtbert_jax.errors import InputError
 from mtbert_jax.nn.dropout import Dropout
 from mtbert_jax.types import Batch, EncoderOutput
+
+NO_POOLER = (
+    'pooling = "cls" reads the output of a pooler, and this encoder has none; pooling = "mean" reads all of its tokens'
+)
 
 
 class Head(nn.Module):
@@ -50,8 +55,13 @@ def pool(output: EncoderOutput, batch: Batch, pooling: Pooling) -> Float[Array, 
     `cls`: the pooler's output. `mean`: the mean of all token states. `pair`: from the means u and v of the two texts'
     states, ``[u, v, |u - v|, u v]``, as InferSent joins them (Conneau et al. 2017, section 3.1); here the texts have
     attended to each other.
+
+    Raises:
+        InputError: The pooling is `cls`, and the encoder has no pooler.
     """
     if pooling == "cls":
+        if output.pooled is None:
+            raise InputError(NO_POOLER)
         return output.pooled
     states, mask, second = output.hidden_states.astype(jnp.float32), batch.attention_mask, batch.token_type_ids
     if pooling == "mean":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -21,15 +21,71 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+class EncoderConfig(Protocol):
+    """Sizes and rates that every encoder's config has, whatever its family; `BertConfig` is one."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the table of words."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states."""
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of layers."""
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Number of heads of a layer's attention."""
+
+    @property
+    def intermediate_size(self) -> int:
+        """Width inside a layer's feed-forward network."""
+
+    @property
+    def hidden_act(self) -> str:
+        """Activation inside the feed-forward network, one of `ACTIVATIONS`."""
+
+    @property
+    def hidden_dropout_prob(self) -> float:
+        """Dropout rate of states."""
+
+    @property
+    def attention_probs_dropout_prob(self) -> float:
+        """Dropout rate of attention's probabilities."""
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Rows of the table of positions."""
+
+    @property
+    def type_vocab_size(self) -> int:
+        """Rows of the table of token types; 0 where there is no such table."""
+
+    @property
+    def initializer_range(self) -> float:
+        """Standard deviation of initial weights."""
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """Epsilon of LayerNorm."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """Token id of padding."""
+
+
 class Parts(nn.Module):
     """The few layers that every block is made of, with the config's initialiser, types and rates.
 
     Attributes:
-        config: Sizes and rates under Hugging Face's names, as `BertConfig` has them.
+        config: Sizes and rates.
         dtype: Type of the matrix products.
     """
 
-    config: Any
+    config: EncoderConfig
     dtype: Any = jnp.float32
 
     def dense(self, features: int, name: str) -> nn.Dense:
@@ -47,6 +103,37 @@ class Parts(nn.Module):
     def dropout(self, x: Array, deterministic: bool) -> Array:
         """Dropout at the rate of hidden states."""
         return Dropout(self.config.hidden_dropout_prob)(x, deterministic)
+
+
+class Embeddings(Parts):
+    """Word + position + token type (where there are token types), LayerNorm, dropout."""
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        positions: Int[Array, "*batch seq"],
+        token_type_ids: Int[Array, "batch seq"],
+        deterministic: bool,
+    ) -> Float[Array, "batch seq hidden"]:
+        """Token ids → what the first layer reads.
+
+        Args:
+            input_ids: Rows of the table of words.
+            positions: Rows of the table of positions, one for each token or the same for every row of the batch.
+            token_type_ids: Rows of the table of token types; not read where there is none.
+            deterministic: Whether dropout is off.
+        """
+        cfg = self.config
+
+        def table(rows: int, name: str) -> nn.Embed:
+            init = nn.initializers.normal(cfg.initializer_range)
+            return nn.Embed(rows, cfg.hidden_size, embedding_init=init, name=name)
+
+        x = table(cfg.vocab_size, "word")(input_ids) + table(cfg.max_position_embeddings, "position")(positions)
+        if cfg.type_vocab_size:
+            x = x + table(cfg.type_vocab_size, "token_type")(token_type_ids)
+        return self.dropout(self.layer_norm(x, "layer_norm"), deterministic)
 
 
 class SelfAttention(Parts):

@@ -65,7 +65,7 @@ def fit(
         if layout.leads:
             for own_config, place in runs:
                 open_folder(place, own_config, existing == "overwrite")
-                save_description(place.encoder, ready.setup.bert, ready.setup.tokenizer)
+                save_description(place.encoder, ready.setup.encoder_config, ready.setup.tokenizer)
         wait_for_all("folders opened")
 
         display = display or Display(quiet=not layout.leads)

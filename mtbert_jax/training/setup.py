@@ -17,13 +17,15 @@ from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.lengths import STANDARD, Ladder, ladder
 from mtbert_jax.data.readers import Split
 from mtbert_jax.data.streams import padded_lengths, stage_batches
-from mtbert_jax.encoders.bert import BertConfig
-from mtbert_jax.encoders.hub import load_bert_config
+from mtbert_jax.encoders.config_json import load_encoder_config
+from mtbert_jax.encoders.family import Family, family_of
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_EPOCHS, MOST_STEPS
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
+from mtbert_jax.nn.heads import NO_POOLER
+from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
@@ -76,7 +78,7 @@ class Setup:
 
     Attributes:
         config: The run's.
-        bert: The encoder's.
+        encoder_config: The encoder's.
         tokenizer: The encoder's.
         model: Encoder and heads.
         layout: Where the arrays of one run lie.
@@ -84,7 +86,7 @@ class Setup:
     """
 
     config: Config
-    bert: BertConfig
+    encoder_config: EncoderConfig
     tokenizer: Tokenizer
     model: EncoderWithHeads
     layout: Layout = ALONE
@@ -95,28 +97,31 @@ class Setup:
         """Reads the encoder's description; no weights and no data yet.
 
         Raises:
-            InputError: The directory holds no BERT, or the config asks for more than it has.
+            InputError: The directory holds no encoder, or the config asks for more than it has.
         """
-        bert = load_bert_config(encoder)
-        tokenizer = load_tokenizer(encoder)
-        for task in config.tasks:
-            limit, whose = task.max_length or config.max_length, f"task {task.name}: " if task.max_length else ""
-            if limit > bert.max_position_embeddings:
-                raise InputError(
-                    f"{whose}max_length = {limit}, but the encoder has {bert.max_position_embeddings} positions"
-                )
+        own = load_encoder_config(encoder)
+        family, tokenizer = family_of(own), load_tokenizer(encoder)
+        for task, given in zip(config.resolved_tasks(), config.tasks, strict=True):
+            _check_task(task, family, own, f"task {task.name}: " if given.max_length else "")
         tokens = max(tokenizer.get_vocab().values()) + 1
-        if tokens > bert.vocab_size:
-            raise InputError(f"{encoder}: the tokenizer has {tokens} tokens, config.json only {bert.vocab_size}")
-        pairs = [task.name for task in config.tasks if len(task.text) == 2]
-        if pairs and bert.type_vocab_size < 2:
-            raise InputError(f"task {pairs[0]} has two texts, but the encoder has one token type only")
-        rates = bert if config.encoder_dropout is None else _with_dropout(bert, config.encoder_dropout)
-        width, dropout = bert.hidden_size // bert.num_attention_heads, rates.attention_probs_dropout_prob
+        if tokens > own.vocab_size:
+            raise InputError(f"{encoder}: the tokenizer has {tokens} tokens, config.json only {own.vocab_size}")
+        rates = own if config.encoder_dropout is None else family.with_dropout(own, config.encoder_dropout)
+        width, dropout = own.hidden_size // own.num_attention_heads, rates.attention_probs_dropout_prob
         attention = choose_kernel(config.attention, width, dropout, config.compute_dtype)
         dtype = jnp.dtype(config.compute_dtype)
         model = EncoderWithHeads.build(rates, config.resolved_tasks(), dtype, config.remat, attention.kernel)
-        return cls(config, bert, tokenizer, model, layout, attention)
+        return cls(config, own, tokenizer, model, layout, attention)
+
+    @property
+    def family(self) -> Family:
+        """The encoder's family."""
+        return family_of(self.encoder_config)
+
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest input that the encoder takes."""
+        return self.family.max_length(self.encoder_config)
 
     def restored_params(self) -> Params:
         """Shapes of all parameters, with where each is to lie."""
@@ -142,7 +147,7 @@ class Setup:
         what the task can have. A limit that no other task has costs one more program at most. Without a task it is
         the run's, which may be above what the encoder has positions for if every task has its own.
         """
-        limit = min(self.config.max_length, self.bert.max_position_embeddings)
+        limit = min(self.config.max_length, self.positions)
         if task is not None:
             limit = self.tasks[task].max_length
         return ladder(self.config.lengths or STANDARD, limit)
@@ -215,5 +220,12 @@ class Setup:
         return tx, rate
 
 
-def _with_dropout(bert: BertConfig, rate: float) -> BertConfig:
-    return replace(bert, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
+def _check_task(task: Task, family: Family, encoder: EncoderConfig, whose: str) -> None:
+    """Refuses what a task asks of the encoder and it does not have; `whose` limit of tokens it is, in a message."""
+    positions, special = family.max_length(encoder), family.tokenizer.num_special(len(task.text))
+    if task.max_length > positions:
+        raise InputError(f"{whose}max_length = {task.max_length}, but the encoder has {positions} positions")
+    if task.max_length < special:
+        raise InputError(f"{whose}max_length = {task.max_length}, but task {task.name} has {special} special tokens")
+    if task.head.pooling == "cls" and not family.encoder.has_pooler:
+        raise InputError(f"task {task.name}: head.{NO_POOLER}")

@@ -105,7 +105,7 @@ def test_layer_norm_has_berts_epsilon() -> None:
     """docs/numerics.md, section 4: with flax's epsilon of 1e-6 embeddings as small as 1e-4 would shrink."""
     params = {**PARAMS, "embeddings": jax.tree.map(lambda leaf: 1e-4 * leaf, PARAMS["embeddings"])}
     params["embeddings"]["layer_norm"] = {"scale": jnp.ones(16), "bias": jnp.zeros(16)}
-    embedded = BertEncoder(TINY).apply({"params": params}, IDS, method="embed")
+    embedded = BertEncoder(TINY).apply({"params": params}, IDS, MASK, TYPES, method="embed")
     np.testing.assert_allclose(np.asarray(embedded).var(-1), 1.0, atol=2e-3)
 
 
@@ -114,7 +114,9 @@ def test_layer_norm_is_exact_far_from_zero() -> None:
     embeddings = jax.tree.map(lambda leaf: leaf, PARAMS["embeddings"])
     embeddings["word"] = {"embedding": embeddings["word"]["embedding"] + 1000.0}
     embeddings["layer_norm"] = {"scale": jnp.ones(16), "bias": jnp.zeros(16)}
-    embedded = BertEncoder(TINY).apply({"params": {**PARAMS, "embeddings": embeddings}}, IDS, method="embed")
+    embedded = BertEncoder(TINY).apply(
+        {"params": {**PARAMS, "embeddings": embeddings}}, IDS, MASK, TYPES, method="embed"
+    )
     np.testing.assert_allclose(np.asarray(embedded).var(-1), 1.0, atol=2e-3)
 
 
@@ -152,7 +154,7 @@ def test_cls_only_gives_the_same_pooled_and_one_state() -> None:
 def test_embed_and_encode_are_the_two_halves_of_call() -> None:
     @jax.jit
     def halves(params: Params) -> EncoderOutput:
-        embeddings = BertEncoder(TINY).apply({"params": params}, IDS, TYPES, method="embed")
+        embeddings = BertEncoder(TINY).apply({"params": params}, IDS, MASK, TYPES, method="embed")
         return BertEncoder(TINY).apply({"params": params}, embeddings, MASK, method="encode")
 
     np.testing.assert_allclose(halves(PARAMS).pooled, run().pooled, rtol=0, atol=1e-6)

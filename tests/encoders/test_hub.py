@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 
 from mtbert_jax.encoders import hub
 from mtbert_jax.encoders.bert import BertConfig
+from mtbert_jax.encoders.config_json import load_encoder_config
 from mtbert_jax.encoders.hub import (
     FILES,
-    load_bert_config,
     load_pretrained,
     locate,
     names,
@@ -75,7 +75,7 @@ def test_saving_and_loading_gives_every_bit_back(encoder_dir: Path, tmp_path: Pa
 def test_every_field_of_the_config_is_saved(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, hidden_act="relu", hidden_dropout_prob=0.3, layer_norm_eps=1e-6, pad_token_id=3)
     hub.save_description(tmp_path, config)
-    assert load_bert_config(tmp_path) == config
+    assert load_encoder_config(tmp_path) == config
     described = json.loads((tmp_path / "config.json").read_text())
     assert (described["model_type"], described["architectures"]) == ("bert", ["BertModel"])
 
@@ -159,7 +159,7 @@ def test_a_file_of_half_precision_loads_as_float32(dtype: Any, encoder_dir: Path
 
 def test_keys_of_config_json_that_concern_no_encoder_are_passed_over(directory: Path) -> None:
     change_config(directory, id2label={"0": "a"}, use_cache=True, layer_norm_eps=None, gradient_checkpointing=False)
-    assert load_bert_config(directory) == TINY
+    assert load_encoder_config(directory) == TINY
 
 
 def test_a_string_that_is_neither_directory_nor_hub_name_is_refused() -> None:
@@ -181,11 +181,18 @@ def test_a_config_json_that_is_no_json_is_named(data: bytes, directory: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("[]", "None"), ("{}", "None"), ('{"model_type": "roberta"}', "'roberta'")]
+    ("text", "found"),
+    [
+        ("[]", "None"),
+        ("{}", "None"),
+        ('{"model_type": "xlnet"}', "'xlnet'"),
+        ('{"model_type": ["bert"]}', "a list"),
+    ],
 )
 def test_another_type_of_model_is_refused(text: str, found: str, directory: Path) -> None:
     (directory / "config.json").write_text(text)
-    assert refusal(directory).endswith(f"config.json: model_type is {found}; only 'bert' can be read")
+    assert f"config.json: model_type is {found}; known: bert" in refusal(directory)
+    assert refusal(directory).endswith("--plugins FILE can add one")
 
 
 @pytest.mark.parametrize(
@@ -207,9 +214,9 @@ def test_another_type_of_model_is_refused(text: str, found: str, directory: Path
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob is 1.0; it must be a number from 0 to below 1"),
         ({"hidden_dropout_prob": float("nan")}, "hidden_dropout_prob is nan; it must be a number"),
         ({"layer_norm_eps": "1e-12"}, "layer_norm_eps is '1e-12'; it must be a number"),
-        ({"pad_token_id": -1}, "pad_token_id is -1; it must be a whole number"),
+        ({"pad_token_id": -1}, "pad_token_id is -1; it must be a whole number from 0 to "),
         ({"position_embedding_type": "relative_key"}, "only an encoder with absolute positions can be read"),
-        ({"is_decoder": True}, "only an encoder with absolute positions can be read"),
+        ({"is_decoder": True}, "only an encoder can be read, and is_decoder is set"),
     ],
 )
 def test_a_field_of_config_json_that_cannot_work_is_named(
@@ -300,7 +307,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, directory: Path)
     (directory / name).unlink(missing_ok=True)
     os.mkfifo(directory / name)
     with pytest.raises(InputError, match=f"{name} is no file"):
-        load_bert_config(directory)
+        load_encoder_config(directory)
         load_tokenizer(directory)
 
 

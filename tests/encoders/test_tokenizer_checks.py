@@ -42,11 +42,11 @@ def refusal(folder: Path, description: dict[str, Any]) -> str:
         ),
         ("normalizer", {"type": "Precompiled"}, ": normalizer is 'Precompiled'"),
         ("normalizer", 3, ": normalizer is 3"),
-        ("pre_tokenizer", FOR_EVER, ": pre_tokenizer is 'Split'; only BertPreTokenizer, Digits"),
+        ("pre_tokenizer", FOR_EVER, ": pre_tokenizer is 'Split'; only BertPreTokenizer, ByteLevel, Digits"),
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [BERT, FOR_EVER]}, ": pre_tokenizer is 'Split'"),
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": FOR_EVER}, ": pre_tokenizer is a table"),
-        ("model", {"type": "BPE"}, " is not a BERT tokenizer: its model is 'BPE', not 'WordPiece'"),
-        ("model", None, " is not a BERT tokenizer: its model is None"),
+        ("model", {"type": "BPE"}, " is not a tokenizer for BERT: its model is 'BPE', not 'WordPiece'"),
+        ("model", None, " is not a tokenizer for BERT: its model is None"),
     ],
 )
 def test_parts_that_are_none_of_berts_are_refused(
@@ -78,7 +78,7 @@ def test_a_tokenizer_that_takes_the_text_sep_for_a_separator_is_refused(
     description: dict[str, Any], tmp_path: Path
 ) -> None:
     """Split at spaces alone, or with a token of that name that is not marked as special."""
-    ours = " is not a BERT tokenizer: it takes [{}] in a text for the special token"
+    ours = " is not a tokenizer for BERT: it takes [{}] in a text for the special token"
     plain = {"normalizer": None, "pre_tokenizer": {"type": "WhitespaceSplit"}}
     assert refusal(tmp_path, description | plain).startswith(ours.format("CLS"))
     token = {"id": 3, "content": "[SEP]", "special": False, "normalized": False}
@@ -88,7 +88,7 @@ def test_a_tokenizer_that_takes_the_text_sep_for_a_separator_is_refused(
 
 def test_a_template_that_is_not_berts_is_refused(description: dict[str, Any], tmp_path: Path) -> None:
     template = description["post_processor"]
-    ours = " is not a BERT tokenizer: it does not put two texts as [CLS] a [SEP] b [SEP]"
+    ours = " is not a tokenizer for BERT: it does not put two texts as [CLS] a [SEP] b [SEP]"
     for kind in ("single", "pair"):
         for change in (lambda pieces: pieces[1:], lambda pieces: [*pieces, *pieces[:1] * 100], other_type):
             changed = template | {kind: change(template[kind])}
@@ -113,4 +113,4 @@ def test_the_ids_of_a_template_are_those_of_the_vocabulary(description: dict[str
 
 def test_an_unknown_words_token_that_is_not_there_is_refused(description: dict[str, Any], tmp_path: Path) -> None:
     description["model"]["unk_token"] = "[NONE]"
-    assert refusal(tmp_path, description) == " is not a BERT tokenizer: its unk_token is '[NONE]', not '[UNK]'"
+    assert refusal(tmp_path, description) == " is not a tokenizer for BERT: its unk_token is '[NONE]', not '[UNK]'"

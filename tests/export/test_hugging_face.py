@@ -46,7 +46,7 @@ def test_the_files_are_these(exported: Path) -> None:
 
 def test_the_encoder_and_its_tokenizer_load_as_any_other(exported: Path, model: mt.MultitaskModel) -> None:
     config, params = mt.load_pretrained(exported)
-    assert config == model.setup.bert
+    assert config == model.setup.encoder_config
     same(params, model.params["encoder"])
     text = "the film [SEP] was GOOD ."
     assert load_tokenizer(exported).encode(text).ids == model.setup.tokenizer.encode(text).ids
@@ -89,6 +89,7 @@ def test_every_task_is_described_in_full(exported: Path, mixed_run: Path) -> Non
         "text": ["sentence1", "sentence2"],
         "max_length": 14,
         "classes": [],
+        "decision": "value",
         "label_range": [0.0, 5.0],
         "outputs": 1,
         "pooling": "mean",
@@ -190,7 +191,7 @@ def test_the_code_has_the_poolings_that_the_heads_have() -> None:
             for task in course_tasks(HeadConfig(pooling=pooling))[:1]
             if task.head
         }
-        return card.code(tasks)
+        return card.code(tasks, token_types=True)
 
     assert "mean(" not in code("cls", "cls")
     assert "if task" not in code("mean", "mean")

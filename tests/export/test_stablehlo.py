@@ -114,7 +114,7 @@ def test_one_program_takes_any_batch_and_length(exported: Path, model: mt.Multit
         ends = rng.integers(3, length + 1, rows)[:, None]
         mask = (np.arange(length) < ends).astype(np.int32)
         types = ((np.arange(length) >= ends // 2) * mask).astype(np.int32)
-        ids = (rng.integers(0, model.setup.bert.vocab_size, (rows, length)) * mask).astype(np.int32)
+        ids = (rng.integers(0, model.setup.encoder_config.vocab_size, (rows, length)) * mask).astype(np.int32)
         unused = jnp.zeros(rows)
         wanted = logits(model.params, task, Batch(ids, mask, types, unused, unused))  # type: ignore[arg-type]
         found = called.call(params, ids, mask, types)

@@ -16,6 +16,7 @@ from mtbert_jax.data.readers import clean
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.encoders.hub import FILES, load_pretrained
 from mtbert_jax.training.setup import Setup
+from tests.encoders.plugins import registered, save_encoder
 from tests.fuzz.attempts import fuzz, outcome
 from tests.fuzz.strategies import ODD_TEXTS, odd_texts, odd_values, spoiled, spoiled_json
 from tests.tally import Tally
@@ -32,7 +33,7 @@ LENGTHS = [0, 1, 7, 8, 100, 10**6, 2**24, 10**8, 10**8 + 1, 2**31, 2**32, 2**62,
 DTYPES = ["F32", "F16", "BF16", "F64", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F8_E8M0", "F4", "C64", "f32", "F128"]
 SIZES = [0, 1, 2, 16, 24, 100, 101, 10**5, 10**6, 10**7, 2**31, 2**62, 2**63, 2**64, -1]
 ACTS = ["gelu", "gelu_new", "relu", "silu", "tanh", "mish"]
-WORDS = ["[SEP]", "[CLS]", "[UNK]", "##a", "a"]
+WORDS = ["[SEP]", "[CLS]", "[UNK]", "##a", "a", "<s>", "</s>", "\u0120"]
 KINDS = [
     "BertNormalizer",
     "NFKC",
@@ -44,6 +45,9 @@ KINDS = [
     "Unigram",
     "Split",
     "Whitespace",
+    "ByteLevel",
+    "RobertaProcessing",
+    "TemplateProcessing",
 ]
 values = st.one_of(st.sampled_from(SIZES), st.sampled_from([*DTYPES, *ACTS, *WORDS, *KINDS]), odd_values)
 PAIRS = list(pairwise(map(clean, ODD_TEXTS)))
@@ -99,7 +103,8 @@ def encoder_files(draw: st.DrawFn, whole: dict[str, bytes]) -> Files:
     """One or two of the files, otherwise."""
     found = Files()
     names = ["config.json", "model.safetensors", "model.safetensors", "tokenizer.json", "tokenizer.json"]
-    for name in draw(st.lists(st.sampled_from([*names, "tokenizer_config.json", "vocab.txt"]), min_size=1, max_size=2)):
+    names = [name for name in [*names, "tokenizer_config.json", "vocab.txt"] if name in whole]
+    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=2)):
         data = whole[name]
         if name == "model.safetensors":
             found[name] = draw(safetensors(data))
@@ -119,7 +124,22 @@ def test_any_encoder_is_loaded_or_refused(
     cases: int, small_encoder_dir: Path, config: Config, tmp_path: Path, tally: Tally
 ) -> None:
     place = Path(shutil.copytree(small_encoder_dir, tmp_path / "room" / "encoder"))
-    whole = {name: (place / name).read_bytes() for name in FILES}
+    tally("encoders fuzzed", fuzz_files(cases, place, config))
+
+
+@pytest.mark.parametrize("cases", [pytest.param(30), pytest.param(500, marks=pytest.mark.slow)])
+def test_any_encoder_of_a_byte_level_family_is_loaded_or_refused(
+    cases: int, config: Config, tmp_path: Path, tally: Tally
+) -> None:
+    (tmp_path / "room").mkdir()
+    with registered("roberta", tmp_path):
+        place = save_encoder("roberta", tmp_path / "room" / "encoder")
+        tally("encoders fuzzed", fuzz_files(cases, place, config))
+
+
+def fuzz_files(cases: int, place: Path, config: Config) -> int:
+    """Spoils the files of an encoder so many times."""
+    whole = {name: (place / name).read_bytes() for name in FILES if (place / name).exists()}
     config = dataclasses.replace(config, encoder=str(place))
 
     def case(given: Files) -> None:
@@ -127,19 +147,21 @@ def test_any_encoder_is_loaded_or_refused(
             (place / name).write_bytes(data) if data is not None else (place / name).unlink(missing_ok=True)
         outcome(lambda: check_encoder(config, place), place, *FILES, str(place), "max_length")
 
-    tally("encoders fuzzed", fuzz(encoder_files(whole), case, cases))
+    return fuzz(encoder_files(whole), case, cases)
 
 
 def check_encoder(config: Config, place: Path) -> None:
     """What was loaded can be trained: every id is in the table, and what is text is no separator."""
     setup = Setup.load(config, place)
-    bert, params = load_pretrained(place)
-    assert params["embeddings"]["word"]["embedding"].shape == (bert.vocab_size, bert.hidden_size)
-    special = {setup.tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[MASK]", "[PAD]")}
+    encoder, params = load_pretrained(place)
+    assert params["embeddings"]["word"]["embedding"].shape == (encoder.vocab_size, encoder.hidden_size)
+    rules = setup.family.tokenizer
+    special = {setup.tokenizer.token_to_id(name) for name in (rules.cls, rules.sep, rules.mask, rules.pad)}
+    between = rules.num_special(2) - 2
     tokens = tokenize_texts(setup.tokenizer, PAIRS, 40)
-    assert tokens.ids.max() < bert.vocab_size
+    assert tokens.ids.max() < encoder.vocab_size
     assert tokens.lengths.max() <= 40
     for (start, end), first in zip(pairwise(tokens.starts), tokens.first, strict=True):
         ids = tokens.ids[start:end]
-        assert not special & {*ids[1 : first - 1].tolist(), *ids[first:-1].tolist()}
-    assert np.isin(tokens.ids[tokens.starts[:-1]], setup.tokenizer.token_to_id("[CLS]")).all()
+        assert not special & {*ids[1 : first - between].tolist(), *ids[first:-1].tolist()}
+    assert np.isin(tokens.ids[tokens.starts[:-1]], setup.tokenizer.token_to_id(rules.cls)).all()

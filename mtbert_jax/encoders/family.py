@@ -1,0 +1,259 @@
+"""What an encoder family is: its config, its module, its names and its tokenizer; and the registry of all families.
+
+A family is one class in one file. Nothing outside of this folder asks which family an encoder is of.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, TypeVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mtbert_jax.config.schema import describe
+from mtbert_jax.errors import InputError
+from mtbert_jax.nn.attention import Kernel
+from mtbert_jax.nn.layers import ACTIVATIONS, EncoderConfig
+from mtbert_jax.types import EncoderOutput
+
+F = TypeVar("F", bound="type[Family]")
+
+
+class Encoder(nn.Module):
+    """An encoder in two halves, so that a caller can enter after the embeddings.
+
+    Subclasses define `setup`, `embed` and `encode`. Parameters of what precedes the layers lie below ``embeddings``,
+    those of layer n, from 0, below ``layer_<n>``: frozen parts and layer-wise decay go by these names.
+
+    Attributes:
+        config: Sizes and rates.
+        dtype: Type of the matrix products. Parameters and reductions are float32 whatever it is.
+        remat: Keep a layer's input alone for its gradient, and compute the layer again then.
+        kernel: Of the attention.
+        has_pooler: Whether outputs have `pooled`.
+    """
+
+    config: EncoderConfig
+    dtype: Any = jnp.float32
+    remat: bool = False
+    kernel: Kernel = "xla"
+    has_pooler: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"] | None = None,
+        token_type_ids: Int[Array, "batch seq"] | None = None,
+        *,
+        deterministic: bool = True,
+        cls_only: bool = False,
+    ) -> EncoderOutput:
+        """Token ids → states. Without a mask every token counts; without token types all are 0."""
+        mask = jnp.ones_like(input_ids) if attention_mask is None else attention_mask
+        types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        embeddings = self.embed(input_ids, mask, types, deterministic=deterministic)
+        return self.encode(embeddings, mask, deterministic=deterministic, cls_only=cls_only)
+
+    def embed(
+        self,
+        input_ids: Int[Array, "batch seq"],
+        attention_mask: Int[Array, "batch seq"],
+        token_type_ids: Int[Array, "batch seq"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "batch seq hidden"]:
+        """The embeddings after dropout: what the first layer reads.
+
+        Args:
+            input_ids: Token ids; whatever stands in padding is not the family's own id for it.
+            attention_mask: 1 for a token, 0 for padding.
+            token_type_ids: 0 in the first text, 1 in the second; ignored where the encoder has no token types.
+            deterministic: Whether dropout is off.
+        """
+        raise NotImplementedError
+
+    def encode(
+        self,
+        embeddings: Float[Array, "batch seq hidden"],
+        attention_mask: Int[Array, "batch seq"],
+        *,
+        deterministic: bool = True,
+        cls_only: bool = False,
+    ) -> EncoderOutput:
+        """Embeddings → states.
+
+        With `cls_only`, of which only encoders with a pooler are asked, the last layer computes the first token alone:
+        the same `pooled`, for fewer operations.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerRules:
+    """What the tokenizer of a family must be.
+
+    Attributes:
+        model: Type of the model in ``tokenizer.json``.
+        single: Where the special tokens of one text stand; ``a`` is the text.
+        pair: The same of two texts, ``a`` and ``b``. The second segment begins with the second text.
+        cls: The first token.
+        sep: What ends a text.
+        pad: Padding.
+        mask: A hidden word.
+        unk: A word that the vocabulary lacks.
+        token_types: Whether Hugging Face's tokenizers of the family mark the second segment by token type 1. Where they
+            do not, this library's still do: a mask of its own, which the encoder ignores.
+    """
+
+    model: Literal["WordPiece", "BPE"] = "WordPiece"
+    single: str = "[CLS] a [SEP]"
+    pair: str = "[CLS] a [SEP] b [SEP]"
+    cls: str = "[CLS]"
+    sep: str = "[SEP]"
+    pad: str = "[PAD]"
+    mask: str = "[MASK]"
+    unk: str = "[UNK]"
+    token_types: bool = True
+
+    def segments(self, template: str) -> list[tuple[str, int]]:
+        """The pieces of a template, each with its segment.
+
+        >>> TokenizerRules().segments("[CLS] a [SEP] b [SEP]")
+        [('[CLS]', 0), ('a', 0), ('[SEP]', 0), ('b', 1), ('[SEP]', 1)]
+        """
+        pieces = template.split()
+        return [(piece, int("b" in pieces[: place + 1])) for place, piece in enumerate(pieces)]
+
+    def num_special(self, num_texts: int) -> int:
+        """Number of special tokens beside one text or two."""
+        return len((self.single if num_texts == 1 else self.pair).split()) - num_texts
+
+
+class Family:
+    """Everything that tells one family of encoders from another.
+
+    Attributes:
+        name: The `model_type` of Hugging Face's ``config.json``; `register_family` sets it.
+        title: The family's name in a sentence.
+        architecture: The class of `transformers` that computes the encoder.
+        prefix: What precedes the names of the encoder's tensors in files of a whole model.
+        config: Frozen dataclass of sizes and rates, an `EncoderConfig`; fields are whole numbers, numbers from 0 to
+            below 1, strings or bools. No other family has the same class.
+        config_names: What ``config.json`` calls a field, where it has another name there.
+        encoder: The module.
+        tensors: Hugging Face's names of modules by the path of ours; ``{}`` is the layer's number in both.
+        tokenizer: What its tokenizer must be.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    architecture: ClassVar[str]
+    prefix: ClassVar[str]
+    config: ClassVar[type[Any]]
+    config_names: ClassVar[dict[str, str]] = {}
+    encoder: ClassVar[type[Encoder]]
+    tensors: ClassVar[dict[str, str]]
+    tokenizer: ClassVar[TokenizerRules]
+
+    def check(self, config: Any, values: dict[str, Any]) -> None:
+        """Checks what the types of single fields do not show.
+
+        Args:
+            config: The config.
+            values: All of ``config.json``.
+
+        Raises:
+            InputError: The module does not compute such an encoder; why.
+        """
+        if values.get("is_decoder"):
+            raise InputError("only an encoder can be read, and is_decoder is set")
+        if config.hidden_act not in ACTIVATIONS:
+            raise InputError(f"hidden_act is {describe(config.hidden_act)}, none of {', '.join(ACTIVATIONS)}")
+        if config.hidden_size % config.num_attention_heads:
+            raise InputError(f"hidden_size {config.hidden_size} is no multiple of {config.num_attention_heads} heads")
+
+    def max_length(self, config: Any) -> int:
+        """Tokens of the longest input, special ones included."""
+        return config.max_position_embeddings
+
+    def token_types(self, config: Any) -> bool:
+        """Whether the encoder tells the texts of a pair apart by `token_type_ids`."""
+        return self.tokenizer.token_types and config.type_vocab_size > 1
+
+    def with_dropout(self, config: Any, rate: float) -> Any:
+        """The config with one rate for all dropout."""
+        return dataclasses.replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
+
+
+FAMILIES: dict[str, Family] = {}
+"""All families by `model_type`: this library's, and those that plugins register."""
+
+
+def register_family(name: str) -> Callable[[F], F]:
+    """A decorator that makes a `Family` known to encoder directories.
+
+    Args:
+        name: The `model_type` in ``config.json``.
+
+    Raises:
+        InputError: The name is taken, or something is missing or wrong in the class.
+    """
+
+    def register(family: F) -> F:
+        if problem := _problem(name, family):
+            raise InputError(f"encoder family {name!r} cannot be registered: {problem}")
+        family.name = family.config.family = name
+        FAMILIES[name] = family()
+        return family
+
+    return register
+
+
+def _problem(name: str, family: type[Family]) -> str | None:
+    taken = FAMILIES.get(name)
+    if taken is not None and type(taken).__module__ != family.__module__:  # the same file may run again
+        return "a family of that name exists"
+    required = [key for key in typing.get_type_hints(Family) if key != "name"]
+    if missing := [key for key in required if not hasattr(family, key)]:
+        return f"the class lacks {', '.join(missing)}"
+    config: Any = family.config
+    called, owner = config.__name__, vars(config).get("family", name)
+    if owner != name:
+        return f"{called} is the config of {owner!r}; subclass it"
+    if not dataclasses.is_dataclass(config):
+        return f"{called}, its config, is no dataclass"
+    hints = typing.get_type_hints(config)
+    if odd := [field.name for field in dataclasses.fields(config) if hints[field.name] not in (int, float, str, bool)]:
+        return f"{called}.{odd[0]} is no int, float, str or bool"
+    if other := [path for path in family.tensors if "{}" in path and not path.startswith("layer_{}/")]:
+        return f"tensors: {other[0]!r} must begin with layer_{{}}/, the name of a layer"
+    return None
+
+
+def family_of(config: EncoderConfig) -> Family:
+    """The family of a config.
+
+    Raises:
+        InputError: Its class belongs to no registered family.
+    """
+    name = getattr(type(config), "family", None)
+    if name not in FAMILIES:
+        raise InputError(f"{type(config).__name__} is the config of no encoder family that is registered")
+    return FAMILIES[name]
+
+
+def encoder(config: EncoderConfig, dtype: Any = jnp.float32, remat: bool = False, kernel: Kernel = "xla") -> Encoder:
+    """The module that computes an encoder.
+
+    Args:
+        config: As `load_pretrained` gives it; the family goes by its class.
+        dtype: Type of the matrix products.
+        remat: Keep a layer's input alone for its gradient, and compute the layer again then.
+        kernel: Of the attention.
+
+    Returns:
+        ``encoder(config).apply({"params": params}, input_ids, attention_mask, token_type_ids)`` is an `EncoderOutput`.
+    """
+    return family_of(config).encoder(config, dtype, remat, kernel)

@@ -1,0 +1,161 @@
+"""What a tokenizer from somebody's file must be: parts that neither loop nor swell, set up as its family's is.
+
+A ``tokenizer.json`` is a program: its regular expressions can take for ever on one line of text, its replacements can
+turn a megabyte into a terabyte, and its special tokens can be written by whoever writes a text.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, processors
+
+from mtbert_jax.config.schema import describe
+from mtbert_jax.encoders.family import Family, TokenizerRules
+from mtbert_jax.errors import InputError
+from mtbert_jax.limits import LONGEST_WORD
+
+NORMALIZERS = ("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Strip", "StripAccents")
+PRE_TOKENIZERS = (
+    *("BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Whitespace", "WhitespaceSplit"),
+)
+Pieces = list[tuple[str, int]]
+"""Pieces of a template, each with its token type: special tokens by name, the texts as ``a`` and ``b``."""
+
+
+def check_description(path: Path, text: str, family: Family) -> None:
+    """Checks the parts of a ``tokenizer.json``.
+
+    Raises:
+        InputError: One of them is none of the family's, or can take for ever.
+    """
+    rules = family.tokenizer
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not a tokenizer: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is not a tokenizer: it holds {describe(values)}")
+    model = values.get("model")
+    kind = model.get("type", "WordPiece") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or kind != rules.model:
+        raise _of_another_family(path, family, f"its model is {describe(kind)}, not {rules.model!r}")
+    unknown = model.get("unk_token", rules.unk)
+    if unknown != rules.unk and not (unknown is None and rules.model == "BPE"):
+        raise _of_another_family(path, family, f"its unk_token is {describe(unknown)}, not {rules.unk!r}")
+    _check_model(path, model, rules)
+    if not _fits(values.get("post_processor"), rules):
+        raise _of_another_family(path, family, f"it does not put two texts as {rules.pair}")
+    for name, known in (("normalizer", NORMALIZERS), ("pre_tokenizer", PRE_TOKENIZERS)):
+        for part in _kinds(values.get(name), f"{name}s" if name == "normalizer" else "pretokenizers"):
+            if part not in known:
+                raise InputError(f"{path}: {name} is {describe(part)}; only {', '.join(known)} can be taken")
+
+
+def _of_another_family(path: Path, family: Family, reason: str) -> InputError:
+    return InputError(f"{path} is not a tokenizer for {family.title}: {reason}")
+
+
+def _check_model(path: Path, model: dict[str, Any], rules: TokenizerRules) -> None:
+    if rules.model == "WordPiece":
+        longest = model.get("max_input_chars_per_word", 100)
+        if type(longest) is not int or not 0 < longest <= LONGEST_WORD:
+            found = f"max_input_chars_per_word is {describe(longest)}"
+            raise InputError(f"{path}: {found}; it must be a whole number from 1 to {LONGEST_WORD}")
+        return
+    # Dropout would give a text other tokens each time; some prefixes end the program: in Rust, below Python's errors.
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            raise InputError(f"{path}: {name} is {describe(model[name])}; it must be null")
+
+
+def _fits(processor: Any, rules: TokenizerRules) -> bool:
+    """Whether a post-processor puts special tokens where the family has them."""
+    templates = _templates(processor)
+    expected = (rules.segments(rules.single), rules.segments(rules.pair))
+    if rules.token_types:
+        return templates == expected
+    return templates in (expected, tuple([(piece, 0) for piece, _ in pieces] for pieces in expected))
+
+
+def _templates(processor: Any) -> tuple[Pieces, Pieces] | None:
+    """What a post-processor makes of one text and of two."""
+    match processor:
+        case {"type": "BertProcessing", "cls": [str() as cls, _], "sep": [str() as sep, _]}:
+            first = [(cls, 0), ("a", 0), (sep, 0)]
+            return first, [*first, ("b", 1), (sep, 1)]
+        case {"type": "RobertaProcessing", "cls": [str() as cls, _], "sep": [str() as sep, _]}:
+            first = [(cls, 0), ("a", 0), (sep, 0)]
+            return first, [*first, (sep, 0), ("b", 0), (sep, 0)]
+        case {"type": "TemplateProcessing", "single": list() as single, "pair": list() as pair}:
+            return [*map(_piece, single)], [*map(_piece, pair)]
+        case {"type": "Sequence", "processors": [{"type": "ByteLevel"}, {"type": "TemplateProcessing"} as template]}:
+            return _templates(template)  # a byte-level one moves offsets, which nothing reads before it is replaced
+    return None
+
+
+def _piece(piece: Any) -> tuple[str, int]:
+    match piece:
+        case {"SpecialToken": {"id": str() as name, "type_id": int() as segment}}:
+            return name, segment
+        case {"Sequence": {"id": "A" | "B" as name, "type_id": int() as segment}}:
+            return name.lower(), segment
+    return "", 0
+
+
+def _kinds(value: Any, inside: str) -> list[Any]:
+    """The kinds of all parts of a part."""
+    if value is None:
+        return []
+    kind = value.get("type") if isinstance(value, dict) else value
+    if kind != "Sequence":
+        return [kind]
+    inner = value.get(inside)
+    return [part for one in inner for part in _kinds(one, inside)] if isinstance(inner, list) else [inner]
+
+
+def set_template(path: Path, tokenizer: Tokenizer, family: Family) -> None:
+    """Gives a tokenizer the family's template with the ids of its own vocabulary, whatever ids a file's template has.
+
+    One that lacks them would end the program: in Rust, below Python's exceptions. Token types are the segments,
+    whether the encoder has token types or not.
+
+    Raises:
+        InputError: The vocabulary lacks a special token.
+    """
+    rules = family.tokenizer
+    special = sorted({*rules.single.split(), *rules.pair.split()} - {"a", "b"})
+    for token in (*special, rules.unk):
+        if tokenizer.token_to_id(token) is None:
+            raise _of_another_family(path, family, f"it has no {token}")
+    single, pair = (
+        [f"{'$' + piece.upper() if piece in ('a', 'b') else piece}:{segment}" for piece, segment in pieces]
+        for pieces in (rules.segments(rules.single), rules.segments(rules.pair))
+    )
+    ids = [(token, tokenizer.token_to_id(token)) for token in special]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+
+
+def check_behaviour(path: Path, tokenizer: Tokenizer, family: Family) -> None:
+    """Checks what a tokenizer makes of two texts, and of the special tokens where they are text.
+
+    Raises:
+        InputError: It does not do what the family's does.
+    """
+    rules = family.tokenizer
+    words = tokenizer.encode("a", add_special_tokens=False).tokens
+    for template, encoding in ((rules.single, tokenizer.encode("a")), (rules.pair, tokenizer.encode("a", "a"))):
+        expected = [
+            (token, segment)
+            for piece, segment in rules.segments(template)
+            for token in (words if piece in ("a", "b") else [piece])
+        ]
+        if list(zip(encoding.tokens, encoding.type_ids, strict=True)) != expected:
+            raise _of_another_family(path, family, f"it does not put two texts as {rules.pair}")
+    for token in (rules.cls, rules.sep, rules.mask, rules.pad):
+        if token in tokenizer.encode(f"a {token} a{token}", add_special_tokens=False).tokens:
+            raise _of_another_family(
+                path,
+                family,
+                f"it takes {token} in a text for the special token; mark it as special, and split texts at brackets",
+            )
