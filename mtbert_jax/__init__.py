@@ -32,7 +32,7 @@ from mtbert_jax.regularizers import (
     smoothness_loss,
 )
 from mtbert_jax.run import Run, SeedsOfRun, load_run, train
-from mtbert_jax.tasks import Metric, TaskKind, register_kind
+from mtbert_jax.tasks import Metric, TaskKind, register_kind, register_metric
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.types import Batch, Example
 from mtbert_jax.version import __version__
@@ -81,6 +81,7 @@ __all__ = [
     "register_aggregator",
     "register_family",
     "register_kind",
+    "register_metric",
     "register_regularizer",
     "register_transformation",
     "save_pretrained",

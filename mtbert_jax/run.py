@@ -32,7 +32,7 @@ from mtbert_jax.report.page import write_page
 from mtbert_jax.results.rows import Row, make_row
 from mtbert_jax.results.tables import write_tables
 from mtbert_jax.tasks import score
-from mtbert_jax.training.active import load_logits
+from mtbert_jax.training.active import load_logits, save_logits
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.fit import Existing, fit
@@ -268,6 +268,8 @@ def write_results(folder: RunFolder, config: Config, dev: dict[str, Dataset] | N
             scores = score(model.setup.tasks, logits, labels)
         else:
             scores, datasets, logits = model.evaluate(split)
+            if split == "dev" and logits and layout.leads:
+                save_logits(folder, model.step, logits)
         if layout.leads:
             model.write_predictions(folder.predictions, split, datasets, logits)
         if scores:

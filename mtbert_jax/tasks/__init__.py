@@ -1,7 +1,7 @@
 """Task kinds: what the labels, logits, losses and scores of a task are. One file a kind; `kind` has the protocol."""
 
 from mtbert_jax.tasks import binary, classification, regression
-from mtbert_jax.tasks.kind import KINDS, TaskKind, kind_of, primary_metric, register_kind
+from mtbert_jax.tasks.kind import KINDS, TaskKind, kind_of, primary_metric, register_kind, register_metric
 from mtbert_jax.tasks.metrics import Metric
 from mtbert_jax.tasks.scores import averages, score, task_scores
 
@@ -15,6 +15,7 @@ __all__ = [
     "kind_of",
     "primary_metric",
     "register_kind",
+    "register_metric",
     "regression",
     "score",
     "task_scores",

@@ -5,7 +5,7 @@ A kind is one class in one file. Nothing outside of this folder asks which kind 
 
 import abc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import jax
@@ -21,6 +21,7 @@ from mtbert_jax.tasks.metrics import Metric
 Logits = Float[Array, "batch output"]
 Labels = Float[Array, "batch *label"]
 K = TypeVar("K", bound="type[TaskKind]")
+M = TypeVar("M", bound=Callable[..., Any])
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -150,6 +151,43 @@ def register_kind(name: str) -> Callable[[K], K]:
         kind.name = name
         KINDS[name] = kind()
         return kind
+
+    return register
+
+
+def register_metric(
+    name: str,
+    kinds: Sequence[str],
+    *,
+    best: Literal["max", "min"] = "max",
+    to_unit: Callable[[Any], Any] = lambda value: value,
+) -> Callable[[M], M]:
+    """A decorator that gives task kinds one metric more, which tables, records and a task's `metric` then know.
+
+    The function takes predictions and labels, ``[... example]`` (and the axes of a label behind it), and returns a score
+    for each of the leading axes: intervals call it with a thousand resamples at once.
+
+    Args:
+        name: Name of the metric.
+        kinds: Names of the kinds.
+        best: Whether a larger or a smaller value is better.
+        to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average.
+
+    Raises:
+        InputError: There is no such kind, or it has another metric of that name.
+    """
+
+    def register(function: M) -> M:
+        for kind_name in kinds:
+            if kind_name not in KINDS:
+                raise InputError(f"metric {name!r}: no task kind {kind_name!r}{nearest(kind_name, KINDS)}")
+            kind = type(KINDS[kind_name])
+            others = [metric for metric in kind.metrics if metric.name != name]
+            taken = next((metric for metric in kind.metrics if metric.name == name), None)
+            if taken is not None and taken.function.__module__ != function.__module__:  # the same file may run again
+                raise InputError(f"metric {name!r} cannot be registered: kind {kind_name!r} has one of that name")
+            kind.metrics = (*others, Metric(name, function, best, to_unit))
+        return function
 
     return register
 
