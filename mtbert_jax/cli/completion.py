@@ -26,8 +26,8 @@ _FILES = (
 def completion_script(shell: Shell, commands: Mapping[str, type[Any]]) -> str:
     """What a shell reads to complete ``mtbert``: commands, their flags and values, and file names."""
     kinds = [
-        Annotated[kind, tyro.conf.subcommand(name, description=(kind.__doc__ or "").splitlines()[0])]
-        for name, kind in commands.items()
+        Annotated[takes, tyro.conf.subcommand(name, description=(takes.__doc__ or "").splitlines()[0])]
+        for name, takes in commands.items()
     ]
     written = io.StringIO()
     with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):

@@ -174,7 +174,7 @@ def _logits(folder: RunFolder) -> dict[str, Float[np.ndarray, "example output"]]
             if sum(member.file_size for member in archive.infolist()) > LARGEST_LOGITS:
                 return {}
         with np.load(folder.logits, allow_pickle=False) as arrays:
-            return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+            return {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
     except Exception:  # noqa: BLE001 - NumPy and zipfile raise many kinds; a report goes without
         return {}
 

@@ -164,8 +164,8 @@ def register_metric(
 ) -> Callable[[M], M]:
     """A decorator that gives task kinds one metric more, which tables, records and a task's `metric` then know.
 
-    The function takes predictions and labels, ``[... example]`` (and the axes of a label behind it), and returns a score
-    for each of the leading axes: intervals call it with a thousand resamples at once.
+    The function takes predictions and labels, ``[... example]`` (and the axes of a label behind it), and returns a
+    score for each of the leading axes: intervals call it with a thousand resamples at once.
 
     Args:
         name: Name of the metric.

@@ -132,11 +132,11 @@ class Tracker:
 
     def write(self, record: Record) -> None:
         """Passes a record on that has not been passed on before."""
-        writer, step, kind = self._writer, record["step"], record.get("kind", "")
+        writer, step, name = self._writer, record["step"], record.get("kind", "")
         known = self._note["kinds"] if step == self._note["step"] else []
-        if writer is None or step < self._note["step"] or kind in known:
+        if writer is None or step < self._note["step"] or name in known:
             return
-        self._note |= {"step": step, "kinds": [*known, kind]}
+        self._note |= {"step": step, "kinds": [*known, name]}
 
         def given() -> None:
             write_whole(self._path, json.dumps(self._note))

@@ -146,7 +146,7 @@ def _signature(name: str, rule: Rule) -> inspect.Signature:
     given: list[inspect.Parameter] = []
     options: list[inspect.Parameter] = []
     for parameter in inspect.signature(rule).parameters.values():
-        by_position = parameter.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        by_position = {kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD} >= {parameter.kind}
         (given if by_position and len(given) < GIVEN else options).append(parameter)
     own = [
         kinds("seed", kinds.POSITIONAL_OR_KEYWORD, default=0, annotation=int),
