@@ -98,10 +98,17 @@ class Layout:
         if self.mesh is not None and jax.process_count() > 1 and jax.default_backend() == "cpu":
             jax.block_until_ready(outputs)
 
-    @property
-    def vmap_axis(self) -> str | None:
-        """The mesh axis that replicas are split over, for `jax.vmap`."""
-        return None if self.mesh is None else REPLICA
+    def over_replicas(self, fn: Callable[..., Tree], in_axes: Any, out_axes: Any) -> Callable[..., Tree]:
+        """`fn` over the leading `replica` axis of its arguments, where the layout is wide; else `fn` itself.
+
+        Args:
+            fn: A function of one run's arrays.
+            in_axes: For each argument 0, or None where all replicas share it; as `jax.vmap` takes them.
+            out_axes: The same of what `fn` returns.
+        """
+        if not self.wide:
+            return fn
+        return jax.vmap(fn, in_axes, out_axes, spmd_axis_name=None if self.mesh is None else REPLICA)
 
     def spec(self, path: str, shape: tuple[int, ...], wide: bool) -> P:
         """How a leaf of a state is split; `wide`: it carries a leading `replica` axis."""

@@ -90,9 +90,6 @@ def make_train_step(
 ) -> TrainStep:
     """The step of one stage.
 
-    With a wide layout, state, batches and metrics carry a leading `replica` axis (but the step's number does not): runs
-    of several seeds in one program.
-
     Args:
         model: Encoder and heads.
         tasks: All tasks of the run, by name.
@@ -105,18 +102,13 @@ def make_train_step(
     programs: list[Callable[..., Any]] = []
     for group in task_groups(model, tasks, stage):
         gradient = TaskGradient(Objective(model, group, stage), layout, micro_batches)
-        program = jax.jit(_widened(layout, gradient.compute, (None, 0, 0, 0, 0, None), (0, 0)))
+        program = jax.jit(layout.over_replicas(gradient.compute, (None, 0, 0, 0, 0, None), (0, 0)))
         programs.append(program)
         gradients |= {task.name: partial(_own_gradient, program, task.name, n) for n, task in enumerate(group)}
     state = TrainState(step=None, params=0, opt_state=0, teacher=0, key=0)  # type: ignore[arg-type]
     apply_gradients = Update(tx, stage, layout).apply_gradients
-    update = jax.jit(_widened(layout, apply_gradients, (state, 0, 0), (state, 0)), donate_argnums=0)
+    update = jax.jit(layout.over_replicas(apply_gradients, (state, 0, 0), (state, 0)), donate_argnums=0)
     return TrainStep(gradients, (*programs, update), update)
-
-
-def _widened(layout: Layout, fn: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
-    """`fn` of all replicas where the layout is wide; `fn` itself otherwise."""
-    return jax.vmap(fn, in_axes, out_axes, spmd_axis_name=layout.vmap_axis) if layout.wide else fn
 
 
 def _own_gradient(
