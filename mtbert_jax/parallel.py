@@ -32,7 +32,10 @@ RULES = (
     (re.compile(r"(^|/)(query|key|value|intermediate)/kernel$"), -1),
     (re.compile(r"(^|/)kernel$"), -2),
 )
-"""Which axis of a weight matrix is split over `fsdp`, by the end of its path; vectors are whole on every device."""
+"""Which axis of a weight matrix is split over `fsdp`, by the end of its path; vectors are whole on every device.
+
+They hold for every encoder family: a matrix of any other name is split by its rows, and all are made whole before they
+are computed with."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from mtbert_jax import trees
 from mtbert_jax.encoders.config_json import CONFIG, config_json, load_encoder_config
-from mtbert_jax.encoders.family import TokenizerRules, encoder, family_of
+from mtbert_jax.encoders.family import TokenizerRules, family_of
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import is_folder
 from mtbert_jax.limits import LARGEST_WEIGHTS_HEADER
@@ -43,7 +43,7 @@ def names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
 def _shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every leaf, without computing any."""
     ids = jnp.zeros((1, 1), jnp.int32)
-    tree = jax.eval_shape(encoder(config).init, jax.random.key(0), ids)["params"]
+    tree = jax.eval_shape(family_of(config).encoder(config).init, jax.random.key(0), ids)["params"]
     return {trees.path_of(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 

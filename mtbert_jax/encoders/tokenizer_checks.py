@@ -140,9 +140,13 @@ def check_behaviour(path: Path, tokenizer: Tokenizer, family: Family) -> None:
     """Checks what a tokenizer makes of two texts, and of the special tokens where they are text.
 
     Raises:
-        InputError: It does not do what the family's does.
+        InputError: It does not do what the family's does, or two tokens have one id.
     """
     rules = family.tokenizer
+    by_id: dict[int, str] = {}
+    for token, number in tokenizer.get_vocab().items():
+        if by_id.setdefault(number, token) != token:  # a word could stand for a special token
+            raise InputError(f"{path}: the tokens {by_id[number]!r} and {token!r} have the same id")
     words = tokenizer.encode("a", add_special_tokens=False).tokens
     for template, encoding in ((rules.single, tokenizer.encode("a")), (rules.pair, tokenizer.encode("a", "a"))):
         expected = [

@@ -140,7 +140,7 @@ class SelfAttention(Parts):
     """Multi-head scaled dot-product attention; scores and softmax in float32.
 
     Attributes:
-        kernel: What computes it; a single query, as of ``[CLS]`` alone, is always XLA's.
+        kernel: What computes it; a single query, as of the first token alone, is always XLA's.
     """
 
     kernel: Kernel = "xla"

@@ -4,8 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +27,11 @@ from mtbert_jax.export.write import export_run
 from mtbert_jax.nn.heads import pool
 from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task
-from tests.encoders.plugins import SIZES, byte_level_tokenizer, registered, save_encoder
+from tests.encoders.plugins import SIZES, registered
 
 MASK = jnp.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
 IDS = jnp.array([[0, 5, 9, 2, 11, 2], [0, 7, 2, 0, 0, 0]])  # padded with zeros, which are no padding here
 TYPES = jnp.array([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 0]])
-
-
-@pytest.fixture
-def roberta(tmp_path: Path) -> Iterator[Path]:
-    """The directory of a tiny RoBERTa; the plugin lies beside it."""
-    with registered("roberta", tmp_path):
-        yield save_encoder("roberta", tmp_path / "roberta")
-
-
-@pytest.fixture
-def distilbert(tmp_path: Path) -> Iterator[Path]:
-    with registered("distilbert", tmp_path):
-        yield save_encoder("distilbert", tmp_path / "distilbert")
 
 
 def with_encoder(config: Config, encoder: Path, pooling: Any) -> Config:
@@ -131,21 +116,6 @@ def test_pair_pooling_tells_texts_apart_without_token_types(roberta: Path) -> No
     np.testing.assert_allclose(pool(output, batch, "pair")[0], wanted, atol=1e-5)
     blind = jax.jit(mt.encoder(config).apply)({"params": params}, *batch[:2])
     np.testing.assert_array_equal(output.hidden_states, blind.hidden_states)
-
-
-@pytest.mark.parametrize("max_length", [4, 5, 8, 17])
-def test_long_pairs_of_a_byte_level_tokenizer_are_cut_where_itself_would_cut_them(
-    max_length: int, roberta: Path
-) -> None:
-    """One character may be several tokens, and a cut inside of it none."""
-    tokenizer = mt.load_tokenizer(roberta)
-    long, longer, odd = "the film was gööd . " * 12, "x" * 150 + " a  song \n" * 40, "x" + "ö" * 200
-    pairs = [(long, "a song"), ("a song", long), (long, long), (long, longer), (longer, long), (" " * 900, longer)]
-    pairs += [("x" * 500, odd), (odd, "x" * 500), (odd, odd)]
-    tokens = tokenize_texts(tokenizer, pairs, max_length)
-    tokenizer.enable_truncation(max_length, strategy="longest_first")
-    expected = [encoding.ids for encoding in tokenizer.encode_batch(pairs)]
-    assert [tokens.ids[a:b].tolist() for a, b in pairwise(tokens.starts)] == expected
 
 
 def test_limits_are_those_of_the_family(config: Config, roberta: Path) -> None:
@@ -252,87 +222,3 @@ def test_a_bert_with_one_token_type_takes_pairs(config: Config, small_encoder_di
     params = mt.encoder(one).init(jax.random.key(0), IDS)["params"]
     apart, together = (mt.encoder(one).apply({"params": params}, IDS, MASK, types).pooled for types in (TYPES, None))
     np.testing.assert_array_equal(apart, together)
-
-
-def description(**changes: Any) -> dict[str, Any]:
-    return {**json.loads(byte_level_tokenizer().to_str()), **changes}
-
-
-def template(types: tuple[int, int]) -> dict[str, Any]:
-    """RoBERTa's template by another processor, with a token type for either segment."""
-
-    def special(name: str, kind: int) -> dict[str, Any]:
-        return {"SpecialToken": {"id": name, "type_id": kind}}
-
-    a, b = ({"Sequence": {"id": name, "type_id": kind}} for name, kind in zip("AB", types, strict=True))
-    single = [special("<s>", types[0]), a, special("</s>", types[0])]
-    known = {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in (("<s>", 0), ("</s>", 2))}
-    pair = [*single, special("</s>", types[0]), b, special("</s>", types[1])]
-    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": known}
-
-
-@pytest.mark.parametrize(
-    "processor",
-    [
-        template((0, 0)),
-        template((0, 1)),
-        {
-            "type": "Sequence",
-            "processors": [
-                {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True},
-                template((0, 0)),
-            ],
-        },
-    ],
-)
-def test_a_template_of_the_family_is_taken_with_and_without_token_types(processor: Any, roberta: Path) -> None:
-    (roberta / "tokenizer.json").write_text(json.dumps(description(post_processor=processor)))
-    encoding = mt.load_tokenizer(roberta).encode("a", "a")
-    assert encoding.tokens == ["<s>", "a", "</s>", "</s>", "a", "</s>"]
-    assert encoding.type_ids == [0, 0, 0, 0, 1, 1]
-
-
-def changed(key: str, value: Any) -> dict[str, Any]:
-    found = description()
-    return {**found, "model": {**found["model"], key: value}}
-
-
-BERTS = {"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0]}
-VISIBLE = {"id": 2, "content": "</s>", "special": False, "normalized": False}
-VISIBLE |= dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-
-
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        (lambda: changed("dropout", 0.1), ": dropout is 0.1; it must be null"),
-        (lambda: changed("continuing_subword_prefix", "##"), ": continuing_subword_prefix is '##'; it must be null"),
-        (lambda: changed("end_of_word_suffix", "</w>"), ": end_of_word_suffix is '</w>'; it must be null"),
-        (lambda: changed("unk_token", "a"), " is not a tokenizer for RoBERTa: its unk_token is 'a', not '<unk>'"),
-        (lambda: changed("type", "Unigram"), " is not a tokenizer for RoBERTa: its model is 'Unigram', not 'BPE'"),
-        (lambda: description(post_processor=BERTS), ": it does not put two texts as <s> a </s> </s> b </s>"),
-        (lambda: description(post_processor=template((1, 0))), ": it does not put two texts as <s> a </s> </s> b </s>"),
-        (lambda: description(added_tokens=[VISIBLE]), ": it takes </s> in a text for the special token; mark it"),
-    ],
-)
-def test_a_tokenizer_that_is_not_the_familys_is_refused(found: Any, message: str, roberta: Path) -> None:
-    (roberta / "tokenizer.json").write_text(json.dumps(found()))
-    with pytest.raises(InputError) as error:
-        mt.load_tokenizer(roberta)
-    assert message in str(error.value)
-
-
-def test_a_family_without_a_vocab_txt_needs_a_tokenizer_json(roberta: Path) -> None:
-    (roberta / "tokenizer.json").rename(roberta / "vocab.txt")
-    with pytest.raises(InputError, match="roberta has no tokenizer.json$"):
-        mt.load_tokenizer(roberta)
-
-
-def test_zero_token_types_are_not_berts(encoder_dir: Path, tmp_path: Path) -> None:
-    """Hugging Face's BERT would then read other token types than ours."""
-    found = json.loads((encoder_dir / "tokenizer.json").read_text())
-    for piece in found["post_processor"]["pair"]:
-        next(iter(piece.values()))["type_id"] = 0
-    (tmp_path / "tokenizer.json").write_text(json.dumps(found))
-    with pytest.raises(InputError, match="is not a tokenizer for BERT: it does not put two texts as"):
-        mt.load_tokenizer(tmp_path)

@@ -86,6 +86,15 @@ def test_a_tokenizer_that_takes_the_text_sep_for_a_separator_is_refused(
     assert refusal(tmp_path, description | {"added_tokens": [token]}).startswith(ours.format("SEP"))
 
 
+def test_two_tokens_of_one_id_are_refused(description: dict[str, Any], tmp_path: Path) -> None:
+    """A full stop could be padding, or end a text."""
+    description["model"]["vocab"]["."] = description["model"]["vocab"]["[PAD]"]
+    message = refusal(tmp_path, description)
+    assert message in (
+        f": the tokens {one!r} and {other!r} have the same id" for one, other in ((".", "[PAD]"), ("[PAD]", "."))
+    )
+
+
 def test_a_template_that_is_not_berts_is_refused(description: dict[str, Any], tmp_path: Path) -> None:
     template = description["post_processor"]
     ours = " is not a tokenizer for BERT: it does not put two texts as [CLS] a [SEP] b [SEP]"
@@ -114,3 +123,10 @@ def test_the_ids_of_a_template_are_those_of_the_vocabulary(description: dict[str
 def test_an_unknown_words_token_that_is_not_there_is_refused(description: dict[str, Any], tmp_path: Path) -> None:
     description["model"]["unk_token"] = "[NONE]"
     assert refusal(tmp_path, description) == " is not a tokenizer for BERT: its unk_token is '[NONE]', not '[UNK]'"
+
+
+def test_zero_token_types_are_not_berts(description: dict[str, Any], tmp_path: Path) -> None:
+    """Hugging Face's BERT would then read other token types than ours."""
+    for piece in description["post_processor"]["pair"]:
+        next(iter(piece.values()))["type_id"] = 0
+    assert refusal(tmp_path, description).startswith(" is not a tokenizer for BERT: it does not put two texts as")
