@@ -19,8 +19,8 @@ from mtbert_jax.optim import aggregators
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls
 from mtbert_jax.types import Params
 
-COUNTED = ("num_betas", "order")
-"""Parameters of optax that Python loops over, or that programs grow with, whatever they are."""
+COUNTED = ("num_betas", "order", "num_tasks")
+"""Parameters that Python loops over, or that programs grow with, whatever they are."""
 
 
 def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = None) -> dict[str, Any]:

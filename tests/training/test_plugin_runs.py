@@ -1,0 +1,206 @@
+"""Runs with an aggregator or a regulariser of one's own: its formula, its records, its state in checkpoints."""
+
+import dataclasses
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import mtbert_jax as mt
+from mtbert_jax.cli.main import main
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig, save_config
+from mtbert_jax.errors import InputError
+from mtbert_jax.export.card import _training
+from mtbert_jax.optim.registry import unregister
+from mtbert_jax.regularizers import REGULARIZERS, Proximal, Smart
+from mtbert_jax.tasks import kind_of
+from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.objective import Objective, Place, StageSpec, task_groups
+from mtbert_jax.training.records import read_metrics
+from mtbert_jax.training.state import TrainState
+from mtbert_jax.training.step import make_train_step
+from tests.conftest import replace_task
+from tests.training.test_fit import Quiet, assert_same_run, run
+from tests.training.test_objective import KEY, Bench
+from tests.training.test_regularized_runs import restored
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    before = dict(REGULARIZERS)
+    yield
+    for name in set(REGULARIZERS) - set(before):
+        del REGULARIZERS[name]
+    for name in ("smoothed", "by_loss"):
+        unregister(name)
+
+
+def plugin(name: str) -> Any:
+    return importlib.reload(importlib.import_module(f"tests.plugins.{name}"))
+
+
+# R-Drop
+
+
+@pytest.mark.parametrize("task", ["sst", "para", "sts"])
+def test_rdrop_is_its_formula(config: Config, task: str) -> None:
+    """½ (ℓ₁ + ℓ₂) + α ½ (KL(P₁ ‖ P₂) + KL(P₂ ‖ P₁)), of two passes under two sets of dropout masks."""
+    bench, rdrop = Bench(replace_task(config, "sst", class_weights=(1.0, 2.0, 5.0, 0.5, 1.0))), plugin("rdrop").RDrop
+    stage, batch = StageSpec(regularizers=(rdrop(weight=0.7),)), bench.batches[task]
+    spec = bench.setup.tasks[task]
+
+    def ours(params: Any) -> Any:
+        return Objective(bench.model, (spec,), stage)(params, None, batch, Place(jnp.int32(0), KEY, jnp.int32(0)))
+
+    def literal(params: Any) -> Any:
+        keys = KEY, jax.random.fold_in(KEY, rdrop.key_fold)
+        one, two = (bench.model.logits(params, task, batch, key) for key in keys)
+        kind = kind_of(spec)
+        losses = 0.5 * (kind.loss(one, batch.labels) + kind.loss(two, batch.labels))
+        loss = jnp.sum(losses * batch.weights) / batch.weights.sum()
+        if spec.kind == "regression":
+            distance = jnp.square(one - two)[:, 0]
+        else:
+            pair = (one, two) if spec.kind == "classification" else (jnp.pad(x, [(0, 0), (1, 0)]) for x in (one, two))
+            log_p, log_q = (jax.nn.log_softmax(x) for x in pair)
+            distance = ((jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q)).sum(-1)
+        return loss + 0.7 * 0.5 * distance.mean(), distance.mean() / 2
+
+    (value, terms), grads = jax.jit(jax.value_and_grad(ours, has_aux=True))(bench.params)
+    (expected, distance), wanted = jax.jit(jax.value_and_grad(literal, has_aux=True))(bench.params)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    assert float(terms.penalties["rdrop"]) == pytest.approx(float(distance), rel=1e-4)
+    assert float(distance) > 1e-6
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, wanted)
+
+
+def test_rdrop_trains_from_the_command_line_and_is_on_record(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, flags = tmp_path / "tiny.toml", ["--plugins", str(PLUGINS / "rdrop.py")]
+    config = dataclasses.replace(
+        config, steps=2, log_every_steps=1, micro_batches=2, regularizers=("rdrop(weight=0.5)",)
+    )
+    save_config(config, path)
+    assert main(["train", str(path), "--dry-run", *flags]) == 0
+    assert "stage train: 2 steps, round_robin, rdrop(weight=0.5): pcgrad()" in capsys.readouterr().out
+    assert main(["train", str(path), *flags]) == 0
+    records = [record for record in read_metrics(Path(config.out) / "metrics.jsonl") if record["kind"] == "train"]
+    assert [record["step"] for record in records] == [1, 2]
+    for record in records:
+        assert set(record["rdrop"]) == set(record["second_pass"]) == {"sst", "para", "sts"}
+        assert min(record["rdrop"].values()) > 0
+    assert main(["report", config.out]) == 0
+    page = (Path(config.out) / "report.html").read_text(encoding="utf-8")
+    assert "R-Drop: distance of two passes" in page
+    del REGULARIZERS["rdrop"]
+    capsys.readouterr()
+    # What only reads a run needs no plugin; what trains does.
+    assert main(["report", config.out]) == 0
+    assert ">rdrop<" in (Path(config.out) / "report.html").read_text(encoding="utf-8")
+    assert main(["evaluate", config.out]) == 0
+    capsys.readouterr()
+    assert main(["train", str(path), "--resume"]) == 2
+    assert "regularizers[1] = 'rdrop(weight=0.5)': unknown regularizer 'rdrop'" in capsys.readouterr().err
+
+
+def test_rdrop_can_be_one_stages_on_the_command_line(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    save_config(dataclasses.replace(config, steps=1, eval_every_steps=1, log_every_steps=1), path)
+    assert main(["train", str(path), "--plugins", str(PLUGINS / "rdrop.py"), "--regularizers", "rdrop(0.5)"]) == 0
+    assert "rdrop" in read_metrics(Path(config.out) / "metrics.jsonl")[0]
+
+
+@pytest.mark.parametrize(
+    ("gives", "message"),
+    [
+        (lambda forward: {"other": mt.Penalty(forward.mean_loss(forward.logits), 1.0)}, "it gives 'other', which its"),
+        (lambda forward: {"broken": forward.mean_loss(forward.logits)}, "'broken' is no Penalty of one number"),
+        (lambda forward: {"broken": mt.Penalty(forward.real, 1.0)}, "'broken' is no Penalty of one number"),
+        (lambda forward: forward.no_such_thing, "AttributeError: 'Forward' object has no attribute 'no_such_thing'"),
+    ],
+)
+def test_a_regularizer_that_fails_is_named_before_any_step(config: Config, gives: Any, message: str) -> None:
+    body = {"titles": {"broken": "b"}, "penalty": lambda self, forward, key: gives(forward), "__module__": __name__}
+    mt.register_regularizer("broken")(dataclasses.dataclass(frozen=True)(type("Broken", (mt.Regularizer,), body)))
+    bench = Bench(config)
+    setup = bench.setup.with_config(dataclasses.replace(config, regularizers=("broken()",)))
+    with pytest.raises(InputError, match=f"regularizer broken: {message}"):
+        setup.plans(setup.datasets("train"))
+
+
+def test_tasks_with_other_regularizers_have_programs_of_their_own(config: Config) -> None:
+    bench = Bench(replace_task(config, "sts", smart_factor=0.0))
+    smart, proximal = Smart(SmartConfig(weight=1.0)), Proximal(ProximalConfig(weight=1.0))
+    for own, names in (((), [["sst", "para", "sts"]]), ((proximal,), [["sst", "para", "sts"]])):
+        groups = task_groups(bench.model, bench.setup.tasks, StageSpec(regularizers=own))
+        assert [[task.name for task in group] for group in groups] == names
+    groups = task_groups(bench.model, bench.setup.tasks, StageSpec(regularizers=(smart, proximal)))
+    assert [[task.name for task in group] for group in groups] == [["sts"], ["sst", "para"]]
+
+
+def test_a_card_shows_what_was_on(config: Config) -> None:
+    plain = _training(config)
+    assert not any(word in plain for word in ("smart", "proximal", "regularizers"))
+    on = _training(dataclasses.replace(config, regularizers=("rdrop()",), smart=SmartConfig(weight=0.5)))
+    assert 'regularizers = ["rdrop()"]' in on
+    assert "[stages.smart]" in on
+
+
+# Aggregators
+
+
+def test_a_rules_state_is_kept_over_steps_and_through_a_checkpoint(config: Config, tmp_path: Path) -> None:
+    plugin("smoothed")
+    config = dataclasses.replace(config, optimizer=("smoothed(beta=0.75)", "adam(lr)"))
+    whole = run(config, tmp_path / "whole")
+    for at in (2, 4):
+        with pytest.raises(Interrupted):
+            run(config, tmp_path / "parts", resume=True, display=Quiet(at=at))
+    parts = run(config, tmp_path / "parts", resume=True)
+    assert_same_run(config, whole, parts, 6)
+    states = [np.asarray(restored(config, whole, step).opt_state[0].rule_state) for step in (3, 6)]
+    assert states[0].shape == (3,)
+    assert (states[0] != states[1]).all()
+    assert np.array_equal(states[1], restored(config, parts, 6).opt_state[0].rule_state)
+
+
+def test_a_rule_gets_the_losses_of_the_step(config: Config) -> None:
+    """The encoder goes by Σ loss_t g_t; a task whose labels are not numbers counts as no loss."""
+
+    @mt.register_aggregator("by_loss")
+    def by_loss(gramian: Any, state: Any, key: Any, losses: Any) -> Any:
+        return losses, state
+
+    bench = Bench(config)
+    tx = optax.chain(by_loss(), optax.sgd(1.0))
+    step = make_train_step(bench.model, bench.setup.tasks, tx)
+    broken = dict(bench.batches)
+    broken["sts"] = broken["sts"]._replace(labels=np.full_like(broken["sts"].labels, np.nan))
+    grads = {
+        name: step.gradients[name](bench.params, None, batch, jax.random.key(0), np.int32(0))
+        for name, batch in broken.items()
+    }
+    state = TrainState.create(jax.tree.map(jnp.copy, bench.params), tx, jax.random.key(0))
+    new, metrics = step(state, broken)
+    losses = {name: float(metrics.losses[name]) for name in ("sst", "para")}
+    assert not metrics.finite["sts"]
+    update = jax.tree.map(
+        lambda one, other: losses["sst"] * one + losses["para"] * other,
+        grads["sst"][0]["encoder"],
+        grads["para"][0]["encoder"],
+    )
+    jax.tree.map(
+        lambda after, before, moved: np.testing.assert_allclose(after, before - moved, atol=1e-5),
+        new.params["encoder"],
+        bench.params["encoder"],
+        update,
+    )
