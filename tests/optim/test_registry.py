@@ -1,5 +1,6 @@
 """What can be registered for a config's call strings, and how it is refused."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 import mtbert_jax as mt
+from mtbert_jax.config import Config
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim.chain import build_chain, check_chain
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls, unregister
@@ -145,3 +147,9 @@ def test_the_same_file_may_register_again_and_another_may_not() -> None:
     rule.__module__ = "elsewhere"
     with pytest.raises(InputError, match="'inverse_norms' cannot be registered: a transformation of that name exists"):
         mt.register_aggregator("inverse_norms")(rule)
+
+
+def test_the_optimizers_help_names_every_aggregator_of_the_library() -> None:
+    described = inspect.getsource(Config).partition("optimizer: ")[2].partition("    lr: ")[0]
+    named = described.partition("one\n")[2].partition("gradient of the tasks': ")[2].rstrip().removesuffix('."""')
+    assert named.split(", ") == sorted(AGGREGATORS)

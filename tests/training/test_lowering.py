@@ -61,9 +61,7 @@ def programs(config: Config) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     if seeds:
         state, batches = several(state, seeds)._replace(step=state.step), several(batches, seeds)
 
-    step = make_train_step(
-        setup.model, setup.tasks, plan.tx, plan.frozen, plan.regularizers(0), layout, config.micro_batches
-    )
+    step = make_train_step(setup.model, setup.tasks, plan.tx, plan.spec(0), layout, config.micro_batches)
     results = {}
     for task, batch in batches.items():
         args = (state.params, state.teacher, batch, state.key, state.step)
@@ -116,8 +114,8 @@ def test_what_a_platform_lacks_is_found(config: Config) -> None:
     """An aggregator by Schur's decomposition, which XLA has for CPUs only."""
 
     @register_aggregator("by_schur")
-    def by_schur(gramian: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.diagonal(jax.scipy.linalg.schur(gramian)[0])
+    def by_schur(gramian: jax.Array, state: None, key: jax.Array, losses: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.diagonal(jax.scipy.linalg.schur(gramian)[0]), state
 
     try:
         with pytest.raises(NotImplementedError, match=r"schur.* for platform cuda"):
