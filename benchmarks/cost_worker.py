@@ -13,9 +13,9 @@ import numpy as np
 from workers import serve
 
 from mtbert_jax.config import load_config
-from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.machine import keep_freed_memory
 from mtbert_jax.training.active import first_state
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.prepare import prepare
 from mtbert_jax.training.step import make_train_step
 
@@ -24,8 +24,8 @@ def main(spec: dict[str, Any]) -> None:
     """Compiles, then steps when told to."""
     keep_freed_memory()
     config = replace(load_config(Path(spec["config"])), data_dir=spec["data_dir"])
-    directory, layout, setup, train, _ = prepare(config)
-    plan = setup.plans(train)[-1]
+    ready = prepare(config, RunFolder(Path(config.out or "runs/cost")), "overwrite")
+    layout, setup, plan = ready.layout, ready.setup, ready.runs[0].plans[-1]
     batches = plan.batches
 
     def parts(step: int) -> list[tuple[np.ndarray, int]]:
@@ -40,7 +40,8 @@ def main(spec: dict[str, Any]) -> None:
     chosen = [ranked[place] for place in np.random.default_rng(1).permutation(places)]
     examples = sum(len(rows) for step in chosen for rows, _ in parts(step))
     steps = itertools.cycle([batches[step] for step in chosen])
-    params = setup.initial_params(load_pretrained(str(directory))[1])
+    params = ready.runs[0].setup.initial_params(ready.runs[0].origin.encoder)
+    del ready
     train_step = make_train_step(setup.model, setup.tasks, plan.tx, plan.spec(0), layout, config.micro_batches)
     box = [layout.place(first_state(setup, plan, params, 0))]
     del params

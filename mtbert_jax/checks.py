@@ -54,7 +54,7 @@ def check_config(config: Config) -> None:
         ("micro_batches", 1, LARGEST_BATCH),
     ):
         _check_number(name, getattr(config, name), least, most)
-    for name in ("encoder", "data_dir", "cache_dir", "out"):
+    for name in ("encoder", "init_from", "data_dir", "cache_dir", "out"):
         _check_path(name, getattr(config, name))
     for name in ("tasks", "stages", "seeds"):
         if len(getattr(config, name)) > MOST_ENTRIES:

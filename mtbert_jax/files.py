@@ -2,6 +2,8 @@
 
 import os
 import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -121,6 +123,26 @@ def lock_file(file: IO[Any]) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+def try_to_write(folder: Path) -> None:
+    """Makes a file in a folder, and the folder with those above it where they are missing; takes all of it away again.
+
+    Raises:
+        OSError: Nothing can be written there.
+    """
+    made: list[Path] = []
+    try:
+        for path in reversed([path for path in (folder, *folder.parents) if not os.path.lexists(path)]):
+            path.mkdir(exist_ok=True)
+            made.append(path)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+            file.flush()
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # somebody else has put something there meanwhile
+                path.rmdir()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """A trained model on splits, and on one's own text."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,22 +10,32 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mtbert_jax import trees
 from mtbert_jax.config import Config
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split, clean
 from mtbert_jax.data.tokens import tokenize_texts
-from mtbert_jax.errors import InputError
+from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.training.checkpoint import Checkpoints
-from mtbert_jax.training.evaluate import EvalBatches, evaluate_all, make_eval_step, make_pooling_step, over_split
+from mtbert_jax.tasks.kind import finite_rows, predictions
+from mtbert_jax.training.evaluate import (
+    EvalBatches,
+    evaluate_all,
+    make_eval_step,
+    make_pooling_step,
+    not_finite,
+    over_split,
+)
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.origin import restore_params
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Params
 
+logger = logging.getLogger(__name__)
+LONGEST_SHOWN = 60
+"""Characters of a text that a message quotes."""
 Embedding = Literal["mean", "cls"]
 """How `MultitaskModel.encode` makes one vector of a text."""
 
@@ -84,18 +95,8 @@ class MultitaskModel:
         config = config or folder.load_config()
         here = replace(config, data_dir=data_dir or config.data_dir, attention="auto")  # whatever this machine has
         setup = Setup.load(here, folder.encoder, layout)
-        if not folder.checkpoints.is_dir():
-            raise InputError(f"{run} holds no checkpoint yet")
-        with Checkpoints(folder.checkpoints) as checkpoints:
-            steps, best = list(checkpoints.standings), checkpoints.best_step()
-            shapes = setup.restored_params()
-            for step in [best, *steps] if which == "best" and best in steps else steps:
-                stage = config.resolved_stages()[checkpoints.standings[step].stage]
-                teacher = trees.split(shapes, stage.freeze)[1] if config.evaluate == "teacher" else None
-                params = checkpoints.restore_params(step, shapes, teacher)
-                if params is not None:
-                    return cls(setup, params, step)
-        raise InputError(f"{run} holds no checkpoint that can be read")
+        step, params = restore_params(folder, config, setup, which)
+        return cls(setup, params, step)
 
     def predict(self, task: str, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels and probabilities of one's own texts.
@@ -105,7 +106,7 @@ class MultitaskModel:
             texts: Strings, or pairs of strings for a task over pairs.
 
         Raises:
-            InputError: There is no such task, or a text is not what it takes.
+            InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
         """
         spec = self.setup.tasks.get(task)
         if spec is None:
@@ -115,7 +116,9 @@ class MultitaskModel:
         parts = _parts(texts, len(spec.text), f"task {task}")
         if not parts:
             return []
-        return self.describe(task, self.logits(task, self._dataset(parts, spec.max_length)))
+        logits = self.logits(task, self._dataset(parts, spec.max_length))
+        _check_finite(logits, parts, f"the output of task {task}")
+        return self.describe(task, logits)
 
     def encode(self, texts: Sequence[str], pooling: Embedding = "mean") -> Float[np.ndarray, "text hidden"]:
         """Embeddings of single texts by the shared encoder, float32, in their order; no head has a part in them.
@@ -125,7 +128,8 @@ class MultitaskModel:
             pooling: `mean`, the mean of all token states, or `cls`, the output of the encoder's pooler.
 
         Raises:
-            InputError: There is no such pooling, or the encoder has no pooler for it, or one of the texts is none.
+            InputError: There is no such pooling, or the encoder has no pooler for it, or one of the texts is none, or
+                its embedding is not finite.
         """
         if pooling not in get_args(Embedding):
             hint = "; pair is of two texts" if pooling == "pair" else nearest(str(pooling), get_args(Embedding))
@@ -134,7 +138,9 @@ class MultitaskModel:
         setup, lengths, step = self.setup, self.setup.fixed_lengths(), self._pooling_step  # type: ignore[attr-defined]
         batches = EvalBatches(setup.config.eval_batch_size, lengths, setup.layout)
         data, width = self._dataset(parts, lengths[-1]), setup.encoder_config.hidden_size
-        return over_split(step, self.params, pooling, data, batches, width)
+        vectors = over_split(step, self.params, pooling, data, batches, width)
+        _check_finite(vectors, parts, "its embedding")
+        return vectors
 
     def _dataset(self, parts: list[tuple[str, ...]], limit: int) -> Dataset:
         tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit))
@@ -164,24 +170,50 @@ class MultitaskModel:
     ) -> tuple[dict[str, Any], dict[str, Dataset], dict[str, np.ndarray]]:
         """Scores, datasets and logits of one split of every task that has a file for it.
 
-        Without `labels` there are no scores, and rows whose label cannot be used have logits, too.
+        Without `labels` there are no scores, and rows whose label cannot be used have logits, too. A task with logits
+        that are not finite has undefined scores, NaN, and is named in a warning.
         """
         datasets = self.setup.datasets(split, labels)
-        step = self._eval_step  # type: ignore[attr-defined]
-        scores, logits = evaluate_all(self.setup, step, self.params, datasets)
+        scores, logits = self.score(datasets)
+        for line in not_finite(split, datasets, logits).values():
+            logger.warning("%s; its scores are undefined", plain(line))
         return scores, datasets, logits
+
+    def score(self, datasets: dict[str, Dataset]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Scores of datasets, empty where none has labels, and their logits."""
+        step = self._eval_step  # type: ignore[attr-defined]
+        return evaluate_all(self.setup, step, self.params, datasets)
 
     def write_predictions(
         self, folder: Path, split: Split, datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
     ) -> list[Path]:
-        """Writes one prediction file per task in the course's format; returns their paths."""
+        """Writes one prediction file per task in the course's format; returns their paths.
+
+        A task with logits that are not finite has no predictions: its file is left out, and an earlier one deleted.
+        """
         paths = []
         for name, values in logits.items():
             task = self.setup.tasks[name]
-            path = folder / prediction_file(task, split)
-            write_predictions(path, task, datasets[name].ids, kind_of(task).predict(values))
-            paths.append(path)
+            path, predicted = folder / prediction_file(task, split), predictions(task, values)
+            if np.isfinite(predicted).all():
+                write_predictions(path, task, datasets[name].ids, predicted)
+                paths.append(path)
+            else:
+                path.unlink(missing_ok=True)
         return paths
+
+
+def _check_finite(values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str) -> None:
+    """Refuses what is not finite for some text: an argmax of NaN would be an ordinary label."""
+    wrong = np.flatnonzero(~finite_rows(values))
+    if len(wrong):
+        text = " | ".join(parts[wrong[0]])
+        shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+        more = f"; so for {len(wrong)} of {len(parts)} texts" if len(wrong) > 1 else ""
+        raise InputError(
+            f"text {wrong[0] + 1} ({shown!r}): {whose} has values that are not finite{more}; the training of this "
+            "checkpoint had diverged"
+        )
 
 
 def _parts(texts: Sequence[str | tuple[str, ...]], count: int, whose: str) -> list[tuple[str, ...]]:

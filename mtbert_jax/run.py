@@ -6,21 +6,23 @@
 """
 
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from mtbert_jax.config import Config, ParallelConfig, load_config
 from mtbert_jax.config.includes import lay_over
 from mtbert_jax.config.schema import finite, from_dict, to_dict
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import Split
-from mtbert_jax.errors import InputError
+from mtbert_jax.errors import InputError, plain
 from mtbert_jax.export.description import Format
 from mtbert_jax.export.write import export_run
 from mtbert_jax.files import write_whole
@@ -29,18 +31,22 @@ from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.report.contents import RunContents, find_runs
 from mtbert_jax.report.page import write_page
+from mtbert_jax.report.plots import check_matplotlib
 from mtbert_jax.results.rows import Row, make_row
 from mtbert_jax.results.tables import write_tables
 from mtbert_jax.tasks import score
-from mtbert_jax.training.active import load_logits, save_logits
+from mtbert_jax.training.active import labels_of, load_logits, save_logits
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.display import Display
-from mtbert_jax.training.fit import Existing, fit
+from mtbert_jax.training.evaluate import not_finite
+from mtbert_jax.training.existing import Existing
+from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import columns, read_metrics
 from mtbert_jax.training.seeds import seeds_apart
 from mtbert_jax.version import __version__
 
+logger = logging.getLogger(__name__)
 Which = Literal["best", "latest"]
 """A checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
 
@@ -183,7 +189,8 @@ def train(
         resume: Go on with the run that lies in the folder, from its newest checkpoint; begin where none lies there.
         overwrite: Delete the run that lies in the folder first.
         display: Where progress is shown; standard error if left out.
-        fields: Fields of the config to replace, such as ``lr=2e-4``, ``head={"dropout": 0.1}``, or
+        fields: Fields of the config to replace, such as ``lr=2e-4``, ``head={"dropout": 0.1}``,
+            ``init_from="runs/a"``, which begins with another run's encoder and heads, or
             ``tasks=[{"name": "sst", "batch_size": 8}]``, which changes the task of that name.
 
     Returns:
@@ -210,10 +217,10 @@ def train(
 def train_in(config: Config, existing: Existing, display: Display | None = None) -> Run | SeedsOfRun:
     """Trains a run in the folder that its config names; `train` explains the rest."""
     folder = RunFolder(Path(config.out))
-    dev = fit(config, folder, existing, display)
+    read = fit(config, folder, existing, display)
     runs = seeds_apart(config, folder)
-    for own_config, own in runs:
-        write_results(own, own_config, dev)
+    for _, own in runs:
+        write_results(own, own.load_config(), read)
     if not config.seeds:
         return Run(folder)
     return SeedsOfRun(folder.path, {own_config.seed: Run(own) for own_config, own in runs})
@@ -238,18 +245,23 @@ def _plain(value: Any) -> Any:
     """A field's value as TOML would have it."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return str(value)
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else to_dict(value)
 
 
-def write_results(folder: RunFolder, config: Config, dev: dict[str, Dataset] | None = None) -> dict[str, Any]:
+def write_results(
+    folder: RunFolder, config: Config, read: Mapping[Split, dict[str, Dataset]] | None = None
+) -> dict[str, Any]:
     """Writes the results and prediction files of the best checkpoint: dev, and test where there are files for it.
 
-    Dev logits that training has kept are not computed again.
+    Dev logits that training has kept are not computed again. Dev scores are on disk before a test file is scored, with
+    the mark `pending` until that is done.
 
     Args:
         folder: The run folder.
         config: The run's config.
-        dev: Dev splits by task, where they have been read already.
+        read: Dev and test splits by task, where they have been read already.
 
     Returns:
         What ``results.json`` holds: config, seed, step of the checkpoint, scores by split; wall time of training in
@@ -261,23 +273,35 @@ def write_results(folder: RunFolder, config: Config, dev: dict[str, Dataset] | N
     model = MultitaskModel.from_checkpoint(folder.path, config=config, layout=layout)
     results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
     splits: tuple[Split, ...] = ("dev", "test")
-    for split in splits:
-        logits = load_logits(folder, model.step) if split == "dev" and dev and jax.process_count() == 1 else None
-        if dev is not None and logits is not None and logits.keys() == dev.keys():
-            datasets, labels = dev, {name: data.labels for name, data in dev.items()}
-            scores = score(model.setup.tasks, logits, labels)
+    read, kept = (
+        ({split: model.setup.datasets(split) for split in splits}, None)
+        if read is None
+        else (read, load_logits(folder, model.step) if jax.process_count() == 1 else None)
+    )
+    for split, datasets in read.items():
+        logits = kept if split == "dev" else None
+        if logits is not None and _are_of(logits, datasets):
+            scores = score(model.setup.tasks, logits, labels_of(datasets))
         else:
-            scores, datasets, logits = model.evaluate(split)
+            scores, logits = model.score(datasets)
             if split == "dev" and logits and layout.leads:
                 save_logits(folder, model.step, logits)
-        if layout.leads:
-            model.write_predictions(folder.predictions, split, datasets, logits)
         if scores:
             results[split] = scores
-    results.update(_cost(folder))
-    if layout.leads:
-        write_whole(folder.results, json.dumps(finite(results), indent=2, allow_nan=False) + "\n")
-    return results
+        cost = _cost(folder)  # of all processes: they open the checkpoints together
+        if layout.leads:
+            pending = {"pending": ["test"]} if split == "dev" and read["test"] else {}
+            written = finite({**results, **cost, **pending})
+            write_whole(folder.results, json.dumps(written, indent=2, allow_nan=False) + "\n")
+            model.write_predictions(folder.predictions, split, datasets, logits)
+            for line in not_finite(split, datasets, logits).values():
+                logger.warning("%s; its scores are undefined, and no prediction file is written", plain(line))
+    return {**results, **cost}
+
+
+def _are_of(logits: Mapping[str, np.ndarray], datasets: Mapping[str, Dataset]) -> bool:
+    """Whether logits that were kept are of these datasets, as far as can be seen."""
+    return {name: len(values) for name, values in logits.items()} == {n: len(d.ids) for n, d in datasets.items()}
 
 
 def _cost(folder: RunFolder) -> dict[str, Any]:
@@ -310,6 +334,7 @@ def write_report(
     Raises:
         InputError: A folder holds no run, matplotlib is missing, or the page cannot be written.
     """
+    check_matplotlib()
     paths = find_runs([Path(run) for run in runs])
     places = [path.resolve() for path in paths]
     alone = places[0].parents[1 if places[0].name.startswith("seed") else 0]

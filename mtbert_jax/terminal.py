@@ -3,6 +3,7 @@
 Rich leaves colours out where standard output is no terminal, where ``NO_COLOR`` is set, and on dumb terminals.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,10 +41,19 @@ def grid(cells: Sequence[Sequence[str]], title: str = "", caption: str = "", lef
     return table
 
 
+def number_text(value: float, digits: int = 4) -> str:
+    """A score for a person.
+
+    >>> number_text(0.5), number_text(float("nan"))
+    ('0.5000', 'undefined')
+    """
+    return f"{value:.{digits}f}" if math.isfinite(value) else "undefined"
+
+
 def scores_table(scores: dict[str, Any], title: str) -> Table:
     """Scores by task and metric, and their averages."""
     cells = [["task", "metric", "value"]]
     for task, values in scores.items():
         rows = values.items() if isinstance(values, dict) else [("", values)]
-        cells += [[task, metric, f"{value:.4f}"] for metric, value in rows]
+        cells += [[task, metric, number_text(value)] for metric, value in rows]
     return grid(cells, title, left=2)

@@ -3,22 +3,31 @@
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import mtbert_jax as mt
+from mtbert_jax.ablation.planned import PlannedRun
 from mtbert_jax.cli.main import main
 from mtbert_jax.config import save_config
 from mtbert_jax.data import dataset
+from mtbert_jax.data.predictions import write_predictions
+from mtbert_jax.results.rows import make_row
 from mtbert_jax.run import write_results
 from mtbert_jax.training import active, evaluate
 from mtbert_jax.training.active import load_logits
+from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.state import TrainState
 from tests.conftest import replace_task, tiny_run
 
 OWN = ("seconds", "peak_memory_bytes")
@@ -224,3 +233,149 @@ def test_an_unfinished_run_has_a_history_and_no_results(run: mt.Run, tmp_path: P
     assert unfinished.history == run.history
     with pytest.raises(mt.InputError, match="holds no results yet"):
         _ = unfinished.scores
+
+
+def test_a_run_begins_with_another_ones_heads(run: mt.Run, config: mt.Config, tmp_path: Path) -> None:
+    """By the same field as in a config; a path will do."""
+    new = mt.train(config, init_from=run.path, encoder="", out=tmp_path / "new", steps=1)
+    assert isinstance(new, mt.Run)
+    assert (new.config.init_from, new.config.encoder) == (str(run.path), config.encoder)
+    assert new.results["config"]["encoder"] == config.encoder
+    with pytest.raises(mt.InputError, match="init_from = 'nowhere' is no run folder"):
+        mt.train(config, init_from="nowhere", out=tmp_path / "other")
+
+
+def test_dev_scores_are_on_disk_before_test_files_are_scored(
+    config: mt.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails after that loses nothing, and the run does not count as one that has ended."""
+    kept = mt.MultitaskModel.score
+
+    def failing(self: mt.MultitaskModel, datasets: Any) -> Any:
+        if len(datasets["sst"].ids) == 11:
+            raise OSError("no test today")
+        return kept(self, datasets)
+
+    monkeypatch.setattr(mt.MultitaskModel, "score", failing)
+    with pytest.raises(OSError, match="no test today"):
+        mt.train(dataclasses.replace(config, steps=2, eval_every_steps=1), out=tmp_path / "run")
+    run = mt.load_run(tmp_path / "run")
+    assert isinstance(run, mt.Run)
+    assert set(run.scores) == {"sst", "para", "sts", "average", "plain_average"}
+    assert run.results["pending"] == ["test"]
+    assert len(list((run.path / "predictions").glob("*-dev-output.csv"))) == 3
+    planned = PlannedRun(Path("tiny.toml"), run.config)
+    assert not planned.finished
+    monkeypatch.undo()
+    again = mt.train(dataclasses.replace(config, steps=2, eval_every_steps=1), out=run.path, resume=True)
+    assert isinstance(again, mt.Run)
+    assert "pending" not in again.results
+    assert again.scores == run.scores
+    assert planned.finished
+
+
+@pytest.fixture(scope="module")
+def diverged(run: mt.Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run whose only checkpoint has a head for STS of infinities."""
+    path = Path(shutil.copytree(run.path, tmp_path_factory.mktemp("diverged") / "run"))
+    folder = RunFolder(path)
+    shutil.rmtree(folder.checkpoints)
+    params = mt.MultitaskModel.from_checkpoint(run.path).params
+    params["heads"]["sts"]["output"]["bias"] = jnp.full((1,), jnp.inf)
+    state = TrainState.create(params, optax.identity(), jax.random.key(0), step=6)
+    with Checkpoints(folder.checkpoints, {}) as checkpoints:
+        checkpoints.save(state, Progress(stage_done=True))
+    return path
+
+
+def strict(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_results_of_a_diverged_head_are_null_and_have_no_prediction_file(
+    diverged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(diverged)
+    folder.logits.unlink(missing_ok=True)
+    write_results(folder, folder.load_config())
+    dev = strict(folder.results.read_text())["dev"]
+    assert dev["sts"] == dict.fromkeys(("pearson", "spearman", "mae", "rmse"))
+    assert dev["average"] is None
+    assert dev["sst"]["accuracy"] is not None
+    written = {path.name for path in folder.predictions.glob("*.csv")}
+    assert written == {f"{task}-{split}-output.csv" for task in ("sst", "para") for split in ("dev", "test")}
+    said = [record.getMessage() for record in caplog.records]
+    for split, count, first in (("dev", 21, "dev000"), ("test", 11, "test-student000")):
+        line = f"task sts: the logits of {count} of {count} {split} examples are not finite"
+        assert (
+            f"{line}, the first those of id {first!r}; its scores are undefined, and no prediction file is written"
+            in said
+        )
+    run = mt.load_run(diverged)
+    assert isinstance(run, mt.Run)
+    assert math.isnan(run.scores["sts"]["pearson"])
+    row = make_row("x", run.config, {0: folder})
+    assert "no interval of sts, average, plain_average" in row.note
+    assert row.values["sst"].interval is not None
+
+
+def test_nothing_is_predicted_by_a_diverged_head(diverged: Path, run: mt.Run, tmp_path: Path) -> None:
+    model = mt.MultitaskModel.from_checkpoint(diverged)
+    pairs = [("the film", "the song"), ("a film", "x" * 100)]
+    with pytest.raises(
+        mt.InputError, match=r"text 1 \('the film \| the song'\): the output of task sts has values that"
+    ):
+        model.predict("sts", pairs)
+    assert len(model.predict("para", pairs)) == 2
+    with pytest.raises(mt.InputError, match="heads/sts/output/bias at step 6 are not finite"):
+        mt.Run(RunFolder(diverged)).export("hf", tmp_path / "hf")
+    params = jax.tree.map(lambda leaf: leaf * jnp.nan, model.params)
+    broken = mt.MultitaskModel(model.setup, params, 6)
+    for task, texts in (("sst", ["a film", "the song"]), ("para", pairs)):
+        with pytest.raises(mt.InputError, match=f"text 1 .* the output of task {task} .* so for 2 of 2 texts"):
+            broken.predict(task, texts)
+    with pytest.raises(mt.InputError, match="text 1 .*: its embedding has values that are not finite"):
+        broken.encode(["a film"])
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ["predict"],
+            "no prediction file is written where predictions would be made up: task sts: the logits of 21 of",
+        ),
+        (["submission"], "task sts: the logits of 21 of 21 dev examples are not finite"),
+        (["export", "--format", "stablehlo"], "heads/sts/output/bias at step 6 are not finite"),
+        (
+            ["predict", "--output", "nodir/x", "--task", "sts"],
+            "cannot write --output nodir/x: there is no folder nodir",
+        ),
+    ],
+)
+def test_commands_name_what_is_not_finite(
+    diverged: Path, command: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command[0], str(diverged), *command[1:]]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("mtbert: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not list((diverged / "predictions").glob("sts*"))
+
+
+def test_evaluate_prints_strict_json_and_says_what_is_undefined(
+    diverged: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(["evaluate", str(diverged), "--json"]) == 0
+    assert strict(capsys.readouterr().out)["sts"]["pearson"] is None
+    assert "task sts: the logits of 21 of 21 dev examples are not finite" in caplog.text
+    assert main(["evaluate", str(diverged)]) == 0
+    assert "undefined" in capsys.readouterr().out
+
+
+def test_a_prediction_file_without_predictions_is_refused_whoever_asks(tmp_path: Path) -> None:
+    task = mt.TaskConfig("sts", "regression")
+    with pytest.raises(mt.InputError, match="1 of 2 predictions of task sts are not finite, the first that of id 'b'"):
+        write_predictions(tmp_path / "x.csv", task, ["a", "b"], np.array([1.0, np.nan]))
+    assert not (tmp_path / "x.csv").exists()

@@ -10,7 +10,7 @@ from mtbert_jax.config import Config
 from mtbert_jax.config.schema import difference
 from mtbert_jax.errors import InputError
 from mtbert_jax.results.rows import Row, make_row, read_results
-from mtbert_jax.training.fit import config_changes
+from mtbert_jax.training.existing import config_changes
 from mtbert_jax.training.folder import RunFolder
 
 FILES = ("encoder", "revision", "data_dir")  # may change from run to resumed run, yet could be others altogether
@@ -49,7 +49,8 @@ class PlannedRun:
     @property
     def finished(self) -> bool:
         """Whether the results of this very run are there."""
-        return read_results(self.folder, self.config) is not None
+        results = read_results(self.folder, self.config)
+        return results is not None and not results.get("pending")
 
     def changes(self) -> list[str]:
         """What makes the run in the folder another one than this, one line per field; empty where none is there."""
@@ -171,5 +172,6 @@ def moved(run: PlannedRun) -> list[str]:
     if not run.folder.config.is_file():
         return []
     configs = run.folder.load_config(), run.config
-    before, after = ({name: getattr(config, name) for name in FILES} for config in configs)
+    named = [name for name in FILES if getattr(run.config, name)]  # what is left out is filled in when the run begins
+    before, after = ({name: getattr(config, name) for name in named} for config in configs)
     return difference(before, after)

@@ -13,6 +13,7 @@ import tyro
 from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
+from mtbert_jax.training.seeds import load_run_config
 
 RunPath = Annotated[Path, tyro.conf.Positional]
 Plugins = tuple[Path, ...]
@@ -22,7 +23,8 @@ Plugins = tuple[Path, ...]
 class Train:
     """Trains a run: heads and encoder on every task of the config, with checkpoints, records and prediction files.
 
-    Give a config first: `mtbert train CONFIG.toml`. Any field below replaces the config's.
+    Give a config first: `mtbert train CONFIG.toml`. Any field below replaces the config's. `mtbert train RUN --resume`
+    goes on with a run by the config in its folder; `--init-from RUN` begins a new one with its encoder and heads.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -252,7 +254,7 @@ def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Tr
     """Reads the arguments that follow a config.
 
     Args:
-        path: The config.
+        path: The config, or a run folder, which stands for the config in it.
         args: What follows it.
         prog: The command, for --help.
         kind: `Train`, or another command over a config.
@@ -260,7 +262,7 @@ def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Tr
     Raises:
         InputError: The config cannot be read, or a flag would do nothing.
     """
-    loaded = load_config(path)
+    loaded = load_run_config(path) if path.is_dir() else load_config(path)
     given = parse(kind, args, prog, default=kind(loaded))
     _check_overrides(path, loaded, given.config)
     return given

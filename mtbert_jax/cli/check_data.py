@@ -11,9 +11,9 @@ from mtbert_jax.config import Config
 from mtbert_jax.config.schema import finite
 from mtbert_jax.data.streams import epoch_shapes, padded_lengths, stage_batches
 from mtbert_jax.data.survey import Repeats, SplitSurvey, Surveyed, survey
-from mtbert_jax.encoders.hub import locate
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.terminal import grid
+from mtbert_jax.training.source import encoder_folder
 
 
 class StageShapes(NamedTuple):
@@ -110,7 +110,7 @@ def check_data(config: Config) -> DataCheck:
         InputError: The config is wrong, there is no tokenizer, or a file cannot be read as its task says.
     """
     check_config(config)
-    found = survey(config, load_tokenizer(locate(config.encoder, config.revision, weights=False)))
+    found = survey(config, load_tokenizer(encoder_folder(config, weights=False)))
     problems = list(_problems(config, found))
     train = found.train
     trainable = len(train) == len(config.tasks) and all(data.labelled for data in train.values())

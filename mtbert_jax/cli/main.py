@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from errno import EISDIR, ENOENT
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +22,11 @@ from mtbert_jax.ablation.processes import has_accelerator
 from mtbert_jax.cli import arguments
 from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.config.schema import finite, nearest
+from mtbert_jax.data.readers import Split
 from mtbert_jax.errors import InputError, TrainingError, plain
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import write_whole
+from mtbert_jax.files import try_to_write, write_whole
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_freed_memory, machine_summary
 from mtbert_jax.parallel import join_processes
@@ -33,6 +35,8 @@ from mtbert_jax.results.tables import terminal
 from mtbert_jax.run import Run, train_in, write_report
 from mtbert_jax.submission.hand_in import HandIn, hand_in
 from mtbert_jax.terminal import console, scores_table
+from mtbert_jax.training.evaluate import not_finite
+from mtbert_jax.training.existing import Existing
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.prepare import rehearse
@@ -46,13 +50,14 @@ def train(args: list[str]) -> None:
     config = given.config if given.config.out else dataclasses.replace(given.config, out=f"runs/{path.stem}")
     if given.resume and given.overwrite:
         raise InputError("--resume and --overwrite exclude each other")
+    existing: Existing = "resume" if given.resume else "overwrite" if given.overwrite else "refuse"
     if given.dry_run:
-        for line in rehearse(config):
+        for line in rehearse(config, existing):
             print(line)
         return
     join_processes(given.coordinator, given.num_processes, given.process_id)
     try:
-        run = train_in(config, "resume" if given.resume else "overwrite" if given.overwrite else "refuse")
+        run = train_in(config, existing)
     except Interrupted:
         again = [arg for arg in args if arg not in ("--overwrite", "--resume")]
         command = shlex.join(["mtbert", "train", str(path), *again, "--resume"])
@@ -117,7 +122,7 @@ def evaluate(args: list[str]) -> None:
     if not scores:
         raise InputError(f"no task has labels for the split {given.split!r}; mtbert predict writes prediction files")
     if given.json:
-        print(json.dumps(scores))
+        print(json.dumps(finite(scores), allow_nan=False))
     else:
         console().print(scores_table(scores, f"{given.split}, step {model.step}"))
 
@@ -125,15 +130,24 @@ def evaluate(args: list[str]) -> None:
 def predict(args: list[str]) -> None:
     """The command `predict`."""
     given = arguments.parse(arguments.Predict, args, "mtbert predict")
+    if given.output is not None:
+        _check_writable(given.output, whole_folder=given.task is None)
     model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
     if given.task is None:
         if given.input is not None:
             raise InputError("--input needs --task: which task are these texts for?")
-        for split in ("dev", "test"):
-            _, datasets, logits = model.evaluate(split)
-            folder = given.output or RunFolder(given.run).predictions
+        splits: tuple[Split, ...] = ("dev", "test")
+        read = {split: model.setup.datasets(split) for split in splits}  # both, before anything is computed
+        folder = given.output or RunFolder(given.run).predictions
+        wrong: list[str] = []
+        for split, datasets in read.items():
+            logits = model.score(datasets)[1]
             for path in model.write_predictions(folder, split, datasets, logits):
                 print(path)
+            wrong += not_finite(split, datasets, logits).values()
+        if wrong:
+            more = f"; and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
+            raise InputError(f"no prediction file is written where predictions would be made up: {wrong[0]}{more}")
         return
     texts = list(_read_texts(given.input))
     rows = zip(texts, model.predict(given.task, texts), strict=True)
@@ -143,6 +157,23 @@ def predict(args: list[str]) -> None:
         print(lines, end="")
     else:
         given.output.write_text(lines, encoding="utf-8")
+
+
+def _check_writable(output: Path, whole_folder: bool) -> None:
+    """Checks, before anything is computed, that an output can be written; a folder may be made, one above a file not.
+
+    Raises:
+        InputError: It cannot.
+    """
+    try:
+        if not whole_folder and output.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        folder = output if whole_folder else output.parent
+        if not whole_folder and not folder.is_dir():
+            raise FileNotFoundError(ENOENT, f"there is no folder {folder}")
+        try_to_write(folder)
+    except OSError as error:
+        raise InputError(f"cannot write --output {output}: {error.strerror or error}") from None
 
 
 def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:

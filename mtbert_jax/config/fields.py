@@ -204,10 +204,14 @@ class Stage:
 class Config:
     """One training run."""
 
-    encoder: str = "google-bert/bert-base-uncased"
-    """A directory in Hugging Face layout, or a hub name."""
+    encoder: str = ""
+    """A directory in Hugging Face layout, or a hub name; if left out, that of `init_from`, or else
+    google-bert/bert-base-uncased."""
     revision: str | None = None
     """Branch, tag or commit of a hub name."""
+    init_from: str = ""
+    """A run folder: the run begins with the encoder, the tokenizer and the heads of its best checkpoint. A head is
+    taken by a task of the same name, kind, classes, pooling and shape; others begin fresh."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of matrix products; parameters, softmax, LayerNorm and losses stay float32."""
     encoder_dropout: float | None = None

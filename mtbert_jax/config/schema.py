@@ -97,12 +97,12 @@ def to_dict(value: Any) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """A value that JSON can hold: NaN and infinities, which it has no word for, become None."""
+    """A value that JSON can hold and `fits` reads back: None for NaN, infinities and numbers of `LARGEST` or more."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and not abs(value) < LARGEST else value
 
 
 def fits(value: Any, shape: Any) -> bool:

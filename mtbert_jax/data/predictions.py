@@ -10,6 +10,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, read_text
 from mtbert_jax.limits import LARGEST_PREDICTIONS
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import finite_rows
 
 Predictions = Float[np.ndarray, "example *label"]
 
@@ -29,7 +30,16 @@ def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: P
 
     Each as the task's kind writes it: classes as in the data files, binary predictions as 0.0 or 1.0, numbers as they
     are.
+
+    Raises:
+        InputError: A prediction is not finite.
     """
+    wrong = np.flatnonzero(~finite_rows(predicted))
+    if len(wrong):
+        raise InputError(
+            f"{path} is not written: {len(wrong)} of {len(ids)} predictions of task {task.name} are not finite, the "
+            f"first that of id {ids[wrong[0]]!r}"
+        )
     rows = (f"{name} , {kind_of(task).format(task, value)} \n" for name, value in zip(ids, predicted, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{header(task)}\n" + "".join(rows), encoding="utf-8")

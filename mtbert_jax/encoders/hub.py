@@ -59,6 +59,7 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
         InputError: It is no directory, and no name that the hub has.
     """
     if is_folder(encoder):
+        _check_no_run(Path(encoder))
         return Path(encoder)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", str(encoder)):
         raise InputError(
@@ -72,6 +73,16 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
         raise InputError(
             f"encoder = {str(encoder)!r} is no directory here, and the hub did not give it: {reason}"
         ) from None
+
+
+def _check_no_run(directory: Path) -> None:
+    """Refuses a folder of this library's own runs, whose encoder lies in a checkpoint."""
+    found = (directory / "config.toml").is_file() or any(directory.glob("seed*/config.toml"))
+    if found and not (directory / CONFIG).is_file():
+        raise InputError(
+            f"encoder = {str(directory)!r} is a run folder; init_from = {str(directory)!r} begins a run from its best "
+            "checkpoint, encoder and heads; mtbert export writes its encoder in Hugging Face layout"
+        )
 
 
 def load_pretrained(encoder: str | Path, revision: str | None = None) -> tuple[Any, Params]:
@@ -100,7 +111,9 @@ def _load_params(directory: Path, config: EncoderConfig) -> Params:
                 f"{directory} has only pytorch_model.bin, a pickle, which could run code and is never opened; "
                 "load it with transformers and call save_pretrained(..., safe_serialization=True)"
             )
-        raise InputError(f"{directory} has no model.safetensors")
+        run = directory.parent
+        hint = f"; init_from = {str(run)!r} takes those of that run" if (run / "config.toml").is_file() else ""
+        raise InputError(f"{directory} has no model.safetensors{hint}")
     params: Params = {}
     try:
         _check_header(path)
@@ -123,10 +136,21 @@ def _load_params(directory: Path, config: EncoderConfig) -> Params:
                         f"{path}: tensor {theirs} is of {tensor.get_dtype()}, none of {', '.join(_DTYPES)}"
                     )
                 value = np.asarray(file.get_tensor(available[theirs]), np.float32)
+                _check_finite(path, available[theirs], value)
                 _put(params, ours, jnp.asarray(value.T if ours.endswith("kernel") else value))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is broken or cut off: {error}") from None
     return params
+
+
+def _check_finite(path: Path, tensor: str, value: np.ndarray) -> None:
+    """Refuses NaN and infinities, which would leave every task out of every step, and no score defined."""
+    wrong = value.size - int(np.isfinite(value).sum())
+    if wrong:
+        raise InputError(
+            f"{path}: tensor {tensor} has {wrong} of {value.size} values that are not finite as float32 (NaN or "
+            "infinity); the file is damaged, or was saved by a training that had diverged: take another"
+        )
 
 
 def _check_header(path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from mtbert_jax.errors import InputError
 from mtbert_jax.export.card import model_card
 from mtbert_jax.export.description import Format, describe_export
 from mtbert_jax.export.destination import check_destination, whole_folder
@@ -11,6 +12,7 @@ from mtbert_jax.export.notes import program_notes
 from mtbert_jax.export.stablehlo import PLATFORMS, write_stablehlo
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.origin import not_finite
 
 
 def export_run(
@@ -33,11 +35,14 @@ def export_run(
         The folder.
 
     Raises:
-        InputError: This is no run folder, it has no checkpoint, or `out` is not free or cannot be written.
+        InputError: This is no run folder, it has no checkpoint, or one with parameters that are not finite, or `out` is
+            not free or cannot be written.
     """
     out = out or run / "export" / form
     check_destination(out, overwrite)
     model = MultitaskModel.from_checkpoint(run, which)
+    if path := not_finite(model.params):
+        raise InputError(f"{run}: the values of {path} at step {model.step} are not finite; there is nothing to export")
     about = describe_export(model, RunFolder(run), form)
     with whole_folder(out, about) as folder:
         if form == "hf":

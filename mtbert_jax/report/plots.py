@@ -117,13 +117,12 @@ def scatter(title: str, x: str, xs: np.ndarray, y: str, ys: np.ndarray) -> str:
 
 
 def _svg(title: str, draw: Any, height: float = 2.9) -> str:
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError:
-        raise InputError("plots need matplotlib: pip install 'mtbert_jax[report]'") from None
+    check_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, height), dpi=72, facecolor="none")
         axes = figure.add_subplot(facecolor="none")
@@ -135,3 +134,15 @@ def _svg(title: str, draw: Any, height: float = 2.9) -> str:
     text = out.getvalue()
     text = re.sub(r"\s*<metadata>.*</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     return text.replace(INK, "currentColor")
+
+
+def check_matplotlib() -> None:
+    """Checks that plots can be drawn.
+
+    Raises:
+        InputError: matplotlib is missing; how to install it.
+    """
+    try:
+        import matplotlib.backends.backend_svg  # noqa: F401
+    except ImportError:
+        raise InputError("plots need matplotlib: pip install 'mtbert_jax[report]'") from None

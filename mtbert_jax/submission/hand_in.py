@@ -14,6 +14,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.submission.course import COURSE, check_pair, faults
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.training.evaluate import not_finite
 from mtbert_jax.training.folder import RunFolder
 
 FAULTS = 5
@@ -90,16 +91,20 @@ def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
     Rows are predicted whether or not they have a usable label.
 
     Raises:
-        InputError: A task has no dev or no test file.
+        InputError: A task has no dev or no test file, or logits that are not finite; nothing has been written.
     """
     tasks = model.setup.tasks
     for task in tasks.values():
         for split in SPLITS:
             if not getattr(task, split):
                 raise InputError(f'task {task.name} has no {split} file to predict; give its name as {split} = "..."')
-    checked = []
+    checked, said = [], {}
     for split in SPLITS:
-        _, datasets, logits = model.evaluate(split, labels=False)
+        datasets = model.setup.datasets(split, labels=False)
+        said[split] = datasets, model.score(datasets)[1]
+        for line in not_finite(split, *said[split]).values():
+            raise InputError(f"{line}; there is nothing to hand in")
+    for split, (datasets, logits) in said.items():
         for name, task in tasks.items():
             column = task.output_column or (COURSE[name].output_column if name in COURSE else "")
             task = replace(task, output_column=column)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
@@ -204,6 +204,24 @@ def kind_of(task: TaskConfig) -> TaskKind:
             f"kind = {task.kind!r} is none of {known}{nearest(task.kind, KINDS)}; --plugins FILE can add one"
         )
     return KINDS[task.kind]
+
+
+def predictions(task: TaskConfig, logits: Float[np.ndarray, "example output"]) -> Float[np.ndarray, "example *label"]:
+    """What a task's kind predicts, shaped like labels; NaN for every example with a logit that is not finite.
+
+    An argmax of NaN is class 0, and NaN > 0 is false: left to `TaskKind.predict`, they would be ordinary predictions.
+
+    >>> predictions(TaskConfig(kind="binary"), np.array([[2.0], [-1.0], [np.nan]]))
+    array([ 1.,  0., nan])
+    """
+    predicted = np.asarray(kind_of(task).predict(logits), np.float64)
+    known = finite_rows(logits)
+    return np.where(known.reshape(-1, *[1] * (predicted.ndim - 1)), predicted, np.nan)
+
+
+def finite_rows(values: Float[np.ndarray, "example ..."]) -> Bool[np.ndarray, " example"]:
+    """Whether all numbers of an example are finite."""
+    return np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
 
 
 def primary_metric(task: TaskConfig) -> Metric:

@@ -39,12 +39,15 @@ class Metric:
     to_unit: Callable[[Float[np.ndarray, "*leading"]], Float[np.ndarray, "*leading"]] = lambda value: value
 
     def __call__(self, predictions: Predictions, labels: Predictions) -> float:
-        """The score of one set of predictions, as a plain float."""
-        return float(self.function(predictions, labels))
+        """The score of one set of predictions, as a plain float; NaN where a prediction is not finite."""
+        return float(self.of_resamples(predictions, labels))
 
     def of_resamples(self, predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
-        """The scores of many sets of predictions, ``[resample example]``."""
-        return self.function(predictions, labels)
+        """The scores of many sets of predictions, ``[resample example]``; NaN for a set with one that is not finite."""
+        predictions, labels = np.broadcast_arrays(predictions, labels)
+        known = np.isfinite(predictions)
+        scores = np.asarray(self.function(np.where(known, predictions, labels), labels))  # no function sees a NaN
+        return np.where(known.reshape(*scores.shape, -1).all(axis=-1), scores, math.nan)
 
     def gain(self, value: float) -> float:
         """A number that is larger the better the score is: the score itself, or its negative."""

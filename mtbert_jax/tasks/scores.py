@@ -10,7 +10,8 @@ from jaxtyping import Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import kind_of, primary_metric
+from mtbert_jax.tasks.kind import kind_of, predictions, primary_metric
+from mtbert_jax.tasks.metrics import Metric
 
 AVERAGES = ("average", "plain_average")
 """Names of both averages, beside the tasks' in a dict of scores."""
@@ -59,29 +60,56 @@ def score(
     logits: Mapping[str, Float[np.ndarray, "example output"]],
     labels: Mapping[str, Float[np.ndarray, "example *label"]],
 ) -> dict[str, Any]:
-    """Metrics of each task that has logits, and both averages, as ``results.json`` holds them."""
+    """Metrics of each task that has logits, and both averages, as ``results.json`` holds them.
+
+    All metrics of a task are NaN where a logit of it is not finite; so are then both averages.
+    """
     scores: dict[str, Any] = {
-        name: task_scores(tasks[name], kind_of(tasks[name]).predict(values), labels[name].astype(np.float64))
+        name: task_scores(tasks[name], predictions(tasks[name], values), labels[name].astype(np.float64))
         for name, values in logits.items()
     }
     return {**scores, **averages(scores, [tasks[name] for name in logits])}
 
 
+def deciding(
+    tasks: Sequence[TaskConfig], labels: Mapping[str, Float[np.ndarray, "example *label"]], which: str
+) -> tuple[TaskConfig, ...]:
+    """The tasks that the best checkpoint is chosen by: those whose score can have a value at all.
+
+    Pearson's r of labels that are all equal has none, whatever a model predicts: one such task would leave the average
+    of all tasks, and with it the best checkpoint, undefined for the whole run. Here the labels themselves are scored.
+
+    Args:
+        tasks: All tasks of the run.
+        labels: The dev labels of those that have any.
+        which: A config's `checkpoint_metric`.
+    """
+    name = which.partition(".")[0]
+    asked = [task for task in tasks if task.name in labels and (which in AVERAGES or task.name == name)]
+    own = {task.name: labels[task.name].astype(np.float64) for task in asked}
+    return tuple(task for task in asked if np.isfinite(_chosen_metric(task, which)(own[task.name], own[task.name])))
+
+
 def chosen_score(scores: Mapping[str, Any], tasks: Sequence[TaskConfig], which: str) -> float:
-    """The score that the best checkpoint is chosen by, as a number that is larger the better; NaN where it is missing.
+    """The score that the best checkpoint is chosen by: a number that is larger the better, or NaN for an undefined one.
 
     Args:
         scores: As `score` gives them.
-        tasks: All tasks of the run.
+        tasks: The tasks that it is chosen by (`deciding`).
         which: A config's `checkpoint_metric`.
     """
+    if not tasks:
+        return math.nan
     if which in AVERAGES:
-        return float(scores.get(which, math.nan))
-    name, _, metric_name = which.partition(".")
-    task = next(task for task in tasks if task.name == name)
-    metrics = {metric.name: metric for metric in kind_of(task).metrics}
-    metric = metrics[metric_name] if metric_name else primary_metric(task)
-    return metric.gain(scores.get(name, {}).get(metric.name, math.nan))
+        return averages(scores, tasks)[which]
+    metric = _chosen_metric(tasks[0], which)
+    return metric.gain(scores[tasks[0].name][metric.name])
+
+
+def _chosen_metric(task: TaskConfig, which: str) -> Metric:
+    """The metric of a task that `which` is about."""
+    name = which.partition(".")[2] if which not in AVERAGES else ""
+    return next((metric for metric in kind_of(task).metrics if metric.name == name), primary_metric(task))
 
 
 def check_chosen_score(tasks: Sequence[TaskConfig], which: str) -> None:

@@ -10,11 +10,12 @@ from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.machine import peak_memory
-from mtbert_jax.tasks.scores import chosen_score
+from mtbert_jax.tasks.scores import chosen_score, deciding
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.display import scores_line
-from mtbert_jax.training.evaluate import EvalStep, evaluate_all, make_eval_step, with_features
+from mtbert_jax.training.evaluate import EvalStep, evaluate_all, make_eval_step, not_finite, with_features
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.origin import Origin
 from mtbert_jax.training.records import MetricsFile, Record, pack, read_metrics, step_record, unpack
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
@@ -46,6 +47,8 @@ class ActiveRun:
         scored: Dev splits as the present stage reads them.
         score: Dev score at the present step, which the next checkpoint is saved with; None where there is none.
         bad_steps: Number of steps in a row that each task has been left out of, as far as is recorded.
+        trained: Tasks that have been in some step, as far as is recorded.
+        origin: What the run begins with; missing for one that goes on from a checkpoint.
     """
 
     setup: Setup
@@ -63,12 +66,18 @@ class ActiveRun:
     scored: Splits = field(default_factory=dict)
     score: float | None = None
     bad_steps: dict[str, int] = field(default_factory=dict)
+    trained: set[str] = field(default_factory=set)
+    origin: Origin = None  # type: ignore[assignment]
 
     @classmethod
     def open(cls, setup: Setup, folder: RunFolder, plans: list[Plan], train: Splits, dev: Splits) -> "ActiveRun":
         """A run at its beginning."""
         checkpoints = Checkpoints(folder.checkpoints, to_dict(setup.config))
         return cls(setup, folder, plans, train, dev, checkpoints, make_eval_step(setup.model, setup.layout))
+
+    def first_params(self) -> Params:
+        """The parameters at the run's first step."""
+        return self.setup.initial_params(self.origin.encoder, self.origin.heads)
 
     def open_records(self, step: int) -> None:
         """Opens the records, less what lies after `step`."""
@@ -87,10 +96,10 @@ class ActiveRun:
         step = self.progress.stage_start
         return first_state(self.setup, plan, params, step)
 
-    def begin(self, plan: Plan, encoder: Params) -> TrainState:
-        """The state at the run's first step: a pretrained encoder under fresh heads."""
+    def begin(self, plan: Plan) -> TrainState:
+        """The state at the run's first step."""
         self.enter(plan, 0)
-        return self.setup.layout.place(self.new_state(plan, self.setup.initial_params(encoder)))
+        return self.setup.layout.place(self.new_state(plan, self.first_params()))
 
     def go_on(self, plan: Plan, state: TrainState) -> TrainState:
         """The state at a later stage's first step, with the parameters that the stage before has left."""
@@ -195,13 +204,17 @@ class ActiveRun:
         for place, step in enumerate(steps, start=done - len(steps)):
             for task, finite in step.finite.items():
                 self.bad_steps[task] = 0 if finite else self.bad_steps.get(task, 0) + 1
+                self.trained |= {task} if finite else set()
                 if self.bad_steps[task] == limit > 0:
                     rows, _ = self.batches.tasks[task].rows(self.batches.indices(place)[task])
                     ids = ", ".join(self.train[task].ids[row] for row in rows)
                     number = self.progress.stage_start + place + 1
+                    at_once = task not in self.trained and self.earlier == Progress()
+                    remedy = "look at its labels and its loss_weight" if at_once else "a lower lr may help"
+                    since = ", from its first step on" if at_once else ""
                     raise TrainingError(
-                        f"task {task}: its loss or gradient was not finite in {limit} steps in a row (max_bad_steps), "
-                        f"the last of them step {number}, a batch of the examples {ids}; a lower lr may help. "
+                        f"task {task}: its loss or gradient was not finite in {limit} steps in a row (max_bad_steps)"
+                        f"{since}, the last of them step {number}, a batch of the examples {ids}; {remedy}. "
                         "What was saved before stays"
                     )
 
@@ -217,15 +230,21 @@ class ActiveRun:
         params = state.teacher_params() if config.evaluate == "teacher" else state.params
         scores, logits = evaluate_all(self.setup, self.eval_step, params, self.scored)
         self.write("eval", plan, done, {"split": "dev", "scores": scores})
-        self.score = chosen_score(scores, config.tasks, config.checkpoint_metric)
-        better = not np.isnan(self.score) and (self.progress.best is None or self.score > self.progress.best)
+        wrong = not_finite("dev", self.scored, logits)
+        tasks = deciding(config.tasks, labels_of(self.scored), config.checkpoint_metric)
+        found = chosen_score(scores, tasks, config.checkpoint_metric)
+        self.score = found if np.isfinite(found) and not wrong else None
+        better = self.score is not None and (self.progress.best is None or self.score > self.progress.best)
         step = self.progress.stage_start + done
         if better:
             self.progress = replace(self.progress, best=self.score)
             if self.setup.layout.leads:
                 save_logits(self.folder, step, logits)
         self.progress = replace(self.progress, stale=0 if better else self.progress.stale + 1)
-        return [f"dev at step {step}: {scores_line(scores, config.tasks)}{'  (best so far)' if better else ''}"]
+        mark = "  (best so far)" if better else ""
+        if self.score is None:
+            mark = f"  (never the best: {'logits are not finite' if wrong else 'its score is undefined'})"
+        return [f"dev at step {step}: {scores_line(scores, config.tasks)}{mark}", *wrong.values()]
 
     def end_stage(self, plan: Plan, done: int, compiled_shapes: int, compile_seconds: float) -> None:
         """Notes that a stage has ended, and records what it compiled."""
@@ -283,6 +302,11 @@ def abstract_state(setup: Setup, plan: Plan) -> TrainState:
     """Shapes, types and places of a stage's state: what a checkpoint is restored into."""
     shapes = jax.eval_shape(lambda params: first_state(setup, plan, params, 0), setup.abstract_params())
     return setup.layout.described(shapes)
+
+
+def labels_of(datasets: Splits) -> dict[str, np.ndarray]:
+    """The labels of the datasets that have them, by task."""
+    return {name: data.labels for name, data in datasets.items() if data.labelled}
 
 
 LOGITS_STEP = ".step"

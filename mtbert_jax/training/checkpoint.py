@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.options import AsyncOptions
 
 from mtbert_jax import trees
+from mtbert_jax.config.schema import finite
 from mtbert_jax.errors import TrainingError, first_line
 from mtbert_jax.files import must_hold_files
 from mtbert_jax.parallel import wait_for_all
@@ -36,12 +37,12 @@ class Progress:
         stage: Number of the stage, from 0.
         stage_start: Step at which it began.
         stage_done: Whether it has ended.
-        best: Best dev average so far, or None.
+        best: Best dev score so far, or None.
         stale: Evaluations since then.
         pending: Steps since the last record, packed: a resumed run writes the same record.
         seconds: Wall time of the loop so far, evaluations and compilation included, over all resumptions.
         peak_memory: Most memory in use at once so far, in bytes, over all resumptions.
-        average: The dev average at this very step; None where there was no evaluation, or it was NaN.
+        average: The dev score at this very step; None where there was no evaluation, or the score is undefined.
     """
 
     stage: int = 0
@@ -115,11 +116,11 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps():
             return
-        if progress.average is not None and math.isnan(progress.average):
+        if progress.average is not None and not math.isfinite(progress.average):
             progress = replace(progress, average=None)
         items = _items(state)
         fingerprints = {name: trees.fingerprint(item) for name, item in items.items()}
-        about = {"config": self._config, "progress": progress.__dict__, "fingerprints": fingerprints}
+        about = {"config": finite(self._config), "progress": progress.__dict__, "fingerprints": fingerprints}
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         self._note(step, progress)
         with self._complaining():

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.tasks import primary_metric
+from mtbert_jax.terminal import number_text
 from mtbert_jax.training.records import Record
 
 
@@ -80,7 +81,7 @@ def clock_text(seconds: float) -> str:
 
 
 def scores_line(scores: dict[str, Any], tasks: Sequence[TaskConfig]) -> str:
-    """``sst accuracy 0.512  sts pearson 0.871  average 0.7800``: the primary metrics, and the paper's average."""
+    """``sst accuracy 0.512  sts pearson undefined  average undefined``: primary metrics, and the paper's average."""
     primary = [(task.name, primary_metric(task).name) for task in tasks if task.name in scores]
-    parts = [f"{task} {metric} {scores[task][metric]:.3f}" for task, metric in primary]
-    return "  ".join([*parts, f"average {scores['average']:.4f}"])
+    parts = [f"{task} {metric} {number_text(scores[task][metric], 3)}" for task, metric in primary]
+    return "  ".join([*parts, f"average {number_text(scores['average'])}"])

@@ -1,6 +1,6 @@
 """Logits and metrics over whole splits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import score
+from mtbert_jax.tasks.kind import finite_rows
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -118,3 +119,19 @@ def evaluate_all(
         logits[name] = over_split(eval_step, params, name, data, batches, width)
     labels = {name: data.labels for name, data in datasets.items() if data.labelled}
     return score(setup.tasks, {name: logits[name] for name in labels}, labels) if labels else {}, logits
+
+
+def not_finite(
+    split: str, datasets: Mapping[str, Dataset], logits: Mapping[str, Float[np.ndarray, "example output"]]
+) -> dict[str, str]:
+    """What to say of each task that has logits which are not finite: how many examples, and the first one's id."""
+    found = {}
+    for name, values in logits.items():
+        wrong = np.flatnonzero(~finite_rows(values))
+        if len(wrong):
+            first = datasets[name].ids[wrong[0]]
+            found[name] = (
+                f"task {name}: the logits of {len(wrong)} of {len(values)} {split} examples are not finite, the first "
+                f"those of id {first!r}"
+            )
+    return found

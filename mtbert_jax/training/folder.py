@@ -11,7 +11,7 @@ from typing import IO, Any
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.config.schema import fits
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text
+from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text, try_to_write
 from mtbert_jax.limits import LARGEST_JSON
 
 _SCORE = (float, None)
@@ -99,6 +99,38 @@ class RunFolder:
         """Scores of the best checkpoint."""
         return self.path / "results.json"
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a step has been saved here, sound or not."""
+        return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a run lies here."""
+        return self.config.is_file() or any(self.checkpoints.glob("*"))
+
+    def check_writable(self) -> None:
+        """Checks that a run can be written here and that no other process trains here; leaves nothing behind.
+
+        Raises:
+            InputError: The folder, or a place in it, cannot be written; or another process trains here.
+        """
+        for path in (self.config, self.metrics, self.results, self.lock):
+            must_be_file(path)
+        below = (self.checkpoints, self.predictions, self.encoder)
+        for place in (self.path, *(folder for folder in below if os.path.lexists(folder))):
+            try:
+                try_to_write(place)
+            except OSError as error:
+                raise self._unwritable(error, place) from None
+        if self.lock.is_file():
+            try:
+                with self.lock.open("a+", encoding="utf-8") as file:
+                    if not lock_file(file):
+                        raise self._held(file)
+            except OSError as error:
+                raise self._unwritable(error, self.lock) from None
+
     def hold(self) -> IO[str]:
         """Keeps other processes from training here until what is returned is closed, or this process ends.
 
@@ -116,11 +148,18 @@ class RunFolder:
                 file.flush()
                 return file
         except OSError as error:
-            raise InputError(f"cannot write the run folder {self.path}: {error.strerror or error}") from None
+            raise self._unwritable(error, self.path) from None
         with file:
-            file.seek(0)
-            holder = file.read().strip()
-        raise InputError(f"{self.path}: another process trains here ({holder}); wait for it, or give another --out")
+            raise self._held(file)
+
+    def _unwritable(self, error: OSError, place: Path) -> InputError:
+        inside = "" if place == self.path else f" ({place})"
+        return InputError(f"cannot write the run folder {self.path}{inside}: {error.strerror or error}")
+
+    def _held(self, file: IO[str]) -> InputError:
+        file.seek(0)
+        holder = file.read().strip()
+        return InputError(f"{self.path}: another process trains here ({holder}); wait for it, or give another --out")
 
     def load_results(self) -> dict[str, Any] | None:
         """What ``results.json`` holds; None where it is missing, was cut off, or is not what a run writes."""

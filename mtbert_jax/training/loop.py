@@ -16,7 +16,7 @@ from mtbert_jax.training.records import Clock, Record
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import StepMetrics, TrainStep
-from mtbert_jax.types import Batch, FeatureBatch, Params
+from mtbert_jax.types import Batch, FeatureBatch
 
 
 class Trained(Protocol):
@@ -33,7 +33,7 @@ class Trained(Protocol):
 
     def open_records(self, step: int) -> None: ...  # noqa: D102
     def restore(self) -> TrainState | None: ...  # noqa: D102
-    def begin(self, plan: Plan, encoder: Params) -> TrainState: ...  # noqa: D102
+    def begin(self, plan: Plan) -> TrainState: ...  # noqa: D102
     def go_on(self, plan: Plan, state: TrainState) -> TrainState: ...  # noqa: D102
     def make_step(self, plan: Plan) -> TrainStep: ...  # noqa: D102
     def open_stage(self, plan: Plan, state: TrainState) -> int: ...  # noqa: D102
@@ -66,11 +66,10 @@ class Loop:
         self.clock = Clock()
         self.since = time.monotonic()
 
-    def train(self, encoder: Params, resume: bool) -> None:
+    def train(self, resume: bool) -> None:
         """Takes the run to its end.
 
         Args:
-            encoder: Pretrained parameters.
             resume: Go on from the newest checkpoint that can be read; without one, begin.
 
         Raises:
@@ -83,7 +82,7 @@ class Loop:
         progress = self.run.progress
         for plan in self.run.plans[progress.stage + progress.stage_done :]:
             if state is None:
-                state = self.run.begin(plan, encoder)
+                state = self.run.begin(plan)
             elif plan.number > self.run.progress.stage:
                 state = self.run.go_on(plan, state)
             state = self.stage(plan, state)

@@ -1,6 +1,7 @@
-"""Everything that is known of a run before it writes or computes anything, checked and put into words."""
+"""Everything that a run needs from its first step to its end, checked before the first step and put into words."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,74 +12,142 @@ from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
 from mtbert_jax.config.schema import to_toml
 from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.readers import Split
 from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.encoders.hub import locate
 from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import Layout
+from mtbert_jax.tasks import primary_metric
+from mtbert_jax.tasks.scores import AVERAGES, deciding
+from mtbert_jax.training.active import labels_of
+from mtbert_jax.training.existing import Existing, check_folder
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import check_state, estimate
+from mtbert_jax.training.origin import Origin, from_run, pretrained
+from mtbert_jax.training.seeds import seeds_apart
 from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.source import source_of, with_encoder
 from mtbert_jax.training.trackers import check_trackers
 
 GIB = 2**30
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+class PreparedRun(NamedTuple):
+    """One of the runs that a config stands for: the only one, or that of one seed.
+
+    Attributes:
+        setup: Its config and what belongs to it.
+        folder: Its folder.
+        plans: Its stages.
+        origin: What it begins with; None where a checkpoint in its folder is gone on from.
+    """
+
+    setup: Setup
+    folder: RunFolder
+    plans: list[Plan]
+    origin: Origin | None
 
 
 class Prepared(NamedTuple):
     """What a run is made of, checked.
 
     Attributes:
-        encoder: The encoder's directory.
+        config: The config, with the encoder that `init_from` stands for filled in.
         layout: The devices.
         setup: Config, encoder's description, tokenizer, model.
-        train: Training splits, by task.
-        dev: Dev splits, by task.
+        splits: Training, dev and test splits, by task.
+        runs: The runs that the config stands for.
+        existing: What is done about runs that lie in the folders.
     """
 
-    encoder: Path
+    config: Config
     layout: Layout
     setup: Setup
-    train: dict[str, Dataset]
-    dev: dict[str, Dataset]
+    splits: dict[Split, dict[str, Dataset]]
+    runs: list[PreparedRun]
+    existing: Existing
 
 
-def prepare(config: Config) -> Prepared:
-    """Reads and checks everything that a run begins with, but for the weights.
+def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *, busy: bool = False) -> Prepared:
+    """Reads and checks everything that a run needs, test files and weights included; leaves nothing behind.
+
+    Args:
+        config: The run.
+        folder: The run folder.
+        existing: What is to be done about a run that lies there.
+        busy: Whether the folder may hold a run although it is to be refused.
 
     Raises:
-        InputError: Config, encoder or data are not right, or a package is missing.
+        InputError: Config, encoder or data are not right, a package is missing, or the folder is not free or cannot be
+            written.
     """
     check_config(config)
     check_trackers(config.writers)
-    directory = locate(config.encoder, config.revision)
     layout = Layout.build(config.parallel, len(config.seeds))
+    apart = seeds_apart(config, folder)
+    for own, place in apart:
+        if not (busy and existing == "refuse" and place.is_used):
+            check_folder(place, own, existing)
+        if layout.leads:
+            place.check_writable()
+    goes_on = [existing == "resume" and place.has_checkpoint for _, place in apart]
+    sources = [None if on else source_of(own) for on, (own, _) in zip(goes_on, apart, strict=True)]
+    config, directory = _with_directory(config, apart[0][1], next((one for one in sources if one), None))
+
     setup = Setup.load(config, directory, layout.narrow)
-    train, dev = setup.datasets("train"), setup.datasets("dev")
-    _check_datasets(config, train, dev)
-    return Prepared(directory, layout, setup, train, dev)
+    splits = {split: setup.datasets(split) for split in SPLITS}
+    _check_datasets(config, splits)
+    named = {"encoder": config.encoder, "revision": config.revision}
+    setups = [setup.with_config(replace(own, **named)) for own, _ in apart]  # type: ignore[arg-type]
+    plans = [own_setup.plans(splits["train"]) for own_setup in setups]
+    for plan in plans[0]:
+        check_state(setup, plan, layout)
+    read: dict[Path, Origin] = {}
+    runs = []
+    for own_setup, (_, place), stages, on, source in zip(setups, apart, plans, goes_on, sources, strict=True):
+        where = source.path if source else directory
+        if not on and where not in read:
+            read[where] = from_run(source, own_setup) if source else pretrained(directory)
+        runs.append(PreparedRun(own_setup, place, stages, None if on else read[where]))
+    return Prepared(config, layout, setup, splits, runs, existing)
 
 
-def rehearse(config: Config) -> Iterator[str]:
+def _with_directory(config: Config, folder: RunFolder, source: RunFolder | None) -> tuple[Config, Path]:
+    """The config with its encoder filled in, and the folder that describes that encoder."""
+    if config.init_from and source is None:  # all runs go on: what they began with need not be there any more
+        known = folder.load_config()
+        return replace(config, encoder=known.encoder, revision=known.revision), folder.encoder
+    config = with_encoder(config, source)
+    return config, source.encoder if source else locate(config.encoder, config.revision)
+
+
+def rehearse(config: Config, existing: Existing = "refuse") -> Iterator[str]:
     """What training would be, line by line: the whole config, data, stages, shapes to compile, memory by estimate.
 
     Raises:
         InputError: As `prepare`; or the optimizer or what is frozen does not fit the model.
     """
-    ready = prepare(config)
+    ready = prepare(config, RunFolder(Path(config.out)), existing, busy=True)
     layout, setup = ready.layout, ready.setup
-    plans = setup.plans(ready.train)
-    yield to_toml(config)
-    yield from describe_run(ready, plans)
-    for plan in plans:
-        check_state(setup, plan, layout)
+    yield to_toml(ready.config)
+    yield from describe_run(ready)
+    for plan in ready.runs[0].plans:
         yield from _shapes(plan)
         memory = estimate(setup, plan, layout)
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in memory._asdict().items() if size)
         each = " for each seed" if config.seeds else ""
         yield f"stage {plan.stage.name}: about {memory.total / GIB:.2f} GiB on a device{each}, by estimate ({parts})"
+    used = [str(run.folder.path) for run in ready.runs if run.folder.is_used]
+    if used and existing == "refuse":
+        yield f"{', '.join(used)} holds a run already: training needs --resume, --overwrite or another --out"
 
 
-def describe_run(ready: Prepared, plans: list[Plan]) -> Iterator[str]:
-    """Model, devices, tasks and stages, line by line."""
-    _, layout, setup, train, dev = ready
+def describe_run(ready: Prepared) -> Iterator[str]:
+    """Where the run begins, model, devices, tasks, stages, and what the best checkpoint goes by, line by line."""
+    layout, setup, (train, dev, test) = ready.layout, ready.setup, (ready.splits[split] for split in SPLITS)
+    plans = ready.runs[0].plans
+    yield from _beginnings(ready)
     params = trees.count(setup.abstract_params())
     device = jax.devices()[0].device_kind
     used = f"{layout.mesh.size} × {device} ({layout})" if layout.mesh else f"1 × {device}"
@@ -94,11 +163,39 @@ def describe_run(ready: Prepared, plans: list[Plan]) -> Iterator[str]:
         epoch = plans[0].batches.tasks[name].num_examples
         if epoch > len(data.ids):
             yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
-        skipped = [*data.skipped, *(dev[name].skipped if name in dev else [])]
+        skipped = [row for split in (train, dev, test) if name in split for row in split[name].skipped]
         if skipped:
             yield f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}"
     for plan in plans:
         yield f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
+    yield _best_checkpoint(setup.config, dev)
+
+
+def _beginnings(ready: Prepared) -> Iterator[str]:
+    """Whether there was something to resume, and which parameters are another run's."""
+    fresh = [run for run in ready.runs if run.origin is not None]
+    if ready.existing == "resume" and fresh:
+        places = ", ".join(str(run.folder.path) for run in fresh)
+        yield f"nothing to resume: {places} holds no checkpoint; the run begins anew"
+    for run in fresh:
+        seed = f"seed {run.setup.config.seed}: " if len(ready.runs) > 1 else ""
+        yield from (f"{seed}{line}" for line in run.origin.told) if run.origin else ()
+
+
+def _best_checkpoint(config: Config, dev: dict[str, Dataset]) -> str:
+    """What the best checkpoint goes by, in a line."""
+    if not dev:
+        no_stop = "; patience has no effect" if config.patience else ""
+        return f"no dev file: the latest checkpoint is the best{no_stop}"
+    which, names = config.checkpoint_metric, [task.name for task in config.tasks]
+    able = {task.name: primary_metric(task).name for task in deciding(config.tasks, labels_of(dev), which)}
+    by = f"the {which.replace('_', ' ')} of {', '.join(map(' '.join, able.items()))}"
+    if which not in AVERAGES:
+        by = which.replace(".", " ") if "." in which else f"{which} {able[which]}"
+    known = [f"{name} has no dev file" for name in names if name not in dev]
+    known += [f"the score of {name} is undefined for its dev labels" for name in names if name in dev.keys() - able]
+    without = f" ({'; '.join(known)})" if known and which in AVERAGES else ""
+    return f"best checkpoint: {f'by {by} on dev' if able else 'the latest'}{without}"
 
 
 def _shapes(plan: Plan) -> Iterator[str]:
@@ -111,9 +208,16 @@ def _shapes(plan: Plan) -> Iterator[str]:
     yield f"stage {plan.stage.name}: batches of {listed} tokens; {cost}"
 
 
-def _check_datasets(config: Config, train: dict[str, Dataset], dev: dict[str, Dataset]) -> None:
+def _check_datasets(config: Config, splits: dict[Split, dict[str, Dataset]]) -> None:
+    train, dev = splits["train"], splits["dev"]
     for task in config.tasks:
         if task.name not in train:
             raise InputError(f'task {task.name} has no train file; give its name as train = "..."')
         if not train[task.name].labelled or (task.name in dev and not dev[task.name].labelled):
             raise InputError(f"task {task.name}: training and dev files need labels")
+    which = config.checkpoint_metric
+    if which not in AVERAGES and not deciding(config.tasks, labels_of(dev), which):
+        raise InputError(
+            f"checkpoint_metric = {which!r} is undefined for the labels of that dev file, whatever is predicted (are "
+            "they all equal?); choose another metric or task, or the average"
+        )

@@ -157,17 +157,37 @@ def _means(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def pack(steps: list[StepMetrics]) -> tuple[Record, ...]:
-    """Metrics of single steps, on the host, as plain values, which JSON keeps exactly."""
-    return tuple(jax.tree.map(lambda x: np.asarray(x).tolist(), step._asdict()) for step in steps)
+    """Metrics of single steps, on the host, as plain values, which JSON keeps exactly; null where not finite.
+
+    Which of NaN and the infinities a number was makes no difference to the record that it becomes part of.
+    """
+    return tuple(_nulled(jax.tree.map(lambda x: np.asarray(x).tolist(), step._asdict())) for step in steps)
+
+
+def _nulled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nulled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_nulled(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def unpack(packed: tuple[Record, ...]) -> list[StepMetrics]:
     """What `pack` packed."""
     arrays = (None if step["cosines"] is None else np.array(step["cosines"], np.float32) for step in packed)
     return [
-        StepMetrics(**{"penalties": {}, **step, "cosines": cosines})
+        StepMetrics(
+            losses=_with_nan(step["losses"]),
+            penalties={name: _with_nan(values) for name, values in step.get("penalties", {}).items()},
+            finite=step["finite"],
+            cosines=cosines,  # type: ignore[arg-type]
+        )
         for step, cosines in zip(packed, arrays, strict=True)
     ]
+
+
+def _with_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def numbers(record: Record) -> Iterator[tuple[str, float]]:

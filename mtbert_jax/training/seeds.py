@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +18,19 @@ from jaxtyping import Array, Int
 
 from mtbert_jax.config import Config
 from mtbert_jax.data.batches import TaskBatches
+from mtbert_jax.errors import InputError
 from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import REPLICA, Layout, agreed
 from mtbert_jax.training.active import ActiveRun, stage_step
 from mtbert_jax.training.checkpoint import Progress
 from mtbert_jax.training.display import Display
+from mtbert_jax.training.existing import config_changes
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.loop import Trained
 from mtbert_jax.training.memory import estimate
 from mtbert_jax.training.records import Record, mean_record
 from mtbert_jax.training.setup import Plan
+from mtbert_jax.training.source import seed_folders
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import StepMetrics, TrainStep
 from mtbert_jax.types import Batch, FeatureBatch, Params
@@ -41,6 +45,24 @@ def seeds_apart(config: Config, folder: RunFolder) -> list[tuple[Config, RunFold
         return [(config, folder)]
     folders = {seed: RunFolder(folder.path / f"seed{seed}") for seed in config.seeds}
     return [(replace(config, seed=seed, seeds=(), out=str(own.path)), own) for seed, own in folders.items()]
+
+
+def load_run_config(path: Path) -> Config:
+    """The config of the run, or of the runs of several seeds together, that lie in a folder, to be run there again.
+
+    Raises:
+        InputError: No run lies there, or runs of several configs do.
+    """
+    folder, seeds = RunFolder(path), seed_folders(path)
+    if folder.config.is_file() or not seeds:
+        return replace(folder.load_config(), out=str(path))
+    first, *others = (own.load_config() for own in seeds.values())
+    for seed, own in zip(list(seeds)[1:], others, strict=True):
+        if changes := config_changes(first, replace(own, seed=first.seed)):
+            raise InputError(
+                f"{path} holds runs of several configs (seed{seed}: {'; '.join(changes)}); name one of their folders"
+            )
+    return replace(first, seed=0, seeds=tuple(seeds), out=str(path))
 
 
 def groups(runs: Sequence[ActiveRun], at_once: int, resume: bool) -> list[list[ActiveRun]]:
@@ -107,9 +129,9 @@ class SeedRuns:
         for run in self.runs:
             run.open_records(step)
 
-    def begin(self, plan: Plan, encoder: Params) -> TrainState:
+    def begin(self, plan: Plan) -> TrainState:
         """The states at the first step: each seed has heads of its own."""
-        return self._entered(plan, 0, [run.setup.initial_params(encoder) for run in self.runs])
+        return self._entered(plan, 0, [run.first_params() for run in self.runs])
 
     def go_on(self, plan: Plan, state: TrainState) -> TrainState:
         """The states at a later stage's first step."""

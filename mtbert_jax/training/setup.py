@@ -157,9 +157,10 @@ class Setup:
         named = {name: task for name, task in self.tasks.items() if getattr(task, split)}
         return {name: load_dataset(self.config, task, split, self.tokenizer, labels) for name, task in named.items()}
 
-    def initial_params(self, encoder: Params) -> Params:
-        """A pretrained encoder under fresh heads, which depend on the run's seed."""
-        return {"encoder": encoder, "heads": jax.jit(self.model.init_heads)(jax.random.key(self.config.seed))}
+    def initial_params(self, encoder: Params, heads: Params | None = None) -> Params:
+        """A pretrained encoder under `heads`; what is missing there is fresh, and depends on the run's seed."""
+        fresh = jax.jit(self.model.init_heads)(jax.random.key(self.config.seed))
+        return {"encoder": encoder, "heads": {**fresh, **(heads or {})}}
 
     def abstract_params(self) -> Params:
         """Shapes of all parameters."""

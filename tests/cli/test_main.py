@@ -17,6 +17,7 @@ from mtbert_jax.errors import TrainingError
 from mtbert_jax.machine import commit
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
+from mtbert_jax.training.seeds import load_run_config
 
 
 @pytest.fixture
@@ -179,6 +180,36 @@ def test_train_again_needs_a_word(toml: Path, tmp_path: Path, capsys: pytest.Cap
     fails(capsys, ["train", str(toml), "--resume", "--overwrite"], "exclude each other")
     assert main(["train", str(toml), "--steps", "2", "--overwrite"]) == 0
     assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == 2
+
+
+def test_a_run_folder_stands_for_its_own_config(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever it lies by now."""
+    assert main(["train", str(toml), "--steps", "1", "--lr", "0.5"]) == 0
+    run = str((tmp_path / "run").rename(tmp_path / "moved"))
+    capsys.readouterr()
+    assert main(["train", run, "--resume"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"run folder: {run}")
+    fails(capsys, ["train", run], f"{run} holds a run already; --resume goes on with it")
+    fails(capsys, ["train", run, "--resume", "--steps", "8"], "steps: 1 → 8", f"--init-from {run} with another --out")
+    fails(capsys, ["train", str(tmp_path), "--resume"], "is no run folder: it has no config.toml")
+    assert main(["train", run, "--dry-run"]) == 0
+    assert "lr = 0.5" in capsys.readouterr().out
+
+
+def test_a_folder_of_several_seeds_goes_on_as_a_whole(
+    toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(toml), "--steps", "1", "--seeds", "4", "2"]) == 0
+    run = tmp_path / "run"
+    before = (run / "table.csv").read_text()
+    assert load_run_config(run).seeds == (2, 4)
+    capsys.readouterr()
+    assert main(["train", str(run), "--resume"]) == 0
+    assert before.splitlines()[0] == (run / "table.csv").read_text().splitlines()[0]
+    assert "runs: seed2, seed4" in capsys.readouterr().out
+    other = run / "seed4" / "config.toml"
+    other.write_text(other.read_text().replace("lr = 0.001", "lr = 0.002", 1))
+    fails(capsys, ["train", str(run), "--resume"], "runs of several configs (seed4: lr: 0.001 → 0.002)")
 
 
 def test_overwrite_spares_the_old_run_when_the_new_one_cannot_start(

@@ -334,3 +334,38 @@ def test_a_hub_that_does_not_answer_is_an_error_of_one_line(monkeypatch: pytest.
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert refusal("org/none").endswith("the hub did not give it: no network")
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, np.float32), (np.inf, np.float16), (1e300, np.float64)])
+@pytest.mark.parametrize("tensor", ["pooler.dense.weight", "embeddings.LayerNorm.bias"])
+def test_a_tensor_with_values_that_are_not_finite_is_named(
+    directory: Path, tensor: str, value: float, dtype: Any
+) -> None:
+    """Also one that float32 cannot hold: it would be an infinity."""
+
+    def spoil(tensors: Tensors) -> Tensors:
+        spoilt = tensors[tensor].astype(dtype)
+        spoilt.flat[3] = spoilt.flat[5] = value
+        return {**tensors, tensor: spoilt}
+
+    change_tensors(directory, spoil)
+    size = load_file(directory / "model.safetensors")[tensor].size
+    found = refusal(directory)
+    assert f"model.safetensors: tensor {tensor} has 2 of {size} values that are not finite" in found
+
+
+def test_what_no_part_of_the_encoder_is_may_be_anything(encoder_dir: Path, directory: Path) -> None:
+    change_tensors(directory, lambda tensors: {**tensors, "cls.bias": np.full(3, np.nan, np.float32)})
+    assert same(load_pretrained(directory)[1], load_pretrained(encoder_dir)[1])
+
+
+def test_a_run_folder_is_told_of_the_way(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    assert f"is a run folder; init_from = {str(tmp_path)!r} begins a run" in refusal(tmp_path)
+    (directory / "model.safetensors").unlink()
+    assert refusal(directory).endswith(
+        f"has no model.safetensors; init_from = {str(tmp_path)!r} takes those of that run"
+    )
+    (tmp_path / "seeds" / "seed1").mkdir(parents=True)
+    (tmp_path / "seeds" / "seed1" / "config.toml").touch()
+    assert "is a run folder" in refusal(tmp_path / "seeds")

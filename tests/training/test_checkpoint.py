@@ -207,3 +207,10 @@ def test_a_disk_that_takes_no_more_ends_in_one_message(tmp_path: Path, monkeypat
     monkeypatch.undo()
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
+
+
+@pytest.mark.parametrize("average", [math.inf, -math.inf])
+def test_an_infinite_score_is_none(tmp_path: Path, average: float) -> None:
+    save(tmp_path, {1: 0.1, 2: average})
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
+        assert checkpoints.best_step() == 1

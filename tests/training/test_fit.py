@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,19 +14,23 @@ import jax
 import numpy as np
 import pytest
 
+from mtbert_jax import tasks
 from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.config.schema import to_dict
 from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.training import active
 from mtbert_jax.training.active import abstract_state
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.display import Display
-from mtbert_jax.training.fit import delete_run, fit
+from mtbert_jax.training.existing import delete_run
+from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task
+from tests.training.files import equal_labels
 
 
 class Quiet(Display):
@@ -207,7 +212,8 @@ def test_an_existing_run_is_not_touched_without_being_asked(config: Config, tmp_
 def test_resume_under_another_config_is_refused_and_the_difference_named(config: Config, tmp_path: Path) -> None:
     folder = run(config, tmp_path / "run")
     before = folder.config.read_text()
-    with pytest.raises(InputError, match=r"lr: 0\.001 → 0\.5"):
+    way = r"lr: 0\.001 → 0\.5.*: mtbert train .* --resume takes the run's own config, and --init-from .* with another"
+    with pytest.raises(InputError, match=way):
         run(dataclasses.replace(config, lr=0.5), tmp_path / "run", resume=True)
     assert folder.config.read_text() == before
 
@@ -217,9 +223,71 @@ def test_resume_may_move_files_and_records(config: Config, tmp_path: Path) -> No
     run(dataclasses.replace(config, log_every_steps=1, cache_dir=str(tmp_path / "c2")), tmp_path / "run", resume=True)
 
 
-def test_resume_of_nothing_begins(config: Config, tmp_path: Path) -> None:
-    folder = run(config, tmp_path / "run", resume=True)
+def test_resume_of_nothing_begins_and_says_so(config: Config, tmp_path: Path) -> None:
+    display, again = Quiet(), Quiet()
+    folder = run(config, tmp_path / "run", resume=True, display=display)
     assert read_metrics(folder.metrics)[-1]["step"] == 6
+    assert f"nothing to resume: {folder.path} holds no checkpoint; the run begins anew" in display.lines
+    run(config, tmp_path / "run", resume=True, display=again)
+    assert not any("nothing to resume" in line for line in again.lines)
+
+
+DIVERGING = {"optimizer": ("mean_tasks()", "sgd(lr)"), "lr": 1e38, "steps": 4, "eval_every_steps": 1}
+
+
+def test_logits_that_are_not_finite_are_named_and_never_the_best(config: Config, tmp_path: Path) -> None:
+    """Steps that go to infinity: two undefined evaluations in a row end the run, by `patience`."""
+    config, display = dataclasses.replace(config, **DIVERGING, patience=2), Quiet()  # type: ignore[arg-type]
+    folder = run(config, tmp_path / "run", display=display)
+    evaluations = [record for record in read_metrics(folder.metrics) if record["kind"] == "eval"]
+    assert len(evaluations) == 2
+    assert all(value is None for value in evaluations[0]["scores"]["sst"].values())
+    assert evaluations[0]["scores"]["average"] is None
+    dev = [line for line in display.lines if line.startswith("dev at step")]
+    assert all(line.endswith("average undefined  (never the best: logits are not finite)") for line in dev)
+    named = "task sst: the logits of 21 of 21 dev examples are not finite, the first those of id 'dev000'"
+    assert named in display.lines
+    assert display.lines[-1] == "no dev score was ever defined: the latest checkpoint stands in for the best"
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        assert checkpoints.best_step() is None
+    for path in (folder.path / "checkpoints").rglob("metadata"):
+        if path.parent.name == "about":
+            json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in a checkpoint"))
+
+
+def test_an_undefined_score_is_worse_than_any_number(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the first and the third evaluation give every STS pair the same score: Pearson's r has no value."""
+    evaluate, display = active.evaluate_all, Quiet()
+    undefined = iter([True, False, True, False])
+
+    def with_gaps(setup: Setup, *rest: Any) -> Any:
+        logits = evaluate(setup, *rest)[1]
+        logits["sts"] = logits["sts"] * (0 if next(undefined) else 1)
+        return tasks.score(setup.tasks, logits, {name: data.labels for name, data in rest[2].items()}), logits
+
+    monkeypatch.setattr(active, "evaluate_all", with_gaps)
+    config = dataclasses.replace(config, eval_every_steps=1, steps=4, patience=3)
+    folder = run(config, tmp_path / "run", display=display)
+    dev = [line for line in display.lines if line.startswith("dev at step")]
+    assert ["undefined" in line for line in dev] == [True, False, True, False]
+    assert dev[0].endswith("sts pearson undefined  average undefined  (never the best: its score is undefined)")
+    assert dev[1].endswith("(best so far)")
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        assert checkpoints.best_step() in (2, 4)
+
+
+def test_a_task_that_can_have_no_score_does_not_end_the_choice(config: Config, tmp_path: Path) -> None:
+    config = replace_task(config, "sts", dev=str(equal_labels(tmp_path)))
+    display = Quiet()
+    folder = run(
+        dataclasses.replace(config, patience=1, lr=1e-30, freeze=("encoder",)), tmp_path / "run", display=display
+    )
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        assert checkpoints.best_step() == 3
+    (first, _) = (line for line in display.lines if line.startswith("dev at step"))
+    assert first.endswith("sts pearson undefined  average undefined  (best so far)")
 
 
 def test_delete_run_leaves_what_is_not_the_runs(config: Config, tmp_path: Path) -> None:
@@ -316,10 +384,14 @@ def test_a_task_that_is_never_finite_again_ends_the_run_by_name(config: Config, 
     sts = dataclasses.replace(config.tasks[2], train=str(tmp_path / "bad.tsv"), label_range=())
     config = dataclasses.replace(config, tasks=(*config.tasks[:2], sts), steps=9, max_bad_steps=4, save_every_steps=2)
     config = dataclasses.replace(config, log_every_steps=3)
-    message = r"task sts: .* not finite in 4 steps in a row .* step 4, a batch of the examples"
+    message = (
+        r"task sts: .* not finite in 4 steps in a row \(max_bad_steps\), from its first step on, .* step 4, a batch of "
+        r"the examples .*; look at its labels"
+    )
     with pytest.raises(TrainingError, match=message) as error:
         run(config, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
+    assert "a lower lr" not in str(error.value)
     ids = str(error.value).partition("examples ")[2].partition(";")[0].split(", ")
     known = [row.split("\t")[1] for row in rows[1:]]
     assert len(ids) == (sts.batch_size or config.batch_size)

@@ -105,3 +105,52 @@ def test_neither_links_nor_pipes_in_a_run_folder_are_followed(tmp_path: Path) ->
     for door in (folder.load_config, lambda: Checkpoints(folder.checkpoints)):
         with pytest.raises(InputError, match="is neither a file nor a folder"):
             door()
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "a" / "b").check_writable()
+    assert everything(tmp_path) == []
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.toml").touch()
+    RunFolder(tmp_path).check_writable()
+    assert everything(tmp_path) == ["checkpoints", "config.toml"]
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("run", r"cannot write the run folder .*/run: Not a directory"),
+        ("run/predictions", r"cannot write the run folder .*/run \(.*/run/predictions\): Not a directory"),
+        ("run/checkpoints", r"cannot write the run folder .*/run \(.*/run/checkpoints\): Not a directory"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str, message: str) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    with pytest.raises(InputError, match=message):
+        RunFolder(tmp_path / "run").check_writable()
+
+
+def test_a_folder_where_a_file_is_to_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(InputError, match=r"results.json is no file"):
+        RunFolder(tmp_path).check_writable()
+
+
+def test_a_link_to_nowhere_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "gone" / "away")
+    with pytest.raises(InputError, match="cannot write the run folder .*/run: No such file or directory"):
+        RunFolder(tmp_path / "run").check_writable()
+    assert everything(tmp_path) == ["run"]
+
+
+def test_that_another_process_trains_there_is_seen_without_taking_its_place(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.hold(), pytest.raises(InputError, match="another process trains here"):
+        folder.check_writable()
+    folder.check_writable()
+    folder.hold().close()

@@ -1,10 +1,14 @@
 """What a run would be, said before it is."""
 
 import dataclasses
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, StageConfig, load_config, save_config
@@ -12,6 +16,8 @@ from mtbert_jax.encoders import hub
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.records import read_metrics
+from tests.conftest import replace_task
+from tests.training.files import equal_labels
 from tests.training.test_fit import run
 
 HEADS = StageConfig(name="heads", steps=4, freeze=("encoder",), cache_features=True)
@@ -66,3 +72,112 @@ def test_a_runs_revision_is_what_the_hub_is_asked_for(config: Config, monkeypatc
     list(rehearse(dataclasses.replace(config, encoder="org/bert", revision="0123abc")))
     files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     assert asked == [("org/bert", "0123abc", files)]
+
+
+def spoilt_encoder(config: Config, folder: Path) -> Path:
+    spoilt = Path(shutil.copytree(config.encoder, folder))
+    tensors = {name: value.copy() for name, value in load_file(spoilt / "model.safetensors").items()}
+    tensors["pooler.dense.bias"][0] = np.nan
+    save_file(tensors, spoilt / "model.safetensors")
+    return spoilt
+
+
+@pytest.mark.parametrize("rehearsed", [True, False])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("test file", r"cannot read the data file .*gone.tsv: No such file"),
+        ("test row", r"few.tsv:3: has 2 columns where the header has 4"),
+        ("test labels", r"labels.tsv:2: column 'similarity' is .*9.0"),
+        ("weights", r"tensor pooler.dense.bias has 1 of 16 values that are not finite"),
+        ("no weights", r"has no model.safetensors"),
+        ("folder", r"cannot write the run folder .*: Not a directory"),
+        ("predictions", r"cannot write the run folder .*predictions\): Not a directory"),
+        ("package", r'writers: "wandb" needs the package wandb'),
+    ],
+)
+def test_what_the_end_needs_is_checked_at_the_start(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, message: str, rehearsed: bool
+) -> None:
+    """By a dry run, too; and nothing is left behind."""
+    rows = {"few.tsv": "1\tid1\ta\tb\n2\tid2\n", "labels.tsv": "1\tid1\ta\tb\t9.0\n"}
+    more = {"few.tsv": "", "labels.tsv": "\tsimilarity"}
+    for name, text in rows.items():
+        (tmp_path / name).write_text(f"\tid\tsentence1\tsentence2{more[name]}\n{text}")
+    out, kept = Path(config.out), set(tmp_path.iterdir())
+    match change:
+        case "test file" | "test row" | "test labels":
+            name = {"test file": "gone.tsv", "test row": "few.tsv", "test labels": "labels.tsv"}[change]
+            config = replace_task(config, "sts", test=str(tmp_path / name))
+        case "weights" | "no weights":
+            spoilt = spoilt_encoder(config, tmp_path / "spoilt")
+            if change == "no weights":
+                (spoilt / "model.safetensors").unlink()
+            config, kept = dataclasses.replace(config, encoder=str(spoilt)), {*kept, spoilt}
+        case "folder":
+            (tmp_path / "file").touch()
+            config, kept = dataclasses.replace(config, out=str(tmp_path / "file" / "x")), {*kept, tmp_path / "file"}
+        case "predictions":
+            out.mkdir()
+            (out / "predictions").touch()
+            kept |= {out}
+        case "package":
+            monkeypatch.setitem(sys.modules, "wandb", None)
+            config = dataclasses.replace(config, writers=("wandb",))
+    with pytest.raises(InputError, match=message):
+        list(rehearse(config)) if rehearsed else run(config, Path(config.out))
+    assert set(tmp_path.iterdir()) <= {*kept, tmp_path / "cache"}
+    assert not (out / ".lock").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert list(rehearse(dataclasses.replace(config, cache_dir=str(tmp_path / "file" / "cache"))))
+
+
+def test_a_refusal_leaves_no_folder_of_another_seed(config: Config, tmp_path: Path) -> None:
+    save_config(config, tmp_path / "config.toml")
+    (tmp_path / "all" / "seed1").mkdir(parents=True)
+    shutil.copy(tmp_path / "config.toml", tmp_path / "all" / "seed1")
+    with pytest.raises(InputError, match="seed1 holds a run already"):
+        run(dataclasses.replace(config, seeds=(0, 1)), tmp_path / "all")
+    assert [path.name for path in (tmp_path / "all").iterdir()] == ["seed1"]
+
+
+def test_a_rehearsal_tells_of_a_run_that_lies_there_and_of_what_going_on_would_change(config: Config) -> None:
+    assert not any("holds a run already" in line for line in rehearse(config))
+    Path(config.out).mkdir()
+    save_config(config, Path(config.out) / "config.toml")
+    assert list(rehearse(config))[-1].startswith(f"{config.out} holds a run already: training needs --resume")
+    assert any(line.startswith("nothing to resume") for line in rehearse(config, "resume"))
+    with pytest.raises(InputError, match=r"lr: 0.001 → 0.5.*--init-from"):
+        list(rehearse(dataclasses.replace(config, lr=0.5), "resume"))
+
+
+def goes_by(config: Config) -> str:
+    (line,) = (line for line in rehearse(config) if "best checkpoint: " in line or "is the best" in line)
+    return line
+
+
+def test_a_line_says_what_the_best_checkpoint_goes_by(config: Config, tmp_path: Path) -> None:
+    every = "best checkpoint: by the average of sst accuracy, para accuracy, sts pearson on dev"
+    assert goes_by(config) == every
+    assert goes_by(dataclasses.replace(config, checkpoint_metric="sts.mae")) == "best checkpoint: by sts mae on dev"
+    assert goes_by(dataclasses.replace(config, checkpoint_metric="para")) == "best checkpoint: by para accuracy on dev"
+    one = replace_task(config, "sst", dev="")
+    plain = dataclasses.replace(one, checkpoint_metric="plain_average")
+    without = "para accuracy, sts pearson on dev (sst has no dev file)"
+    assert goes_by(plain) == f"best checkpoint: by the plain average of {without}"
+    none = replace_task(replace_task(one, "para", dev=""), "sts", dev="")
+    assert goes_by(none) == "no dev file: the latest checkpoint is the best"
+    assert goes_by(dataclasses.replace(none, patience=3)).endswith("is the best; patience has no effect")
+    equal = replace_task(one, "sts", dev=str(equal_labels(tmp_path)))
+    assert goes_by(equal) == (
+        "best checkpoint: by the average of para accuracy on dev (sst has no dev file; the score of sts is undefined "
+        "for its dev labels)"
+    )
+    with pytest.raises(InputError, match="checkpoint_metric = 'sts.spearman' is undefined for the labels"):
+        goes_by(dataclasses.replace(equal, checkpoint_metric="sts.spearman"))
+    assert goes_by(dataclasses.replace(equal, checkpoint_metric="sts.rmse")) == "best checkpoint: by sts rmse on dev"
+    alone = dataclasses.replace(equal, tasks=equal.tasks[2:])
+    assert goes_by(alone) == "best checkpoint: the latest (the score of sts is undefined for its dev labels)"

@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from rich.console import Console
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.config.schema import finite
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.display import Display, scores_line
-from mtbert_jax.training.records import MetricsFile, Record, read_metrics, step_record
+from mtbert_jax.training.records import MetricsFile, Record, pack, read_metrics, step_record, unpack
 from mtbert_jax.training.step import StepMetrics
 
 
@@ -139,3 +141,28 @@ def test_scores_line_names_the_metrics_of_the_average() -> None:
     assert scores_line(scores, (sst, sts)) == "sst accuracy 0.500  sts pearson 0.800  average 0.7000"
     sst = TaskConfig("sst", num_classes=5, metric="f1")
     assert scores_line(scores, (sst, sts)) == "sst f1 0.400  sts pearson 0.800  average 0.7000"
+
+
+def test_scores_line_says_where_a_score_is_undefined() -> None:
+    sts = TaskConfig("sts", "regression")
+    scores = {"sts": {"pearson": float("nan")}, "average": float("nan")}
+    assert scores_line(scores, (sts,)) == "sts pearson undefined  average undefined"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pending_metrics_are_strict_json_and_give_the_same_record(value: float) -> None:
+    steps = [metrics(value, 1.0, 0.5, finite=False), metrics(2.0, value, -0.5)]
+    steps[1].penalties["smoothness"] = {"sst": np.float32(value)}
+    text = json.dumps(pack(steps), allow_nan=False)
+    again = unpack(tuple(json.loads(text)))
+    ours, theirs = (finite(step_record(some, 1.0, 0.1)) for some in (steps, again))
+    assert ours == theirs
+
+
+def test_numbers_too_large_to_be_read_back_are_null(tmp_path: Path) -> None:
+    """A diverged regression's loss; else the whole record would be taken for a damaged one."""
+    file = MetricsFile(tmp_path / "m.jsonl")
+    file.write({"kind": "train", "stage": "s", "step": 1, "lr": 0.1, "examples_per_second": 1.0, "loss": {"sts": 1e30}})
+    file.close()
+    (record,) = read_metrics(tmp_path / "m.jsonl")
+    assert record["loss"] == {"sts": None}

@@ -1,0 +1,80 @@
+"""What is to be done about a run that lies in the run folder already: refused, gone on with, or deleted."""
+
+import shutil
+from typing import Literal
+
+from mtbert_jax.config import Config, save_config
+from mtbert_jax.config.schema import difference, to_dict
+from mtbert_jax.errors import InputError
+from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.source import source_of
+from mtbert_jax.training.trackers import BACKENDS
+
+MAY_CHANGE = (
+    *("out", "data_dir", "cache_dir", "encoder", "revision", "log_every_steps", "eval_batch_size", "max_bad_steps"),
+    *("parallel", "remat", "attention", "writers"),
+)
+"""Fields that a resumed run may have otherwise: they move files, records or work, and numbers by rounding only."""
+
+Existing = Literal["refuse", "resume", "overwrite"]
+"""What to do about a run that lies in the folder already."""
+
+
+def check_folder(folder: RunFolder, config: Config, existing: Existing) -> None:
+    """Checks that the run folder is free, or holds the run that is to go on.
+
+    Raises:
+        InputError: A run lies there already, or, under `resume`, another one; or the run would begin from itself.
+    """
+    source = source_of(config) if existing != "resume" else None
+    if source is not None and source.path.resolve() == folder.path.resolve():
+        raise InputError(
+            f"init_from and out are the same folder, {folder.path}: --resume goes on with the run there, and another "
+            "--out begins a new one from it"
+        )
+    if existing == "overwrite" or not folder.is_used:
+        return
+    if existing == "refuse":
+        raise InputError(
+            f"{folder.path} holds a run already; --resume goes on with it, --overwrite deletes it, "
+            "--out names another folder"
+        )
+    changes = config_changes(folder.load_config(), config)
+    if changes:
+        raise InputError(
+            f"{folder.path} holds a run with another config ({'; '.join(changes)}); --resume cannot go on: "
+            f"mtbert train {folder.path} --resume takes the run's own config, and --init-from {folder.path} with "
+            "another --out begins a new run from its best checkpoint"
+        )
+
+
+def config_changes(old: Config, new: Config) -> list[str]:
+    """What makes two configs different runs, one line per field; empty where one may go on as the other."""
+    before, after = (
+        {name: value for name, value in to_dict(config).items() if name not in MAY_CHANGE} for config in (old, new)
+    )
+    return difference(before, after)
+
+
+def open_folder(folder: RunFolder, config: Config, overwrite: bool = False) -> None:
+    """Makes the run folder, or empties it.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    if overwrite:
+        delete_run(folder)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder.config)
+    except OSError as error:
+        raise InputError(f"cannot write the run folder {folder.path}: {error.strerror or error}") from None
+
+
+def delete_run(folder: RunFolder) -> None:
+    """Deletes what a run has written, and nothing else that may lie there; its lock is kept by whoever holds it."""
+    folders = (folder.checkpoints, folder.predictions, folder.submission, folder.encoder)
+    for path in (*folders, folder.tensorboard, folder.wandb):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (folder.config, folder.metrics, folder.results, *map(folder.note, BACKENDS)):
+        path.unlink(missing_ok=True)
