@@ -16,9 +16,11 @@ from mtbert_jax.limits import (
     WIDEST_LAYER,
 )
 from mtbert_jax.tasks import kind_of, primary_metric
-from mtbert_jax.tasks.scores import check_chosen_score
+from mtbert_jax.tasks.scores import AVERAGES, check_chosen_score
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+TAKEN = (*AVERAGES, "file", "allow_pickle")
+"""Names that no task can have: averages stand beside the tasks' scores, arguments of NumPy beside their logits."""
 
 # Far beyond what is of use, and below what memory or patience would end at without a word.
 
@@ -36,8 +38,8 @@ def check_config(config: Config) -> None:
     names = [task.name for task in config.tasks]
     for number, task in enumerate(config.resolved_tasks(), start=1):
         _check_task(task, f"tasks[{number}]" + (f" ({task.name})" if task.name.isprintable() and task.name else ""))
-    if len(set(names)) < len(names):
-        raise InputError(f"task names must differ, got {', '.join(names)}")
+    if len({name.lower() for name in names}) < len(names):  # prediction files of sst and SST are one on some disks
+        raise InputError(f"task names must differ, got {', '.join(names)}; capitals make no difference")
     check_chosen_score(config.tasks, config.checkpoint_metric)
     if min(config.lengths, default=1) < 1:
         raise InputError("lengths: give positive numbers, such as [32, 64, 128], or none to fit them to the data")
@@ -103,8 +105,14 @@ def _check_task(task: Task, where: str) -> None:
 
     if not NAME.fullmatch(task.name):
         refuse(f"name = {task.name!r}: use letters, digits, '-' and '_'")
+    if task.name.lower() in TAKEN:
+        refuse(f"name = {task.name!r}: no task can be called {', '.join(TAKEN[:-1])} or {TAKEN[-1]}")
     if len(task.text) not in (1, 2) or not all(task.text):
         refuse("text: name one column, or two for pairs")
+    if len(set(task.text)) < len(task.text):
+        refuse(f"text: names column {task.text[0]!r} twice; a pair has two columns")
+    if task.label in task.text:
+        refuse(f"label = {task.label!r}: is a text column, too")
     for name in (task.output_column, *task.classes):
         if name.splitlines() not in ([], [name]):
             refuse(f"{name!r}: names of classes and columns stand in one line of the prediction file")

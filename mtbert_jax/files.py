@@ -102,6 +102,54 @@ def read_text(path: Path, largest: int) -> str:
     return data.decode("utf-8")
 
 
+def not_utf8(name: str | Path, data: bytes) -> InputError:
+    """The error for bytes that are no UTF-8 text; names the first that cannot be read, counted from 0."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return InputError(f"{name}: is not UTF-8 text (byte 0): it begins as UTF-16 does; save it as UTF-8")
+    try:
+        data.decode(errors="surrogatepass")
+        place = 0
+    except UnicodeDecodeError as error:
+        place = error.start
+    return InputError(f"{name}: is not UTF-8 text (byte {place})")
+
+
+def must_be_writable(path: Path, folder: bool = False) -> None:
+    """Refuses a place that nothing can be written to, before there is anything to write.
+
+    Args:
+        path: The file; an existing one may be written over.
+        folder: Whether it is a folder, which may have to be made.
+
+    Raises:
+        InputError: The folder above is missing, something else lies there, or it may not be written.
+    """
+    try:
+        place = path if folder else path.parent
+        while folder and not place.exists():
+            place = place.parent
+        wrong = (
+            f"there is no folder {place}"
+            if not place.exists()
+            else f"{place} is no folder"
+            if not place.is_dir()
+            else f"{place} may not be written to"
+            if not os.access(place, os.W_OK)
+            else "it is a folder"
+            if not folder and path.is_dir()
+            else ""
+        )
+        if not wrong and not folder and (path.is_file() or not path.exists()):  # a terminal or a pipe is not opened
+            new = not path.exists()
+            path.open("ab").close()
+            if new:
+                path.unlink()
+    except (OSError, ValueError) as error:  # a name that is too long, a NUL
+        wrong = getattr(error, "strerror", None) or str(error)
+    if wrong:
+        raise InputError(f"cannot write {path}: {wrong}")
+
+
 def user_cache(kind: str) -> Path:
     """``mtbert_jax/<kind>`` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtbert_jax" / kind

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mtbert_jax.config import Config
+from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.predictions import prediction_file, write_predictions
@@ -98,6 +98,17 @@ class MultitaskModel:
         step, params = restore_params(folder, config, setup, which)
         return cls(setup, params, step)
 
+    def task(self, name: str) -> Task:
+        """The task of that name.
+
+        Raises:
+            InputError: The run has no such task.
+        """
+        tasks = self.setup.tasks
+        if name not in tasks:
+            raise InputError(f"no task {name!r} in this run{nearest(name, tasks)} (tasks: {', '.join(tasks)})")
+        return tasks[name]
+
     def predict(self, task: str, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels and probabilities of one's own texts.
 
@@ -108,11 +119,7 @@ class MultitaskModel:
         Raises:
             InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
         """
-        spec = self.setup.tasks.get(task)
-        if spec is None:
-            raise InputError(
-                f"no task {task!r} in this run{nearest(task, self.setup.tasks)} (tasks: {', '.join(self.setup.tasks)})"
-            )
+        spec = self.task(task)
         parts = _parts(texts, len(spec.text), f"task {task}")
         if not parts:
             return []
@@ -187,7 +194,7 @@ class MultitaskModel:
     def write_predictions(
         self, folder: Path, split: Split, datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
     ) -> list[Path]:
-        """Writes one prediction file per task in the course's format; returns their paths.
+        """Writes one prediction file per task; returns their paths.
 
         A task with logits that are not finite has no predictions: its file is left out, and an earlier one deleted.
         """

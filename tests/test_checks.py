@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
@@ -152,3 +153,26 @@ def test_what_is_written_into_prediction_files_is_one_line(changes: dict[str, An
 
 def test_the_name_of_a_stage_can_be_printed() -> None:
     assert "must be printable" in refusal(Config(tasks=(SST,), stages=(StageConfig("\x1b[2J"),)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "average"}, "no task can be called average, plain_average, file or allow_pickle"),
+        ({"name": "Plain_Average"}, "name = 'Plain_Average'"),
+        ({"name": "file"}, "name = 'file'"),
+        ({"text": ("a", "a")}, "text: names column 'a' twice"),
+        ({"text": ("a", "label")}, "label = 'label': is a text column, too"),
+    ],
+)
+def test_names_that_collide_are_refused(changes: dict[str, Any], message: str) -> None:
+    task = dataclasses.replace(TaskConfig("sst", num_classes=5, train="a.csv"), **changes)
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_config(Config(tasks=(task,)))
+
+
+def test_task_names_differ_in_more_than_capitals() -> None:
+    """Their prediction files would be one on many disks."""
+    task = TaskConfig("sst", num_classes=5, train="a.csv")
+    with pytest.raises(InputError, match="task names must differ, got sst, SST"):
+        check_config(Config(tasks=(task, dataclasses.replace(task, name="SST"))))

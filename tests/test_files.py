@@ -8,7 +8,7 @@ import pytest
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_hold_files, read_text
+from mtbert_jax.files import must_be_writable, must_hold_files, read_text
 from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
 
 ROWS = "id\tsentence\tlabel\na\tone\t1\n"
@@ -80,3 +80,23 @@ def test_a_folder_of_files_and_folders_holds_nothing_else(tmp_path: Path) -> Non
         with pytest.raises(InputError, match="a/d/other is neither a file nor a folder"):
             must_hold_files(tmp_path / "a", arrays="d")
         (tmp_path / "a" / "d" / "other").unlink()
+
+
+def test_places_that_cannot_be_written_are_refused_before_anything_is(tmp_path: Path) -> None:
+    (tmp_path / "there.txt").write_text("kept")
+    (tmp_path / "pipe").symlink_to("/dev/null")
+    for path in (tmp_path / "new.txt", tmp_path / "there.txt", tmp_path / "pipe"):
+        must_be_writable(path)
+    must_be_writable(tmp_path / "a" / "b", folder=True)
+    assert (tmp_path / "there.txt").read_text() == "kept"
+    assert {path.name for path in tmp_path.iterdir()} == {"there.txt", "pipe"}
+    for path, folder, why in (
+        (tmp_path / "nodir" / "x", False, "there is no folder"),
+        (tmp_path, False, "it is a folder"),
+        (tmp_path / "there.txt" / "x", False, "is no folder"),
+        (tmp_path / "there.txt" / "x" / "y", True, "is no folder"),
+        (tmp_path / ("x" * 300), False, "File name too long"),
+    ):
+        with pytest.raises(InputError, match=why) as error:
+            must_be_writable(path, folder)
+        assert str(error.value).startswith(f"cannot write {path}: ")

@@ -111,8 +111,13 @@ def test_dev_is_read_once_and_scored_while_training_only(
     """The best step's logits are kept; the end of the run reads and computes the test split alone."""
     read: list[str] = []
     scored: list[int] = []
-    load, split = dataset.read_split, evaluate.over_split
-    monkeypatch.setattr(dataset, "read_split", lambda task, name, *rest: read.append(name) or load(task, name, *rest))
+    load, split = dataset.read_for_run, evaluate.over_split
+
+    def read_for_run(given: mt.Config, task: mt.TaskConfig, name: str, **how: Any) -> Any:
+        read.append(name)
+        return load(given, task, name, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dataset, "read_for_run", read_for_run)
 
     def over_split(step: Any, params: Any, which: str, data: Any, *rest: Any) -> Any:
         scored.append(len(data.labels))

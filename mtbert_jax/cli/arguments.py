@@ -81,9 +81,10 @@ class Evaluate:
 class Predict:
     """Predicts one's own texts with `--task`, or else writes the prediction files of all tasks.
 
-    With `--task`, texts come from `--input` or standard input, one example a line, the two texts of a pair separated
-    by a tab; out come JSON Lines with label and probabilities. Without it, `predictions/` in the run folder (or
-    `--output`) gets `<task>-dev-output.csv` and `<task>-test-output.csv` in the course's format.
+    With `--task`, texts come from `--input` or standard input: one example a line, the two texts of a pair separated
+    by a tab; or JSON Lines, or a table with a header, that have the task's text columns. Out come JSON Lines with
+    label and probabilities. Without it, `predictions/` in the run folder (or `--output`) gets `<task>-dev-output.csv`
+    and `<task>-test-output.csv`: plain CSV, or the course's format for tasks with an `output_column`.
     """
 
     run: RunPath

@@ -9,8 +9,9 @@ from rich.console import Group
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
 from mtbert_jax.config.schema import finite
+from mtbert_jax.data.raw_rows import SKIP
 from mtbert_jax.data.streams import epoch_shapes, padded_lengths, stage_batches
-from mtbert_jax.data.survey import Repeats, SplitSurvey, Surveyed, survey
+from mtbert_jax.data.survey import PERCENTILES, Lines, Repeats, SplitSurvey, Surveyed, survey
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.terminal import grid
 from mtbert_jax.training.source import encoder_folder
@@ -73,6 +74,8 @@ class DataCheck:
         ]
         if bad := [line for split in splits for line in _bad(split)]:
             tables.append(grid([["task", "split", "bad rows", "count", "first"], *bad], "bad rows", left=3))
+        if several := [_lines(split, split.several) for split in splits if split.several.rows]:
+            tables.append(grid([["task", "split", "rows", "first"], *several], "rows of several lines", SEVERAL, 2))
         if self.found.overlaps:
             tables.append(grid([OVERLAP, *self._overlaps()], "overlap", left=2))
         if self.stages:
@@ -92,12 +95,14 @@ class DataCheck:
         )
 
 
-ROWS = ["task", "split", "rows", "bad", "labelled", "duplicates", "other label", "lines"]
+ROWS = ["task", "split", "rows", "bad", "labelled", "no label", "duplicates", "other label", "lines"]
 REPEATS = (
+    "no label: predicted and not scored in a test file, left out of train and dev; "
     "duplicates: texts of an earlier row, but for capitals and blanks; other label: those whose label is another one; "
     "lines: where the first of them stand, and the rows that they repeat"
 )
 TOKENS = ["task", "split", "50%", "90%", "95%", "99%", "longest", "limit", "cut", "share cut"]
+SEVERAL = "texts in quotes with line breaks in them; if quotes are plain text in the file, set quotes = false"
 TOKENS_CAPTION = "tokens of an example, special ones included; cut: rows that are longer than the limit"
 OVERLAP = ["task", "splits", "rows", "other label", "lines"]
 STAGES = ["stage", "steps", "steps an epoch", "rows × tokens (batches)", "computed for each real token"]
@@ -121,12 +126,14 @@ def check_data(config: Config) -> DataCheck:
 def _problems(config: Config, found: Surveyed) -> Iterator[str]:
     for split in found.splits:
         wrong = sum(bad.rows for bad in split.bad)
-        if wrong and config.bad_rows == "error":
-            first = f"{split.file}:{min(bad.lines[0] for bad in split.bad)}"
-            hint = 'bad_rows = "skip" would leave them out'
-            yield f"task {split.task}: {wrong} bad rows, the first: {first} ({hint})"
-        if split.split != "test" and split.labelled < split.rows:
-            yield f"task {split.task}: {split.rows - split.labelled} rows of {split.file} have no label"
+        if wrong and (config.bad_rows == "error" or not split.rows):
+            first = min(split.bad, key=lambda bad: bad.lines[0])
+            told = f"the first: {split.file}:{first.lines[0]}: {first.reason}"
+            if split.rows or first.advice != SKIP:
+                told += f" ({first.advice})"
+            yield f"task {split.task}: {'only bad rows' if not split.rows else f'{wrong} bad rows'}, {told}"
+        elif not split.rows:
+            yield f"task {split.task}: no row of {split.file} has a label"
     for task in config.tasks:
         if not task.train:
             yield f'task {task.name} has no train file; give its name as train = "..."'
@@ -155,7 +162,7 @@ def _plain(value: Any) -> Any:
 
 def _rows(split: SplitSurvey) -> list[str]:
     wrong, twice = sum(bad.rows for bad in split.bad), split.duplicates
-    counts = (split.rows, wrong, split.labelled, twice.rows, twice.other_label)
+    counts = (split.rows, wrong, split.labelled, split.unlabelled.rows, twice.rows, twice.other_label)
     return [split.task, split.split, *map(str, counts), _pairs(twice)]
 
 
@@ -167,14 +174,19 @@ def _labels(split: SplitSurvey) -> str:
 
 
 def _tokens(split: SplitSurvey) -> list[str]:
-    counts = (*split.tokens.values(), split.limit, split.cut)
-    return [split.task, split.split, *map(str, counts), f"{split.cut / split.rows:.1%}"]
+    counts = (*(split.tokens.get(at, "") for at in PERCENTILES), split.limit, split.cut)
+    return [split.task, split.split, *map(str, counts), f"{split.cut / max(split.rows, 1):.1%}"]
 
 
 def _bad(split: SplitSurvey) -> Iterator[list[str]]:
-    for reason, count, lines in split.bad:
-        more = ", …" if count > len(lines) else ""
-        yield [split.task, split.split, reason, str(count), f"{split.file}:{', '.join(map(str, lines))}{more}"]
+    for bad in split.bad:
+        task, name, count, first = _lines(split, Lines(bad.rows, bad.lines))
+        yield [task, name, bad.reason, count, first]
+
+
+def _lines(split: SplitSurvey, found: Lines) -> list[str]:
+    more = ", …" if found.rows > len(found.lines) else ""
+    return [split.task, split.split, str(found.rows), f"{split.file}:{', '.join(map(str, found.lines))}{more}"]
 
 
 def _stage(stage: StageShapes) -> list[str]:

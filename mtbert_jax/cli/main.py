@@ -9,8 +9,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from errno import EISDIR, ENOENT
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +21,13 @@ from mtbert_jax.ablation.processes import has_accelerator
 from mtbert_jax.cli import arguments
 from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
+from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import finite, nearest
 from mtbert_jax.data.readers import Split
+from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError, TrainingError, plain
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import try_to_write, write_whole
+from mtbert_jax.files import must_be_writable, write_whole
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_freed_memory, machine_summary
 from mtbert_jax.parallel import join_processes
@@ -102,6 +103,8 @@ def check(args: list[str]) -> None:
     """The command `check-data`."""
     path, args = arguments.split_config(arguments.CheckData, args, "mtbert check-data")
     given = arguments.parse_train(path, args, "mtbert check-data CONFIG.toml", arguments.CheckData)
+    if given.json:
+        must_be_writable(given.json)
     found = check_data(given.config)
     console().print(found.tables())
     if given.json:
@@ -130,12 +133,12 @@ def evaluate(args: list[str]) -> None:
 def predict(args: list[str]) -> None:
     """The command `predict`."""
     given = arguments.parse(arguments.Predict, args, "mtbert predict")
+    if given.task is None and given.input is not None:
+        raise InputError("--input needs --task: which task are these texts for?")
     if given.output is not None:
-        _check_writable(given.output, whole_folder=given.task is None)
+        must_be_writable(given.output, folder=given.task is None)
     model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
     if given.task is None:
-        if given.input is not None:
-            raise InputError("--input needs --task: which task are these texts for?")
         splits: tuple[Split, ...] = ("dev", "test")
         read = {split: model.setup.datasets(split) for split in splits}  # both, before anything is computed
         folder = given.output or RunFolder(given.run).predictions
@@ -149,9 +152,9 @@ def predict(args: list[str]) -> None:
             more = f"; and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
             raise InputError(f"no prediction file is written where predictions would be made up: {wrong[0]}{more}")
         return
-    texts = list(_read_texts(given.input))
+    texts = _read_texts(given.input, model.task(given.task))
     rows = zip(texts, model.predict(given.task, texts), strict=True)
-    described = ({"text": text, **said._asdict()} for text, said in rows)
+    described = ({"text": text if len(text) > 1 else text[0], **said._asdict()} for text, said in rows)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in described)
     if given.output is None:
         print(lines, end="")
@@ -159,31 +162,12 @@ def predict(args: list[str]) -> None:
         given.output.write_text(lines, encoding="utf-8")
 
 
-def _check_writable(output: Path, whole_folder: bool) -> None:
-    """Checks, before anything is computed, that an output can be written; a folder may be made, one above a file not.
-
-    Raises:
-        InputError: It cannot.
-    """
-    try:
-        if not whole_folder and output.is_dir():
-            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
-        folder = output if whole_folder else output.parent
-        if not whole_folder and not folder.is_dir():
-            raise FileNotFoundError(ENOENT, f"there is no folder {folder}")
-        try_to_write(folder)
-    except OSError as error:
-        raise InputError(f"cannot write --output {output}: {error.strerror or error}") from None
-
-
-def _read_texts(path: Path | None) -> Iterator[str | tuple[str, ...]]:
+def _read_texts(path: Path | None, task: TaskConfig) -> list[tuple[str, ...]]:
     try:
         data = sys.stdin.buffer.read() if path is None else path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    for line in data.decode("utf-8", "replace").removesuffix("\n").split("\n") if data else []:
-        parts = tuple(line.rstrip("\r").split("\t"))
-        yield parts if len(parts) > 1 else parts[0]
+    return read_texts(data, "standard input" if path is None else str(path), task)
 
 
 def submission(args: list[str]) -> None:

@@ -119,7 +119,7 @@ class TaskConfig:
     loss_weight: float = 1.0
     """Factor on this task's loss, and so on its gradient."""
     output_column: str = ""
-    """Name of the prediction column in the task's prediction files; `Predicted_<Name>` if left out."""
+    """Name of the prediction column in prediction files of the course's format; without it they are plain CSV."""
     head: HeadConfig | None = None
     """The task's head; the run's `head` if left out."""
     max_length: int | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_be_file, must_lie_in, read_text, real
+from mtbert_jax.files import must_be_file, must_lie_in, not_utf8, read_text, real
 from mtbert_jax.limits import LARGEST_TOML, MOST_DOTS, MOST_INCLUDES
 
 Table = dict[str, Any]
@@ -58,13 +58,15 @@ def _included(path: Path, include: Any) -> list[str]:
 
 def _read_toml(path: Path) -> Table:
     try:
-        text = read_text(path, LARGEST_TOML)
+        text = read_text(path, LARGEST_TOML).removeprefix("\ufeff")  # as Windows editors begin a file
         for number, line in enumerate(text.split("\n"), start=1):
             if line.count(".") > MOST_DOTS and re.sub(r"\d\.\d", "", line).count(".") > MOST_DOTS:
                 raise InputError(f"{path}:{number}: has more than {MOST_DOTS} dots")
         return tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read the config {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error.object) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a TOML file: {error}") from None
 

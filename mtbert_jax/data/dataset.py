@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, Task
-from mtbert_jax.data.readers import Split, read_split
+from mtbert_jax.data.readers import Reading, Split, read_for_run
 from mtbert_jax.data.tokens import Tokens, tokenize_cached
 from mtbert_jax.tasks import kind_of
 
@@ -20,9 +20,11 @@ class Dataset(NamedTuple):
         texts: The texts, in the file's order.
         tokens: The same, encoded.
         labels: Labels, ``[example *label]``; zeros where there are none.
-        labelled: Whether every example has a label.
+        labelled: Whether the examples have labels: all of them, or some in a test split.
         skipped: One message for every bad row that was left out.
         features: What a frozen encoder says of every example, ``[example hidden]``, where that has been kept.
+        unlabelled: Number of rows that were left out since they have no label of the task, in a file of several tasks.
+        scored: Places of the examples that have a label, where only some do.
     """
 
     ids: list[str]
@@ -32,6 +34,8 @@ class Dataset(NamedTuple):
     labelled: bool
     skipped: list[str]
     features: Float[np.ndarray, "example hidden"] | None = None
+    unlabelled: int = 0
+    scored: Int[np.ndarray, " scored"] | None = None
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
@@ -40,10 +44,23 @@ def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer,
     Raises:
         InputError: The file is missing or has a bad row (see `read_split`).
     """
-    examples, skipped, *_ = read_split(task, split, config.data_dir, config.bad_rows, labels)
-    texts = [example.texts for example in examples]
-    tokens = tokenize_cached(tokenizer, texts, task.max_length, config.cache_dir)
-    labelled = all(example.label is not None for example in examples)
+    read = read_for_run(config, task, split, labels=labels)
+    tokens = tokenize_cached(tokenizer, [example.texts for example in read.examples], task.max_length, config.cache_dir)
+    return make_dataset(task, read, tokens)
+
+
+def make_dataset(task: Task, read: Reading, tokens: Tokens) -> Dataset:
+    """What a file gave, with its encoded texts."""
+    examples = read.examples
+    known = np.flatnonzero([example.label is not None for example in examples])
     blank = np.zeros(kind_of(task).label_shape(task), np.float32)
-    values = np.array([blank if example.label is None else example.label for example in examples], np.float32)
-    return Dataset([example.id for example in examples], texts, tokens, values, labelled, skipped)
+    return Dataset(
+        ids=[example.id for example in examples],
+        texts=[example.texts for example in examples],
+        tokens=tokens,
+        labels=np.array([blank if example.label is None else example.label for example in examples], np.float32),
+        labelled=len(known) > 0,
+        skipped=read.skipped,
+        unlabelled=len(read.unlabelled),
+        scored=known if 0 < len(known) < len(examples) else None,
+    )

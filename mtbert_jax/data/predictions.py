@@ -1,18 +1,29 @@
-"""Prediction files in the course's format, byte for byte (docs/numerics.md, section 5)."""
+"""Prediction files: plain CSV, or the course's format byte for byte (docs/numerics.md, section 5).
 
+A task with an `output_column` has the course's format. What is read may be of either.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_be_file, read_text
-from mtbert_jax.limits import LARGEST_PREDICTIONS
+from mtbert_jax.files import must_be_file, not_utf8, read_text
+from mtbert_jax.limits import LARGEST_PREDICTIONS, LONGEST_FIELD
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import finite_rows
 
 Predictions = Float[np.ndarray, "example *label"]
+COLUMNS = ["id", "prediction"]
+"""Header of a plain prediction file."""
+_COURSE = "id \t "
+"""How the course's header begins."""
 
 
 def prediction_file(task: TaskConfig, split: str) -> str:
@@ -21,15 +32,16 @@ def prediction_file(task: TaskConfig, split: str) -> str:
 
 
 def header(task: TaskConfig) -> str:
-    r"""The first line, without its end: ``id \t Predicted_Sentiment``, and a blank."""
-    return f"id \t {task.output_column or f'Predicted_{task.name.capitalize()}'} "
+    r"""The first line in the course's format, without its end: ``id \t Predicted_Sentiment``, and a blank."""
+    return f"{_COURSE}{task.output_column} "
 
 
 def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: Predictions) -> None:
-    r"""Writes the header ``id \t <column> \n``, then ``<id> , <prediction> \n`` for every example.
+    r"""Writes the prediction of every example.
 
-    Each as the task's kind writes it: classes as in the data files, binary predictions as 0.0 or 1.0, numbers as they
-    are.
+    A plain file has the columns `id` and `prediction`: the class by its name, or whatever else the task's kind writes.
+    The course's format is the header ``id \t <column> \n``, then rows ``<id> , <prediction> \n`` with classes as in the
+    data files, binary predictions as 0.0 or 1.0, and numbers as they are.
 
     Raises:
         InputError: A prediction is not finite.
@@ -40,9 +52,22 @@ def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: P
             f"{path} is not written: {len(wrong)} of {len(ids)} predictions of task {task.name} are not finite, the "
             f"first that of id {ids[wrong[0]]!r}"
         )
-    rows = (f"{name} , {kind_of(task).format(task, value)} \n" for name, value in zip(ids, predicted, strict=True))
+    kind, pairs = kind_of(task), zip(ids, predicted, strict=True)
+    text = io.StringIO()
+    if task.output_column:
+        text.write(f"{header(task)}\n")
+        text.writelines(f"{name} , {kind.format(task, value)} \n" for name, value in pairs)
+    else:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((name, _plain(task, value)) for name, value in pairs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{header(task)}\n" + "".join(rows), encoding="utf-8")
+    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _plain(task: TaskConfig, value: Any) -> str:
+    kind = kind_of(task)
+    return kind.classes(task)[int(value)] if kind.one_class_each else kind.format(task, value)
 
 
 def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.ndarray, " example"]]:
@@ -53,15 +78,41 @@ def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.
     """
     must_be_file(path)
     try:
-        rows = read_text(path, LARGEST_PREDICTIONS).split(" \n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the prediction file {path}: {error}") from None
+        text = read_text(path, LARGEST_PREDICTIONS)
+    except OSError as error:
+        raise InputError(f"cannot read the prediction file {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error.object) from None
     ids, values = [], []
-    for number, row in enumerate(rows[1:-1], start=2):
-        name, _, text = row.rpartition(" , ")
+    for line, name, written in _course_rows(text) if text.startswith(_COURSE) else _plain_rows(path, text):
         try:
-            values.append(kind_of(task).read(task, text))
+            values.append(kind_of(task).read(task, written))
         except ValueError:
-            raise InputError(f"{path}:{number}: {text!r} is no prediction of task {task.name}") from None
+            raise InputError(f"{path}:{line}: {written!r} is no prediction of task {task.name}") from None
         ids.append(name)
     return ids, np.array(values, np.float64)
+
+
+def _course_rows(text: str) -> Iterator[tuple[int, str, str]]:
+    """Line, id and prediction of every row."""
+    line = 2
+    for row in text.split(" \n")[1:-1]:
+        name, _, written = row.rpartition(" , ")
+        yield line, name, written
+        line += 1 + row.count("\n")
+
+
+def _plain_rows(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
+    """Line, id and prediction of every row."""
+    csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        first = next(reader, [])
+        if first != COLUMNS:
+            raise InputError(f"{path}:1: is no prediction file: its header is {', '.join(first)!r}")
+        for fields in reader:
+            if len(fields) != len(COLUMNS):
+                raise InputError(f"{path}:{reader.line_num}: has {len(fields)} columns, not id and prediction")
+            yield reader.line_num, fields[0], fields[1]
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: cannot be read as a table: {error}") from None

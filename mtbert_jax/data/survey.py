@@ -13,8 +13,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, Task
-from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.data.readers import BadRow, Reading, Split, read_split
+from mtbert_jax.data.dataset import Dataset, make_dataset
+from mtbert_jax.data.raw_rows import SKIP
+from mtbert_jax.data.readers import BadRow, Reading, Split, read_for_run
 from mtbert_jax.data.tokens import tokenize_cached
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example
@@ -23,7 +24,7 @@ FIRST = 5
 """How many lines are named of rows that have something in common."""
 SCORES = (0, 5, 25, 50, 75, 95, 100)
 """Percentiles of regression labels that are told."""
-TOKENS = (50, 90, 95, 99, 100)
+PERCENTILES = (50, 90, 95, 99, 100)
 """Percentiles of lengths that are told."""
 UNCUT = 2**31 - 1
 
@@ -32,12 +33,26 @@ class BadRows(NamedTuple):
     """Bad rows with one thing wrong.
 
     Attributes:
-        reason: That.
-        rows: How many.
-        lines: The lines of the first few.
+        reason: Reason of the fault.
+        rows: Number of the rows.
+        lines: Lines of the first few.
+        advice: A way out.
     """
 
     reason: str
+    rows: int
+    lines: list[int]
+    advice: str = SKIP
+
+
+class Lines(NamedTuple):
+    """Rows that have something in common.
+
+    Attributes:
+        rows: Number of the rows.
+        lines: Lines of the first few.
+    """
+
     rows: int
     lines: list[int]
 
@@ -75,6 +90,9 @@ class SplitSurvey:
         limit: Tokens after which an example is cut off.
         cut: Rows that are.
         duplicates: Rows whose texts stand in an earlier row of the split.
+        unlabelled: Rows without a label: predicted and not scored in a test split; elsewhere left out, since the file
+            is also another task's, which has labels in another column.
+        several: Rows that take several lines of the file.
     """
 
     task: str
@@ -89,6 +107,8 @@ class SplitSurvey:
     limit: int
     cut: int
     duplicates: Repeats
+    unlabelled: Lines
+    several: Lines
 
 
 class Overlap(NamedTuple):
@@ -125,13 +145,13 @@ def survey(config: Config, tokenizer: Tokenizer) -> Surveyed:
     """Reads and encodes every file of every task; bad rows are counted, whatever `bad_rows` says.
 
     Raises:
-        InputError: A file is missing, lacks a column, or has no row that can be used.
+        InputError: A file is missing, lacks a column, or has no row at all.
     """
     splits, overlaps, train = [], [], {}
     for task in config.resolved_tasks():
         read: dict[Split, Reading] = {}
         for split in (split for split in get_args(Split) if getattr(task, split)):
-            read[split] = read_split(task, split, config.data_dir, "skip")
+            read[split] = read_for_run(config, task, split, "count")
             facts, data = _survey_split(config, task, split, read[split], tokenizer)
             splits.append(facts)
             if split == "train":
@@ -151,10 +171,10 @@ def _survey_split(
     cut = int(np.sum(whole.lengths > limit))
     tokens = tokenize_cached(tokenizer, texts, limit, config.cache_dir) if cut else whole
     known = np.array([example.label for example in read.examples if example.label is not None], np.float32)
-    labelled = len(known) == len(texts)
+    blank = [line for example, line in zip(read.examples, read.lines, strict=True) if example.label is None]
+    unlabelled = blank or read.unlabelled
     kind = kind_of(task)
     shape = kind.label_shape(task)
-    labels = known if labelled else np.zeros((len(texts), *shape), np.float32)
     facts = SplitSurvey(
         task=task.name,
         split=split,
@@ -164,26 +184,27 @@ def _survey_split(
         labelled=len(known),
         classes=_classes(kind.classes(task), known) if len(known) and kind.one_class_each else {},
         scores=_percentiles(known, SCORES) if len(known) and not (kind.one_class_each or shape) else {},
-        tokens={at: int(length) for at, length in _percentiles(whole.lengths, TOKENS, "higher").items()},
+        tokens={at: int(n) for at, n in _percentiles(whole.lengths, PERCENTILES, "higher").items()} if texts else {},
         limit=limit,
         cut=cut,
         duplicates=repeats(read),
+        unlabelled=Lines(len(unlabelled), unlabelled[:FIRST]),
+        several=Lines(len(read.several), read.several[:FIRST]),
     )
-    ids = [example.id for example in read.examples]
-    return facts, Dataset(ids, texts, tokens, labels, labelled, read.skipped)
+    return facts, make_dataset(task, read, tokens)
 
 
 def by_reason(bad: Sequence[BadRow]) -> list[BadRows]:
     """Bad rows by what is wrong with them, the most frequent first.
 
     >>> by_reason([BadRow(3, "is not JSON"), BadRow(5, "is empty"), BadRow(9, "is not JSON")])[0]
-    BadRows(reason='is not JSON', rows=2, lines=[3, 9])
+    BadRows(reason='is not JSON', rows=2, lines=[3, 9], advice='bad_rows = "skip" would leave such rows out')
     """
     lines = defaultdict(list)
     for row in bad:
-        lines[row.reason].append(row.line)
+        lines[row.reason, row.advice].append(row.line)
     ordered = sorted(lines.items(), key=lambda item: -len(item[1]))
-    return [BadRows(reason, len(own), own[:FIRST]) for reason, own in ordered]
+    return [BadRows(reason, len(own), own[:FIRST], advice) for (reason, advice), own in ordered]
 
 
 def _classes(names: Sequence[str], labels: np.ndarray) -> dict[str, int]:

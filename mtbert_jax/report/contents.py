@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax.config import Config, TaskConfig
-from mtbert_jax.data.readers import read_split
+from mtbert_jax.data.readers import SPLITS, read_for_run
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, must_lie_in
 from mtbert_jax.limits import LARGEST_LOGITS
@@ -92,9 +92,8 @@ class RunContents:
         logits = _logits(folder)
         for task in config.resolved_tasks():
             try:
-                splits = [split for split in ("train", "dev", "test") if getattr(task, split)]
-                read = {s: read_split(task, s, config.data_dir, config.bad_rows).examples for s in splits}  # type: ignore[arg-type]
-                sizes[task.name] = {split: len(examples) for split, examples in read.items()}
+                read = {s: read_for_run(config, task, s).examples for s in SPLITS if getattr(task, s)}
+                sizes[task.name] = {str(split): len(examples) for split, examples in read.items()}
                 if results is not None and read.get("dev"):
                     judged[task.name] = _judge(folder, task, read["dev"], logits.get(task.name))
             except InputError as error:

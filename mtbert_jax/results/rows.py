@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.predictions import prediction_file, read_predictions
-from mtbert_jax.data.readers import read_split
+from mtbert_jax.data.readers import read_for_run
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_lie_in
 from mtbert_jax.results.intervals import Interval, Judged, bootstrap
@@ -167,7 +167,7 @@ def judge(
     """
     judged = {}
     for task in tasks:
-        examples = read_split(task, "dev", config.data_dir, config.bad_rows).examples
+        examples = read_for_run(config, task, "dev").examples
         labels = np.array([example.label for example in examples], np.float32).astype(np.float64)  # as in a Dataset
         if len(labels) < 2:
             raise InputError(f"task {task.name} has one dev example only")

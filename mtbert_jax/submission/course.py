@@ -31,7 +31,8 @@ def check_pair(path: Path, data: Path) -> tuple[int, list[str]]:
         data: The data file.
 
     Returns:
-        How many predictions there must be; and what is wrong, one line each.
+        How many predictions there must be; and what is wrong, one line each. Quotes in the data file are taken as the
+        prediction file fits better: as csv has them, or as text.
 
     Raises:
         InputError: A file cannot be read, or the header is of none of the course's tasks.
@@ -45,8 +46,18 @@ def check_pair(path: Path, data: Path) -> tuple[int, list[str]]:
     if task.name == "sst" and "cfimdb" in f"{path.name} {data.name}".lower():
         task = COURSE["cfimdb"]
     source = dataclasses.replace(task, test=str(data.absolute()))
-    ids = [example.id for example in read_split(source, "test", labels=False).examples]
-    return len(ids), list(faults(path, task, ids))
+    checked: list[tuple[int, list[str]]] = []
+    refused = ""
+    for quotes in (True, False):  # a stray quote is no fault of the prediction file
+        try:
+            examples = read_split(dataclasses.replace(source, quotes=quotes), "test", labels=False).examples
+        except InputError as error:
+            refused = refused or str(error)
+            continue
+        checked.append((len(examples), list(faults(path, task, [example.id for example in examples]))))
+    if not checked:
+        raise InputError(refused)
+    return min(checked, key=lambda one: len(one[1]))
 
 
 def faults(path: Path, task: TaskConfig, ids: Sequence[str]) -> Iterator[str]:

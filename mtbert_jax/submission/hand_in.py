@@ -106,8 +106,8 @@ def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
             raise InputError(f"{line}; there is nothing to hand in")
     for split, (datasets, logits) in said.items():
         for name, task in tasks.items():
-            column = task.output_column or (COURSE[name].output_column if name in COURSE else "")
-            task = replace(task, output_column=column)
+            known = COURSE[name].output_column if name in COURSE else f"Predicted_{name.capitalize()}"
+            task = replace(task, output_column=task.output_column or known)
             path, predicted = folder / prediction_file(task, split), kind_of(task).predict(logits[name])
             whole = np.clip(predicted, min(task.label_range), max(task.label_range)) if task.label_range else predicted
             write_predictions(path, task, datasets[name].ids, whole)

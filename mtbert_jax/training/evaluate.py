@@ -1,5 +1,6 @@
 """Logits and metrics over whole splits."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from mtbert_jax.tasks.kind import finite_rows
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
+logger = logging.getLogger(__name__)
 EvalStep = Callable[[Params, str, Batch | FeatureBatch], Any]
 
 
@@ -111,14 +113,24 @@ def with_features(setup: Setup, params: Params, *splits: dict[str, Dataset]) -> 
 def evaluate_all(
     setup: Setup, eval_step: EvalStep, params: Params, datasets: dict[str, Dataset]
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "example output"]]]:
-    """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits."""
+    """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits.
+
+    Where only some examples have labels, those are scored, and a warning says how many.
+    """
     size, lengths, layout = setup.config.eval_batch_size, setup.lengths(datasets), setup.layout
     logits = {}
     for name, data in datasets.items():
         batches, width = EvalBatches(size, lengths[name], layout), setup.model.heads[name].num_outputs
         logits[name] = over_split(eval_step, params, name, data, batches, width)
-    labels = {name: data.labels for name, data in datasets.items() if data.labelled}
-    return score(setup.tasks, {name: logits[name] for name in labels}, labels) if labels else {}, logits
+    labelled = {name: data for name, data in datasets.items() if data.labelled}
+    rows = {name: slice(None) if data.scored is None else data.scored for name, data in labelled.items()}
+    for name, data in labelled.items():
+        if data.scored is not None:
+            counts = len(data.ids) - len(data.scored), len(data.ids), len(data.scored)
+            logger.warning("task %s: %d of %d rows have no label; its scores are over the other %d", name, *counts)
+    labels = {name: data.labels[rows[name]] for name, data in labelled.items()}
+    scored = {name: logits[name][rows[name]] for name in labels}
+    return score(setup.tasks, scored, labels) if labels else {}, logits
 
 
 def not_finite(

@@ -166,6 +166,9 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         skipped = [row for split in (train, dev, test) if name in split for row in split[name].skipped]
         if skipped:
             yield f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}"
+        for split, own in (("train", data), ("dev", dev.get(name))):
+            if own and own.unlabelled:
+                yield f"task {name}: {own.unlabelled} rows of {getattr(setup.tasks[name], split)} have no label for it"
     for plan in plans:
         yield f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
     yield _best_checkpoint(setup.config, dev)

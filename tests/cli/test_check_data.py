@@ -89,13 +89,16 @@ def test_what_training_would_refuse_is_named_after_all_is_told(
     status, facts = run(toml, tmp_path)
     out, err = capsys.readouterr()
     assert status == 2
-    assert err.startswith("mtbert: training would refuse these data: task sts: 2 bad rows, the first: sts-dev.csv:23 ")
+    assert err.startswith(
+        "mtbert: training would refuse these data: task sts: 2 bad rows, the first: sts-dev.csv:23: column "
+    )
     assert err.count("\n") == 1
     assert "sts-dev.csv:24" in out
     assert facts["splits"][7]["bad"][0] == {
         "reason": "column 'similarity' is not a number from 0.0 to 5.0",
         "rows": 1,
         "lines": [23],
+        "advice": 'bad_rows = "skip" would leave such rows out',
     }
     assert main(["train", str(toml), "--dry-run"]) == 2  # as was said
     assert run(toml, tmp_path, "--bad-rows", "skip")[0] == 0
@@ -133,3 +136,104 @@ def test_a_config_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_leaves_no_run_folder(toml: Path) -> None:
     assert main(["check-data", str(toml)]) == 0
     assert not Path(load_config(toml).out).exists()
+
+
+def one_task(tmp_path: Path, encoder: Path, file: str, text: str, **fields: str) -> Path:
+    """A config of one task, over the same encoder."""
+    (tmp_path / file).write_text(text)
+    task = {"name": '"q"', "text": '["sentence"]', "id": '""', "train": f'"{file}"', "dev": f'"{file}"', **fields}
+    path = tmp_path / "one.toml"
+    lines = (f"{key} = {value}" for key, value in task.items())
+    path.write_text(
+        "\n".join([f'encoder = "{encoder}"', f'data_dir = "{tmp_path}"', "max_length = 40", "[[tasks]]", *lines]) + "\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "fields", "reason"),
+    [
+        ("b.csv", "sentence,label\nfilm,True\nsong,False\n", {"kind": '"binary"'}, "column 'label' is not a whole"),
+        ("c.csv", "sentence,label\nfilm,1.0\nsong,0.0\n", {"classes": '["0", "1"]'}, "column 'label' is not one of"),
+        ("d.jsonl", '[[1], [2]]', {"num_classes": "2"}, "is not a JSON object"),
+        ("e.jsonl", '{"sentence": ["a"], "label": 1}\n{"sentence": "b", "label": null}', {"num_classes": "2"}, "field"),
+    ],
+)  # fmt: skip
+def test_where_every_row_is_bad_the_reasons_and_lines_are_told(
+    file: str, text: str, fields: dict[str, str], reason: str,
+    small_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = one_task(tmp_path, small_encoder_dir, file, text, **fields)
+    for flags in ([], ["--bad-rows", "skip"]):
+        status, facts = run(path, tmp_path, *flags)
+        out, err = capsys.readouterr()
+        first = min(bad["lines"][0] for bad in facts["splits"][0]["bad"])
+        assert (status, facts["splits"][0]["rows"], facts["stages"]) == (2, 0, [])
+        assert sum(bad["rows"] for bad in facts["splits"][0]["bad"]) == 2
+        assert f"task q: only bad rows, the first: {file}:{first}: {reason}" in err
+        assert f"{file}:{first}" in out
+        assert "skip" not in err
+        assert err.count("\n") == 1
+    assert main(["train", str(path), "--dry-run", "--bad-rows", "skip"]) == 2
+    assert f"no usable rows: 2 bad ones, the first in line {first}: " in capsys.readouterr().err
+
+
+def test_ids_that_come_twice_are_advised_without_loss(
+    small_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "id,sentence,label\n1,film,1\n\n1,song,0\n"
+    path = one_task(tmp_path, small_encoder_dir, "a.csv", text, num_classes="2", id='"id"')
+    assert main(["check-data", str(path)]) == main(["train", str(path), "--dry-run"]) == 2
+    for err in capsys.readouterr().err.splitlines():
+        assert "a.csv:4: " in err
+        assert 'id = "" numbers the rows instead, and keeps them all' in err
+        assert "skip" not in err
+    status, facts = run(path, tmp_path, "--tasks.0.id", "")
+    assert (status, facts["splits"][0]["rows"]) == (0, 2)
+
+
+def test_test_labels_that_are_secret_are_no_fault(small_encoder_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("label\tsentence\n-1\tfilm\n\tsong\n1\tmeal\n")
+    path = one_task(tmp_path, small_encoder_dir, "a.csv", "sentence,label\nfilm,1\n", num_classes="2", test='"t.tsv"')
+    status, facts = run(path, tmp_path)
+    (test,) = (split for split in facts["splits"] if split["split"] == "test")
+    assert (status, test["rows"], test["labelled"], test["bad"]) == (0, 3, 1, [])
+    assert test["unlabelled"] == {"rows": 2, "lines": [2, 3]}
+
+
+def test_stray_quotes_are_named_before_rows_are_lost(
+    small_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'label\tsentence\tx\n1\t"the film\tthe\n0\tthe film"\tthe\n1\tfilm\tfilm\n0\tthe\tfilm\n'
+    path = one_task(tmp_path, small_encoder_dir, "q.tsv", text, num_classes="2")
+    assert main(["check-data", str(path)]) == 2
+    assert "q.tsv:2: cannot be read as a table: a quote opens here and closes in line 3" in capsys.readouterr().err
+    status, facts = run(path, tmp_path, "--tasks.0.no-quotes")
+    assert (status, facts["splits"][0]["rows"]) == (0, 4)
+
+
+def test_rows_of_several_lines_are_shown(
+    small_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = one_task(
+        tmp_path, small_encoder_dir, "a.csv", 'sentence,label\n"the, film\nwas",1\nsong,0\n', num_classes="2"
+    )
+    status, facts = run(path, tmp_path)
+    assert (status, facts["splits"][0]["several"]) == (0, {"rows": 1, "lines": [2]})
+    assert "rows of several lines" in capsys.readouterr().out
+
+
+def test_blank_labels_of_one_task_in_a_shared_file_are_left_out_and_counted(
+    small_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "sentence,label,other\nfilm,1,\nsong,,1\nmeal,0,0\n"
+    path = one_task(tmp_path, small_encoder_dir, "a.csv", text, num_classes="2")
+    own = path.read_text().partition("[[tasks]]")[2]
+    path.write_text(path.read_text() + "[[tasks]]" + own.replace('"q"', '"r"') + 'label = "other"\n')
+    status, facts = run(path, tmp_path)
+    assert status == 0
+    assert [(split["rows"], split["unlabelled"]["lines"]) for split in facts["splits"][::2]] == [(2, [3]), (2, [2])]
+    (tmp_path / "a.csv").write_text(text + "trip,7,1\n")
+    capsys.readouterr()
+    assert main(["train", str(path), "--dry-run"]) == 2
+    assert "a.csv:5: column 'label' is '7'" in capsys.readouterr().err

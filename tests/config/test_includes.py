@@ -222,3 +222,16 @@ def test_keys_of_very_many_parts_are_refused_before_they_take_minutes(folder: Pa
 
 def test_a_config_that_is_no_config_at_all_is_not_read_to_its_end() -> None:
     assert refusal(Path("/dev/zero")) == "/dev/zero is larger than 1 MiB"
+
+
+def test_byte_order_marks_are_passed_over_in_every_file(folder: Path) -> None:
+    write(folder / "tasks.toml", "\ufeff" + TASKS)
+    config = load_config(write(folder / "run.toml", '\ufeff# a run\r\ninclude = "tasks.toml"\r\nlr = 1.0\r\n'))
+    assert (config.lr, [task.name for task in config.tasks]) == (1.0, ["sst", "sts"])
+    assert load_config(write(folder / "first.toml", "\ufeffseed = 3\n")).seed == 3
+
+
+def test_a_file_in_utf_16_is_named_as_such(folder: Path) -> None:
+    (folder / "tasks.toml").write_bytes("lr = 1.0\n".encode("utf-16"))
+    message = refusal(write(folder / "run.toml", 'include = "tasks.toml"\n'))
+    assert message == f"{folder}/tasks.toml: is not UTF-8 text (byte 0): it begins as UTF-16 does; save it as UTF-8"

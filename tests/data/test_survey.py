@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import Config, TaskConfig
-from mtbert_jax.data.survey import BadRows, Repeats, SplitSurvey, survey
+from mtbert_jax.data.raw_rows import NUMBERED
+from mtbert_jax.data.survey import BadRows, Lines, Repeats, SplitSurvey, survey
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.errors import InputError
@@ -36,8 +37,8 @@ def test_bad_rows_are_counted_by_reason_and_named_by_line(tmp_path: Path, encode
     assert train.bad == [
         BadRows("column 'label' is not a whole number from 0 to 2", 2, [3, 5]),
         BadRows("has another number of columns than the header", 1, [4]),
-        BadRows("column 'id' is empty", 1, [6]),
-        BadRows("its id stands in an earlier row", 1, [7]),
+        BadRows("column 'id' is empty", 1, [6], NUMBERED),
+        BadRows("its id stands in an earlier row", 1, [7], NUMBERED),
     ]
     assert (dev.rows, dev.bad) == (1, [])
 
@@ -110,6 +111,24 @@ def test_a_pair_is_the_same_in_its_order_only(tmp_path: Path, encoder_dir: Path)
     assert train.duplicates == Repeats(1, 1, [(4, 2)])
 
 
-def test_a_file_without_any_usable_row_is_refused(tmp_path: Path, encoder_dir: Path) -> None:
-    with pytest.raises(InputError, match=r"a\.tsv: no usable rows"):
-        surveyed(tmp_path, encoder_dir, "a\tgood\t9\n")
+def test_a_file_without_any_usable_row_is_told_of_like_others(tmp_path: Path, encoder_dir: Path) -> None:
+    train, dev = surveyed(tmp_path, encoder_dir, "a\tgood\t9\nb\tfine\tyes\n")
+    assert (train.rows, train.labelled, train.cut, train.tokens) == (0, 0, 0, {})
+    assert train.bad == [BadRows("column 'label' is not a whole number from 0 to 2", 2, [2, 3])]
+    assert dev.rows == 1
+    with pytest.raises(InputError, match=r"a\.tsv: no rows"):
+        surveyed(tmp_path, encoder_dir, "")
+
+
+def test_rows_without_a_label_and_rows_of_several_lines_are_counted(tmp_path: Path, encoder_dir: Path) -> None:
+    (tmp_path / "a.tsv").write_text('id\ttext\tx\ty\na\tgood\t0\t\nb\t"bad\nfilm"\t1\t2\nc\tdull\t\t1\nd\tfine\t\t0\n')
+    (tmp_path / "c.tsv").write_text("id\ttext\tx\na\tgood\t-1\nb\tbad\t\nc\tdull\t1\n")
+    config = one_task(tmp_path, label="x", dev="", test="c.tsv")
+    y = dataclasses.replace(config.tasks[0], name="y", label="y", test="")
+    found = survey(dataclasses.replace(config, tasks=(*config.tasks, y)), load_tokenizer(encoder_dir))
+    assert [(s.task, s.split, s.rows, s.labelled, s.unlabelled, s.several, s.bad) for s in found.splits] == [
+        ("sst", "train", 2, 2, Lines(2, [5, 6]), Lines(1, [3]), []),
+        ("sst", "test", 3, 1, Lines(2, [2, 3]), Lines(0, []), []),
+        ("y", "train", 3, 3, Lines(1, [2]), Lines(1, [3]), []),
+    ]
+    assert found.train["sst"].unlabelled == 2

@@ -80,7 +80,7 @@ def test_similarities_lie_in_the_tasks_range(value: str, tmp_path: Path) -> None
 
 
 def test_classes_may_have_names(tmp_path: Path) -> None:
-    task = TaskConfig("nli", classes=("no", "may be"))
+    task = TaskConfig("nli", classes=("no", "may be"), output_column="Predicted_Nli")
     text = "id \t Predicted_Nli \na1 , no \nb2 , maybe \nc3 , may be \n"
     assert found(tmp_path, text, task) == ["f.csv:3: prediction 'maybe' is not one of no, may be"]
 
@@ -131,4 +131,18 @@ def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
         check_pair(path, data)
     path.write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"is not UTF-8 text \(byte 0\)"):
+        check_pair(path, data)
+
+
+def test_quotes_in_the_data_file_are_no_fault_of_the_predictions(tmp_path: Path) -> None:
+    path, data = pair(tmp_path, "sst", "Predicted_Sentiment", ["1", "2", "0"], "sentence")
+    for first, second in (('"the film', 'a cat"'), ('"the film', "a cat"), ('"so" he', "a cat"), ('"a"', 'a "cat')):
+        data.write_text(f"\tid\tsentence\n0\tx0\t{first}\n1\tx1\t{second}\n2\tx2\tgood\n")
+        assert check_pair(path, data) == (3, [])
+    data.write_text('\tid\tsentence\n0\tx0\t"two\nlines"\n1\tx1\t"a ""cat"""\n2\tx2\tgood\n')
+    assert check_pair(path, data) == (3, [])
+    data.write_text('\tid\tsentence\n0\tx0\t"the film\n1\tx1\ta cat"\n3\tx3\tgood\n')
+    assert len(check_pair(path, data)[1]) == 2  # x2 is unknown, x3 is missing
+    data.write_text("\tid\tsentence\n0\tx0\n")
+    with pytest.raises(InputError, match=r"sst-data\.csv:2: has 2 columns"):
         check_pair(path, data)

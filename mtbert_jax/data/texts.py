@@ -1,0 +1,88 @@
+"""Texts of one's own to predict: one example a line, or a file whose columns are named."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.data.json_rows import is_json
+from mtbert_jax.data.raw_rows import Fault
+from mtbert_jax.data.readers import rows_of
+from mtbert_jax.data.tables import delimiter_of
+from mtbert_jax.errors import InputError
+from mtbert_jax.files import not_utf8
+
+
+def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]]:
+    """The texts of every example.
+
+    JSON Lines, lists of JSON objects, CSV files, and tables whose header has the task's text columns are read by
+    column. Everything else is one example a line, the two texts of a pair separated by a tab; a blank line is an empty
+    text.
+
+    Args:
+        data: What was given, UTF-8 with or without a byte order mark.
+        name: What messages call it; its suffix may tell the format.
+        task: The task, which names text columns.
+
+    Raises:
+        InputError: The bytes are no UTF-8, a column is missing, or a line has another number of texts than the task.
+    """
+    try:
+        text = data.decode("utf-8-sig", "surrogatepass")
+    except UnicodeDecodeError:
+        raise not_utf8(name, data) from None
+    first = next((line for line in io.StringIO(text) if line.strip()), "")
+    if first and (_is_list(text) or _has_columns(first, name, task)):
+        return list(_by_column(text, name, task))
+    return list(_by_line(text, name, task))
+
+
+def _has_columns(first: str, name: str, task: TaskConfig) -> bool:
+    """Whether texts stand in columns or fields with names, by the first line that is not blank."""
+    suffix = Path(name).suffix.lower()
+    if suffix == ".csv" or is_json(name, ""):
+        return True
+    if is_json(name, first):
+        return _is_object(first)
+    columns = [column.strip().strip('"') for column in first.split(delimiter_of(name, first))]
+    named = suffix in (".tsv", ".tab") or len(columns) > 1  # one word alone may be a text
+    return named and all(column in columns for column in task.text)
+
+
+def _is_list(text: str) -> bool:
+    return re.match(r"\s*\[\s*\{", text) is not None
+
+
+def _is_object(line: str) -> bool:
+    """Whether a line is a JSON object, and no text that begins with a brace."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _by_column(text: str, name: str, task: TaskConfig) -> Iterator[tuple[str, ...]]:
+    unlabelled = TaskConfig(task.name, text=task.text, id="", label="", quotes=task.quotes)
+    for row, example in rows_of(io.StringIO(text, newline=""), name, unlabelled, "ignored"):
+        if isinstance(example, Fault):
+            raise InputError(f"{name}:{row.line}: {example.text}; {_wanted(task)}")
+        if example is not None:
+            yield example.texts
+
+
+def _by_line(text: str, name: str, task: TaskConfig) -> Iterator[tuple[str, ...]]:
+    lines = text.removesuffix("\n").split("\n") if text else []
+    for number, line in enumerate(lines, start=1):
+        parts = tuple(line.removesuffix("\r").split("\t"))
+        if len(parts) != len(task.text):
+            raise InputError(f"{name}:{number}: has {len(parts)} texts, separated by tabs; {_wanted(task)}")
+        yield parts
+
+
+def _wanted(task: TaskConfig) -> str:
+    each = "two texts a line with a tab between" if len(task.text) == 2 else "one text a line"
+    columns = " and ".join(repr(column) for column in task.text)
+    return f"task {task.name} takes {each}, or columns named {columns}"
