@@ -12,7 +12,8 @@ from mtbert_jax.config.schema import finite
 from mtbert_jax.data.raw_rows import SKIP
 from mtbert_jax.data.streams import epoch_shapes, padded_lengths, stage_batches
 from mtbert_jax.data.survey import PERCENTILES, Lines, Repeats, SplitSurvey, Surveyed, survey
-from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.data.unknown import unknown_warning
+from mtbert_jax.encoders.tokenizer import LoadedTokenizer, read_tokenizer
 from mtbert_jax.terminal import grid
 from mtbert_jax.training.source import encoder_folder
 
@@ -45,12 +46,14 @@ class DataCheck:
         lengths: The lengths that training batches are padded to, by task.
         stages: The batches of every stage; empty where some task cannot be trained.
         problems: What would stop a training run, one line each.
+        warnings: What is probably not meant, one line each.
     """
 
     found: Surveyed
     lengths: dict[str, list[int]]
     stages: list[StageShapes]
     problems: list[str]
+    warnings: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """For machines: plain values, as JSON has them."""
@@ -61,6 +64,7 @@ class DataCheck:
                 "lengths": self.lengths,
                 "stages": [_plain(stage) for stage in self.stages],
                 "problems": self.problems,
+                "warnings": self.warnings,
             }
         )
 
@@ -101,9 +105,12 @@ REPEATS = (
     "duplicates: texts of an earlier row, but for capitals and blanks; other label: those whose label is another one; "
     "lines: where the first of them stand, and the rows that they repeat"
 )
-TOKENS = ["task", "split", "50%", "90%", "95%", "99%", "longest", "limit", "cut", "share cut"]
 SEVERAL = "texts in quotes with line breaks in them; if quotes are plain text in the file, set quotes = false"
-TOKENS_CAPTION = "tokens of an example, special ones included; cut: rows that are longer than the limit"
+TOKENS = ["task", "split", "50%", "90%", "95%", "99%", "longest", "limit", "cut", "share cut", "unknown"]
+TOKENS_CAPTION = (
+    "tokens of an example, special ones included; cut: rows that are longer than the limit; unknown: share of the "
+    "tokens that stand for words that the vocabulary lacks"
+)
 OVERLAP = ["task", "splits", "rows", "other label", "lines"]
 STAGES = ["stage", "steps", "steps an epoch", "rows × tokens (batches)", "computed for each real token"]
 
@@ -115,12 +122,26 @@ def check_data(config: Config) -> DataCheck:
         InputError: The config is wrong, there is no tokenizer, or a file cannot be read as its task says.
     """
     check_config(config)
-    found = survey(config, load_tokenizer(encoder_folder(config, weights=False)))
+    loaded = read_tokenizer(encoder_folder(config, weights=False))
+    found = survey(config, loaded.tokenizer)
     problems = list(_problems(config, found))
     train = found.train
     trainable = len(train) == len(config.tasks) and all(data.labelled for data in train.values())
     lengths = {name: rungs.tolist() for name, rungs in padded_lengths(config, train).items()} if trainable else {}
-    return DataCheck(found, lengths, list(_stages(config, found)) if trainable else [], problems)
+    warnings = [*loaded.remarks(max(task.max_length for task in config.resolved_tasks())), *_unknown(loaded, found)]
+    return DataCheck(found, lengths, list(_stages(config, found)) if trainable else [], problems, warnings)
+
+
+def _unknown(loaded: LoadedTokenizer, found: Surveyed) -> Iterator[str]:
+    """A line for every task with too many unknown tokens in a split, about the worst of them."""
+    worst: dict[str, SplitSurvey] = {}
+    for split in found.splits:
+        if split.task not in worst or split.unknown > worst[split.task].unknown:
+            worst[split.task] = split
+    for split in worst.values():
+        warning = unknown_warning(loaded.tokenizer, f"task {split.task}, {split.split}", split.unknown)
+        if warning:
+            yield warning
 
 
 def _problems(config: Config, found: Surveyed) -> Iterator[str]:
@@ -175,7 +196,8 @@ def _labels(split: SplitSurvey) -> str:
 
 def _tokens(split: SplitSurvey) -> list[str]:
     counts = (*(split.tokens.get(at, "") for at in PERCENTILES), split.limit, split.cut)
-    return [split.task, split.split, *map(str, counts), f"{split.cut / max(split.rows, 1):.1%}"]
+    shares = (f"{split.cut / max(split.rows, 1):.1%}", f"{split.unknown:.1%}")
+    return [split.task, split.split, *map(str, counts), *shares]
 
 
 def _bad(split: SplitSurvey) -> Iterator[list[str]]:

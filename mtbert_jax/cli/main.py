@@ -107,6 +107,8 @@ def check(args: list[str]) -> None:
         must_be_writable(given.json)
     found = check_data(given.config)
     console().print(found.tables())
+    for line in found.warnings:
+        print(plain(line), file=sys.stderr)
     if given.json:
         try:
             write_whole(given.json, json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")

@@ -17,6 +17,7 @@ from mtbert_jax.data.dataset import Dataset, make_dataset
 from mtbert_jax.data.raw_rows import SKIP
 from mtbert_jax.data.readers import BadRow, Reading, Split, read_for_run
 from mtbert_jax.data.tokens import tokenize_cached
+from mtbert_jax.data.unknown import unknown_share
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example
 
@@ -89,6 +90,7 @@ class SplitSurvey:
         tokens: Percentiles of the lengths in tokens, special ones included, as if nothing were cut off.
         limit: Tokens after which an example is cut off.
         cut: Rows that are.
+        unknown: Share of the tokens that stand for words that the vocabulary lacks.
         duplicates: Rows whose texts stand in an earlier row of the split.
         unlabelled: Rows without a label: predicted and not scored in a test split; elsewhere left out, since the file
             is also another task's, which has labels in another column.
@@ -106,6 +108,7 @@ class SplitSurvey:
     tokens: dict[int, int]
     limit: int
     cut: int
+    unknown: float
     duplicates: Repeats
     unlabelled: Lines
     several: Lines
@@ -187,6 +190,7 @@ def _survey_split(
         tokens={at: int(n) for at, n in _percentiles(whole.lengths, PERCENTILES, "higher").items()} if texts else {},
         limit=limit,
         cut=cut,
+        unknown=unknown_share(tokenizer, whole, len(task.text)),
         duplicates=repeats(read),
         unlabelled=Lines(len(unlabelled), unlabelled[:FIRST]),
         several=Lines(len(read.several), read.several[:FIRST]),

@@ -15,7 +15,11 @@ from mtbert_jax.types import EncoderOutput
 
 @dataclass(frozen=True)
 class BertConfig:
-    """Sizes and rates of an encoder, under the names of Hugging Face's ``config.json``."""
+    """Sizes and rates of an encoder, under the names of Hugging Face's ``config.json``.
+
+    Attributes:
+        has_pooler: Whether there is a pooler: masked-LM training leaves none. `transformers` has no such field.
+    """
 
     family: ClassVar[str]
 
@@ -32,6 +36,7 @@ class BertConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
+    has_pooler: bool = True
 
 
 class BertEncoder(Encoder):
@@ -51,7 +56,7 @@ class BertEncoder(Encoder):
         self.embeddings = Embeddings(self.config, self.dtype)
         layer = nn.remat(Layer, static_argnums=(3, 4)) if self.remat else Layer  # `deterministic` and `cls_only`
         self.layer = [layer(self.config, self.dtype, self.kernel) for _ in range(self.config.num_hidden_layers)]
-        if self.has_pooler:
+        if self.pools:
             init = nn.initializers.normal(self.config.initializer_range)
             # One small product a row: float32 costs nothing, and rounding here would hide SMART's noise.
             self.pooler = nn.Dense(self.config.hidden_size, dtype=jnp.float32, kernel_init=init)
@@ -82,7 +87,7 @@ class BertEncoder(Encoder):
         for number, layer in enumerate(self.layer, start=1):
             last = number == len(self.layer)
             hidden = layer(hidden, attention_mask, deterministic, cls_only and last)
-        return EncoderOutput(hidden, jnp.tanh(self.pooler(hidden[:, 0])) if self.has_pooler else None)
+        return EncoderOutput(hidden, jnp.tanh(self.pooler(hidden[:, 0])) if self.pools else None)
 
 
 @register_family("bert")

@@ -29,15 +29,27 @@ def read_family(directory: str | Path) -> tuple[Family, dict[str, Any]]:
     try:
         values = json.loads(read_text(path, LARGEST_JSON))
     except OSError as error:
-        raise InputError(f"{directory} is no encoder directory: cannot read {CONFIG}: {error.strerror}") from None
+        hint = _instead(Path(directory))
+        raise InputError(f"{directory} is no encoder directory: cannot read {CONFIG}: {error.strerror}{hint}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     found = values.get("model_type") if isinstance(values, dict) else None
     if not isinstance(found, str) or found not in FAMILIES:
         hint = nearest(found, FAMILIES) if isinstance(found, str) else ""
-        known = f"known: {', '.join(FAMILIES)}{hint}; --plugins FILE can add one"
+        unsaid = "if it is one of them, write so there; " if isinstance(values, dict) and found is None else ""
+        known = f"known: {', '.join(FAMILIES)}{hint}; {unsaid}--plugins FILE can add one"
         raise InputError(f"{path}: model_type is {describe(found)}; {known}")
     return FAMILIES[found], values
+
+
+def _instead(directory: Path) -> str:
+    """What a directory without ``config.json`` holds in its place, as the end of a sentence."""
+    if (directory / "bert_config.json").is_file():
+        return "; it holds a checkpoint of TensorFlow, bert_config.json: convert it with transformers"
+    if (directory / "adapter_config.json").is_file():
+        return "; it holds an adapter alone: merge it into its base model"
+    below = sorted(path.parent.name for path in directory.glob(f"*/{CONFIG}"))
+    return f"; its folder{'s' if len(below) > 1 else ''} {', '.join(below[:5])} can be taken" if below else ""
 
 
 def load_encoder_config(directory: str | Path) -> Any:
@@ -81,6 +93,8 @@ def config_json(config: EncoderConfig) -> str:
     """The text of ``config.json``, as `transformers` reads it."""
     family = family_of(config)
     fields = dataclasses.asdict(config)  # type: ignore[call-overload]
+    if fields.get("has_pooler"):
+        del fields["has_pooler"]  # as in most; transformers has no such key
     named = {family.config_names.get(name, name): value for name, value in fields.items()}
     described = {"architectures": [family.architecture], "model_type": family.name, **named}
     return json.dumps(described, indent=2) + "\n"

@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         dtype: Type of the matrix products. Parameters and reductions are float32 whatever it is.
         remat: Keep a layer's input alone for its gradient, and compute the layer again then.
         kernel: Of the attention.
-        has_pooler: Whether outputs have `pooled`.
+        has_pooler: Whether outputs have `pooled`, unless the config says that this encoder has no pooler.
     """
 
     config: EncoderConfig
@@ -40,6 +40,11 @@ class Encoder(nn.Module):
     remat: bool = False
     kernel: Kernel = "xla"
     has_pooler: ClassVar[bool] = True
+
+    @property
+    def pools(self) -> bool:
+        """Whether outputs have `pooled`: the family has a pooler, and this encoder's weights have it."""
+        return self.has_pooler and getattr(self.config, "has_pooler", True)
 
     def __call__(
         self,

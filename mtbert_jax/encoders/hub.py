@@ -1,8 +1,11 @@
 """Encoders in Hugging Face layout ↔ configs and parameters, by the family's table of names."""
 
+import dataclasses
+import functools
 import json
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,20 @@ from safetensors.numpy import save_file
 
 from mtbert_jax import trees
 from mtbert_jax.encoders.config_json import CONFIG, config_json, load_encoder_config
-from mtbert_jax.encoders.family import TokenizerRules, family_of
+from mtbert_jax.encoders.family import TokenizerRules, encoder, family_of
+from mtbert_jax.encoders.sentence import MODULES, transformer_folder
+from mtbert_jax.encoders.tokenizer_settings import ADDED_TOKENS, SENTENCE, SETTINGS, SPECIAL_TOKENS, TOKENIZER
+from mtbert_jax.encoders.weights import INDEX, SHARDS, WEIGHTS, Stored, encoder_tensors, has_weights, stored_tensors
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import is_folder
-from mtbert_jax.limits import LARGEST_WEIGHTS_HEADER
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.types import Params
 
-WEIGHTS = "model.safetensors"
-FILES = (CONFIG, WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-"""All that is ever read from a hub."""
+FILES = (
+    *(CONFIG, WEIGHTS, INDEX, SHARDS, TOKENIZER, SETTINGS, "vocab.txt"),
+    *(ADDED_TOKENS, SPECIAL_TOKENS, SENTENCE, MODULES),
+)
+"""All that is ever read from a hub, as patterns."""
 
 _DTYPES = ("F32", "F16", "BF16", "F64")
 _LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
@@ -40,15 +47,18 @@ def names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
         yield path, f"{theirs.format(number[1]) if number else theirs}.{_LEAVES[leaf]}"
 
 
+@functools.lru_cache(maxsize=8)
 def _shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every leaf, without computing any."""
     ids = jnp.zeros((1, 1), jnp.int32)
-    tree = jax.eval_shape(family_of(config).encoder(config).init, jax.random.key(0), ids)["params"]
+    tree = jax.eval_shape(encoder(config).init, jax.random.key(0), ids)["params"]
     return {trees.path_of(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def locate(encoder: str | Path, revision: str | None = None, weights: bool = True) -> Path:
     """The directory of an encoder: `encoder` itself, or the hub's copy of it in the hub's own cache.
+
+    In a folder of sentence-transformers it is that of the transformer.
 
     Args:
         encoder: A directory, or a hub name.
@@ -56,23 +66,30 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
         weights: Whether they are needed; if not, they are not fetched.
 
     Raises:
-        InputError: It is no directory, and no name that the hub has.
+        InputError: It is no directory, and no name that the hub has; or a folder of something else than an encoder.
     """
     if is_folder(encoder):
         _check_no_run(Path(encoder))
-        return Path(encoder)
+        return transformer_folder(Path(encoder))
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", str(encoder)):
         raise InputError(
             f"encoder = {str(encoder)!r} is neither a directory nor a hub name such as google-bert/bert-base-uncased"
         )
+    wanted = [name for name in FILES if weights or name not in (WEIGHTS, INDEX, SHARDS)]
+    copy = _fetch(str(encoder), revision, wanted)
+    directory = transformer_folder(copy)
+    if directory != copy:
+        _fetch(str(encoder), revision, [f"{directory.name}/{name}" for name in wanted])
+    return directory
+
+
+def _fetch(encoder: str, revision: str | None, wanted: list[str]) -> Path:
+    """The hub's copy of some files."""
     try:
-        wanted = [name for name in FILES if weights or name != WEIGHTS]
-        return Path(snapshot_download(str(encoder), revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(encoder, revision=revision, allow_patterns=wanted))
     except Exception as error:  # noqa: BLE001 - the hub's client raises errors of several libraries
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"encoder = {str(encoder)!r} is no directory here, and the hub did not give it: {reason}"
-        ) from None
+        raise InputError(f"encoder = {encoder!r} is no directory here, and the hub did not give it: {reason}") from None
 
 
 def _check_no_run(directory: Path) -> None:
@@ -85,49 +102,65 @@ def _check_no_run(directory: Path) -> None:
         )
 
 
+def load_matching_config(directory: Path) -> Any:
+    """The config of an encoder's directory, without a pooler where its weights have none.
+
+    Masked-LM training leaves such weights. Where no weights lie, as in a run folder, ``config.json`` says it.
+
+    Raises:
+        InputError: ``config.json`` or the names of the tensors are not those of an encoder that is known here.
+    """
+    config = load_encoder_config(directory)
+    if not has_weights(directory) or not hasattr(config, "has_pooler"):
+        return config
+    whole = dataclasses.replace(config, has_pooler=True)
+    available = _tensors(directory, whole)[1]
+    pooler = [theirs for ours, theirs in names(whole) if _of_pooler(ours)]
+    return dataclasses.replace(whole, has_pooler=not pooler or any(name in available for name in pooler))
+
+
+def _of_pooler(path: str) -> bool:
+    return trees.is_below(path, "pooler")
+
+
+def _tensors(directory: Path, config: EncoderConfig) -> tuple[Stored, dict[str, str]]:
+    """All tensors of a directory, and the names that those of the encoder have there, by the family's names."""
+    stored = stored_tensors(directory)
+    needed = (theirs for ours, theirs in names(config) if not _of_pooler(ours))
+    return stored, encoder_tensors(stored, family_of(config), config.num_hidden_layers, needed)
+
+
 def load_pretrained(encoder: str | Path, revision: str | None = None) -> tuple[Any, Params]:
     """Reads an encoder.
 
     Args:
-        encoder: A directory with ``config.json`` and ``model.safetensors``, or a hub name.
+        encoder: A directory with ``config.json`` and ``model.safetensors``, or its shards, or a hub name.
         revision: Branch, tag or commit of a hub name.
 
     Returns:
-        Its config, of the class that its family has, and float32 parameters for the module `encoder(config)`.
+        Its config, of the class that its family has, and float32 parameters for the module `encoder(config)`. Weights
+        without a pooler, as masked-LM training leaves them, give a config whose `has_pooler` is false.
 
     Raises:
         InputError: A file is missing or broken, or the encoder is of no family that is known here.
     """
     directory = locate(encoder, revision)
-    config = load_encoder_config(directory)
+    config = load_matching_config(directory)
     return config, _load_params(directory, config)
 
 
 def _load_params(directory: Path, config: EncoderConfig) -> Params:
-    path, family = directory / WEIGHTS, family_of(config)
-    if not path.is_file():
-        if (directory / "pytorch_model.bin").is_file():
-            raise InputError(
-                f"{directory} has only pytorch_model.bin, a pickle, which could run code and is never opened; "
-                "load it with transformers and call save_pretrained(..., safe_serialization=True)"
-            )
-        run = directory.parent
-        hint = f"; init_from = {str(run)!r} takes those of that run" if (run / "config.toml").is_file() else ""
-        raise InputError(f"{directory} has no model.safetensors{hint}")
+    stored, available = _tensors(directory, config)
     params: Params = {}
+    path, shapes = stored.path, _shapes(config)
     try:
-        _check_header(path)
-        with safe_open(path, framework="flax") as file:
-            available = {_modern(name, family.prefix): name for name in file.keys()}  # noqa: SIM118 - no iterator there
-            layered = [theirs for theirs in family.tensors.values() if "{}" in theirs]
-            last = f"{layered[0].format(config.num_hidden_layers - 1)}.weight" if layered else None
-            if last and last not in available:  # before shapes of very many layers are traced
-                raise InputError(f"{path}: tensor {last} is missing")
-            shapes = _shapes(config)
+        with ExitStack() as stack:
+            opened = {file: stack.enter_context(safe_open(file, framework="flax")) for file in {*stored.files.values()}}
             for ours, theirs in names(config):
                 if theirs not in available:
                     raise InputError(f"{path}: tensor {theirs} is missing")
-                tensor = file.get_slice(available[theirs])
+                path = stored.files[available[theirs]]
+                tensor = opened[path].get_slice(available[theirs])
                 wanted = shapes[ours][::-1] if ours.endswith("kernel") else shapes[ours]
                 if tuple(tensor.get_shape()) != wanted:  # before anything of that size is allocated
                     raise InputError(f"{path}: tensor {theirs} has the wrong shape for config.json")
@@ -135,7 +168,7 @@ def _load_params(directory: Path, config: EncoderConfig) -> Params:
                     raise InputError(
                         f"{path}: tensor {theirs} is of {tensor.get_dtype()}, none of {', '.join(_DTYPES)}"
                     )
-                value = np.asarray(file.get_tensor(available[theirs]), np.float32)
+                value = np.asarray(opened[path].get_tensor(available[theirs]), np.float32)
                 _check_finite(path, available[theirs], value)
                 _put(params, ours, jnp.asarray(value.T if ours.endswith("kernel") else value))
     except (SafetensorError, OSError, ValueError) as error:
@@ -151,20 +184,6 @@ def _check_finite(path: Path, tensor: str, value: np.ndarray) -> None:
             f"{path}: tensor {tensor} has {wrong} of {value.size} values that are not finite as float32 (NaN or "
             "infinity); the file is damaged, or was saved by a training that had diverged: take another"
         )
-
-
-def _check_header(path: Path) -> None:
-    """Refuses a header that claims to be longer than one of an encoder can be, before it is read."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > min(LARGEST_WEIGHTS_HEADER, path.stat().st_size):
-        raise ValueError(f"its header claims {length} bytes")
-
-
-def _modern(name: str, prefix: str) -> str:
-    """A tensor's name without the prefix of a whole model, and without TensorFlow's names for LayerNorm."""
-    name = name.removeprefix(prefix)
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def _put(tree: Params, path: str, value: Any) -> None:

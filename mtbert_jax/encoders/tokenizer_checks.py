@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer, processors
 
 from mtbert_jax.config.schema import describe
 from mtbert_jax.encoders.family import Family, TokenizerRules
@@ -23,8 +23,11 @@ Pieces = list[tuple[str, int]]
 """Pieces of a template, each with its token type: special tokens by name, the texts as ``a`` and ``b``."""
 
 
-def check_description(path: Path, text: str, family: Family) -> None:
+def check_description(path: Path, text: str, family: Family) -> dict[str, Any]:
     """Checks the parts of a ``tokenizer.json``.
+
+    Returns:
+        What it holds.
 
     Raises:
         InputError: One of them is none of the family's, or can take for ever.
@@ -50,6 +53,7 @@ def check_description(path: Path, text: str, family: Family) -> None:
         for part in _kinds(values.get(name), f"{name}s" if name == "normalizer" else "pretokenizers"):
             if part not in known:
                 raise InputError(f"{path}: {name} is {describe(part)}; only {', '.join(known)} can be taken")
+    return values
 
 
 def _of_another_family(path: Path, family: Family, reason: str) -> InputError:
@@ -162,4 +166,22 @@ def check_behaviour(path: Path, tokenizer: Tokenizer, family: Family) -> None:
                 path,
                 family,
                 f"it takes {token} in a text for the special token; mark it as special, and split texts at brackets",
+            )
+
+
+def check_ids(tokenizer: Tokenizer, added: dict[int, tuple[AddedToken, Path]]) -> None:
+    """Checks that added tokens have the ids that the files give them.
+
+    Args:
+        tokenizer: With all added tokens.
+        added: Token, and the file that it is from, by its id there.
+
+    Raises:
+        InputError: One has another id: behind the vocabulary ids follow each other without a gap.
+    """
+    for number, (token, path) in added.items():
+        found = tokenizer.token_to_id(token.content)
+        if found != number:
+            raise InputError(
+                f"{path}: the token {token.content!r} has id {number} there, but {found} in the vocabulary"
             )

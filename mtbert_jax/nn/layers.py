@@ -19,10 +19,17 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "tanh": jnp.tanh,
 }
+ACTIVATIONS |= {"gelu_python": ACTIVATIONS["gelu"], "swish": ACTIVATIONS["silu"]}
+_TANH = ("gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate")
+ACTIVATIONS |= dict.fromkeys(_TANH, ACTIVATIONS["gelu_new"])
+"""Activations by the names of `transformers`, which has several for one function."""
 
 
 class EncoderConfig(Protocol):
     """Sizes and rates that every encoder's config has, whatever its family; `BertConfig` is one."""
+
+    def __hash__(self) -> int:
+        """Configs are frozen: two of the same values are the same."""
 
     @property
     def vocab_size(self) -> int:

@@ -14,6 +14,7 @@ from mtbert_jax.config.schema import to_toml
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import Split
 from mtbert_jax.data.streams import epoch_shapes
+from mtbert_jax.data.unknown import unknown_share, unknown_warning
 from mtbert_jax.encoders.hub import locate
 from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import Layout
@@ -156,10 +157,14 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         yield f"attention by {setup.attention.kernel}: {setup.attention.reason}"
     if setup.config.seeds:
         yield f"seeds {', '.join(map(str, setup.config.seeds))} train together, each in a folder of its own"
+    yield from setup.remarks
     for name, data in train.items():
         lengths = data.tokens.lengths
         counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
         yield f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most"
+        share = unknown_share(setup.tokenizer, data.tokens, len(setup.tasks[name].text))
+        if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
+            yield warning
         epoch = plans[0].batches.tasks[name].num_examples
         if epoch > len(data.ids):
             yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"

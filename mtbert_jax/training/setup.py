@@ -17,9 +17,10 @@ from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.lengths import STANDARD, Ladder, ladder
 from mtbert_jax.data.readers import Split
 from mtbert_jax.data.streams import padded_lengths, stage_batches
-from mtbert_jax.encoders.config_json import load_encoder_config
 from mtbert_jax.encoders.family import Family, family_of
-from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.encoders.hub import load_matching_config
+from mtbert_jax.encoders.sentence import left_out
+from mtbert_jax.encoders.tokenizer import read_tokenizer
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_EPOCHS, MOST_STEPS
 from mtbert_jax.model import EncoderWithHeads
@@ -83,6 +84,7 @@ class Setup:
         model: Encoder and heads.
         layout: Where the arrays of one run lie.
         attention: What computes attention, and why.
+        remarks: What of the encoder's directory is left out or probably not meant, a line each.
     """
 
     config: Config
@@ -91,19 +93,23 @@ class Setup:
     model: EncoderWithHeads
     layout: Layout = ALONE
     attention: Choice = PLAIN
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, config: Config, encoder: Path, layout: Layout = ALONE) -> "Setup":
-        """Reads the encoder's description; no weights and no data yet.
+        """Reads the encoder's description; of its weights only names, and no data yet.
 
         Raises:
             InputError: The directory holds no encoder, or the config asks for more than it has.
         """
-        own = load_encoder_config(encoder)
-        family, tokenizer = family_of(own), load_tokenizer(encoder)
+        own = load_matching_config(encoder)
+        family, loaded = family_of(own), read_tokenizer(encoder)
+        tokenizer = loaded.tokenizer
         for task, given in zip(config.resolved_tasks(), config.tasks, strict=True):
             _check_task(task, family, own, f"task {task.name}: " if given.max_length else "")
-        tokens = max(tokenizer.get_vocab().values()) + 1
+        longest = max(task.max_length for task in config.resolved_tasks())
+        remarks = (*left_out(encoder), *loaded.remarks(longest))
+        tokens = 1 + max(number for token, number in tokenizer.get_vocab().items() if token)  # "" is a blank line's
         if tokens > own.vocab_size:
             raise InputError(f"{encoder}: the tokenizer has {tokens} tokens, config.json only {own.vocab_size}")
         rates = own if config.encoder_dropout is None else family.with_dropout(own, config.encoder_dropout)
@@ -111,7 +117,7 @@ class Setup:
         attention = choose_kernel(config.attention, width, dropout, config.compute_dtype)
         dtype = jnp.dtype(config.compute_dtype)
         model = EncoderWithHeads.build(rates, config.resolved_tasks(), dtype, config.remat, attention.kernel)
-        return cls(config, own, tokenizer, model, layout, attention)
+        return cls(config, own, tokenizer, model, layout, attention, remarks)
 
     @property
     def family(self) -> Family:
@@ -228,5 +234,5 @@ def _check_task(task: Task, family: Family, encoder: EncoderConfig, whose: str) 
         raise InputError(f"{whose}max_length = {task.max_length}, but the encoder has {positions} positions")
     if task.max_length < special:
         raise InputError(f"{whose}max_length = {task.max_length}, but task {task.name} has {special} special tokens")
-    if task.head.pooling == "cls" and not family.encoder.has_pooler:
+    if task.head.pooling == "cls" and not family.encoder(encoder).pools:
         raise InputError(f"task {task.name}: head.{NO_POOLER}")

@@ -1,0 +1,45 @@
+"""Words that the encoder's vocabulary lacks: how much of a split they are, and what may be the cause."""
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from mtbert_jax.data.tokens import Tokens
+from mtbert_jax.encoders.tokenizer import SETTINGS, has_capitals, lower_cases
+
+MUCH = 0.02
+"""Share of unknown tokens above which something is probably wrong; text in the encoder's language has far less."""
+
+
+def unknown_share(tokenizer: Tokenizer, tokens: Tokens, num_texts: int) -> float:
+    """Share of the tokens that stand for a word that the vocabulary lacks; special tokens are not counted.
+
+    Args:
+        tokenizer: The encoder's.
+        tokens: What it makes of a split.
+        num_texts: Texts of an example, 1 or 2.
+    """
+    name = tokenizer.model.unk_token
+    unknown = None if name is None else tokenizer.token_to_id(name)
+    real = len(tokens.ids) - len(tokens.lengths) * tokenizer.num_special_tokens_to_add(num_texts == 2)
+    return 0.0 if unknown is None or real <= 0 else float(np.mean(tokens.ids == unknown)) * len(tokens.ids) / real
+
+
+def unknown_warning(tokenizer: Tokenizer, whose: str, share: float) -> str | None:
+    """A line about a share of unknown tokens that is too large, with its probable cause; None where it is not.
+
+    Args:
+        tokenizer: The encoder's.
+        whose: The task, or the task and the split, whose texts they are.
+        share: Of its tokens.
+    """
+    if share <= MUCH:
+        return None
+    lower, cased = lower_cases(tokenizer), has_capitals(tokenizer)
+    cause = "are the texts in the encoder's language?"
+    if lower and cased:
+        cause = f'the vocabulary has capitals, texts lose theirs: "do_lower_case": false in {SETTINGS} keeps them'
+    elif not (lower or cased):
+        cause = f'the vocabulary has no capitals, texts keep theirs: "do_lower_case": true in {SETTINGS} takes them off'
+    return (
+        f"{whose}: {share:.1%} of the tokens are {tokenizer.model.unk_token}, words that the vocabulary lacks; {cause}"
+    )
