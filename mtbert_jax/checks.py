@@ -148,7 +148,7 @@ def _check_task(task: Task, where: str) -> None:
 def _check_balance(task: Task, refuse: Callable[[str], None]) -> None:
     for name in ("class_weights", "loss_balance", "sampling_balance"):
         if getattr(task, name) and not kind_of(task).one_class_each:
-            refuse(f"{name} is for tasks with classes, not for kind = {task.kind!r}")
+            refuse(f"{name} is for tasks with classes, one for each example, not for kind = {task.kind!r}")
     for name in ("loss_balance", "sampling_balance"):
         if not 0 <= getattr(task, name) <= 1:
             refuse(f"{name} = {getattr(task, name)}: must be from 0 to 1")

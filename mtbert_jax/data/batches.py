@@ -112,6 +112,8 @@ class TaskBatches:
     @functools.cached_property
     def num_examples(self) -> int:
         """Examples in an epoch; one that is repeated counts every time."""
+        if not self.sampling_balance:
+            return len(self.labels)
         return int(epoch_counts(self.labels, self.sampling_balance).sum())
 
     @property

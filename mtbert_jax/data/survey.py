@@ -85,7 +85,7 @@ class SplitSurvey:
         rows: Rows that can be used.
         bad: Rows that cannot, by what is wrong with them.
         labelled: Rows with a label.
-        classes: Labelled rows of each class; empty where an example does not belong to exactly one.
+        classes: Labelled rows of each class; empty where labels are no classes.
         scores: Percentiles of the labels, where they are numbers.
         tokens: Percentiles of the lengths in tokens, special ones included, as if nothing were cut off.
         limit: Tokens after which an example is cut off.
@@ -185,7 +185,7 @@ def _survey_split(
         rows=len(texts),
         bad=by_reason(read.bad),
         labelled=len(known),
-        classes=_classes(kind.classes(task), known) if len(known) and kind.one_class_each else {},
+        classes=_classes(kind.classes(task), known) if len(known) else {},
         scores=_percentiles(known, SCORES) if len(known) and not (kind.one_class_each or shape) else {},
         tokens={at: int(n) for at, n in _percentiles(whole.lengths, PERCENTILES, "higher").items()} if texts else {},
         limit=limit,
@@ -212,7 +212,10 @@ def by_reason(bad: Sequence[BadRow]) -> list[BadRows]:
 
 
 def _classes(names: Sequence[str], labels: np.ndarray) -> dict[str, int]:
-    counts = Counter(labels.astype(int).tolist())
+    """Rows of each class, by labels that are one class each, or 0 or 1 for each class."""
+    if labels.shape[1:] == (len(names),):
+        return dict(zip(names, labels.astype(int).sum(axis=0).tolist(), strict=True))
+    counts = Counter(labels.astype(int).ravel().tolist())
     return {name: counts[place] for place, name in enumerate(names)}
 
 

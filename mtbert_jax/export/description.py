@@ -41,11 +41,12 @@ def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:
     ``decision`` says how logits become a label: see `TaskKind`.
     """
     kind, head = kind_of(task), task.head
+    classes = kind.classes(task)
     return {
         "kind": task.kind,
         "text": list(task.text),
         "max_length": task.max_length,
-        "classes": [kind.describe(task, place) for place in range(len(kind.classes(task)))],
+        "classes": [kind.describe(task, n) if kind.one_class_each else name for n, name in enumerate(classes)],
         "decision": kind.decision,
         "label_range": finite(list(task.label_range)),
         "outputs": kind.num_outputs(task),

@@ -173,6 +173,8 @@ def _mistakes(one: Judgement) -> str:
 
 def _label(one: Judgement, value: Any) -> str:
     label = kind_of(one.task).describe(one.task, value)
+    if isinstance(label, list):
+        return ", ".join(map(str, label)) or "none"
     return f"{label:.2f}" if isinstance(label, float) else str(label)
 
 

@@ -60,10 +60,6 @@ class Classification(TaskKind):
             raise ValueError(text)
         return value
 
-    def format(self, task: TaskConfig, prediction: float) -> str:
-        """The class as it stands in the data files."""
-        return task.classes[int(prediction)] if task.classes else str(int(prediction))
-
     def describe(self, task: TaskConfig, prediction: float) -> str | int:
         """The class's name, or its number where classes have no names."""
         return task.classes[int(prediction)] if task.classes else int(prediction)

@@ -60,13 +60,15 @@ class TaskKind(abc.ABC):
         return ()
 
     def classes(self, task: TaskConfig) -> tuple[str, ...]:
-        """Names of the task's classes, in the order of their indices; empty where labels are no classes."""
-        del task
-        return ()
+        """Names of the task's classes, in the order of their indices; empty where labels are no classes.
 
-    @abc.abstractmethod
+        Those that the config names, if not overridden.
+        """
+        return task.classes
+
     def num_outputs(self, task: TaskConfig) -> int:
-        """Width of the head's output layer."""
+        """Width of the head's output layer; one logit for each class, or a single one, if not overridden."""
+        return len(self.classes(task)) or 1
 
     @abc.abstractmethod
     def expected(self, task: TaskConfig) -> str:
@@ -80,9 +82,9 @@ class TaskKind(abc.ABC):
             ValueError: The text is no label of the task.
         """
 
-    @abc.abstractmethod
     def format(self, task: TaskConfig, prediction: Any) -> str:
-        """A prediction as text, for a prediction file; `read` reads it back."""
+        """A prediction as text, for a prediction file; `read` reads it back. That of `describe`, if not overridden."""
+        return str(self.describe(task, prediction))
 
     def read(self, task: TaskConfig, text: str) -> Any:
         """The prediction that `format` made a text of.
@@ -93,7 +95,8 @@ class TaskKind(abc.ABC):
         return self.parse(task, text)
 
     def describe(self, task: TaskConfig, prediction: Any) -> Any:
-        """A prediction for a person: the class by its name, or the number."""
+        """A prediction for a person: the class by its name, a list of names, or the number."""
+        del task
         return float(prediction)
 
     @abc.abstractmethod
@@ -119,9 +122,9 @@ class TaskKind(abc.ABC):
                 the gradient. A squared difference is never detached.
         """
 
-    @abc.abstractmethod
     def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
-        """KL(clean ‖ perturbed) of every example, or the squared difference."""
+        """KL(clean ‖ perturbed) of every example; `divergence`, if not overridden."""
+        return self.divergence(perturbed, clean)
 
     def errors(
         self, predictions: Float[np.ndarray, "example *label"], labels: Float[np.ndarray, "example *label"]

@@ -26,11 +26,6 @@ class Regression(TaskKind):
         if task.label_range and (len(task.label_range) != 2 or not task.label_range[0] < task.label_range[1]):
             raise InputError("label_range: give the smallest and the largest label, such as [0.0, 5.0]")
 
-    def num_outputs(self, task: TaskConfig) -> int:
-        """One."""
-        del task
-        return 1
-
     def expected(self, task: TaskConfig) -> str:
         """A number, or the range."""
         low, high = task.label_range or (-math.inf, math.inf)
@@ -43,11 +38,6 @@ class Regression(TaskKind):
         if not low <= value <= high:
             raise ValueError(text)
         return value
-
-    def format(self, task: TaskConfig, prediction: float) -> str:
-        """The number with all its digits."""
-        del task
-        return str(float(prediction))
 
     def read(self, task: TaskConfig, text: str) -> float:
         """Any number: predictions may leave the range of the labels."""
@@ -67,7 +57,3 @@ class Regression(TaskKind):
         """The squared difference."""
         del detach
         return jnp.square(one[:, 0] - other[:, 0])
-
-    def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
-        """The squared difference."""
-        return self.divergence(perturbed, clean)

@@ -84,8 +84,9 @@ def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:
     if plan.stage.cache_features:
         return 4 * rows * setup.model.num_features(name)
     tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
-    numbers = jax.ShapeDtypeStruct((rows,), jnp.float32)
-    batch = Batch(tokens, tokens, tokens, numbers, numbers)  # type: ignore[arg-type]
+    labels = jax.ShapeDtypeStruct((rows, *stream.labels.shape[1:]), jnp.float32)
+    weights = jax.ShapeDtypeStruct((rows,), jnp.float32)
+    batch = Batch(tokens, tokens, tokens, labels, weights)  # type: ignore[arg-type]
     fixed, trainable = trees.split(params, plan.frozen)
 
     def pullback(trainable: Params, fixed: Params, batch: Batch) -> Any:

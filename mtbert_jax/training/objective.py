@@ -214,11 +214,15 @@ class GroupTask:
 def task_groups(
     model: EncoderWithHeads, tasks: Mapping[str, TaskConfig], stage: StageSpec
 ) -> list[tuple[TaskConfig, ...]]:
-    """The tasks whose objectives are one program: the same pooling, and the same regularisers."""
+    """The tasks whose objectives are one program: the same pooling, regularisers and shape of a label."""
+
+    def alike(task: TaskConfig) -> tuple[tuple[bool, ...], tuple[int, ...]]:
+        return stage.is_on(task), kind_of(task).label_shape(task)
+
     return [
-        tuple(tasks[name] for name in names if stage.is_on(tasks[name]) == on)
+        tuple(tasks[name] for name in names if alike(tasks[name]) == of)
         for names in model.groups()
-        for on in sorted({stage.is_on(tasks[name]) for name in names})
+        for of in sorted({alike(tasks[name]) for name in names})
     ]
 
 

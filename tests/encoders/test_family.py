@@ -27,7 +27,8 @@ from mtbert_jax.export.write import export_run
 from mtbert_jax.nn.heads import pool
 from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task
-from tests.encoders.plugins import SIZES, registered
+from tests.encoders.plugins import SIZES
+from tests.plugins import registered
 
 MASK = jnp.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
 IDS = jnp.array([[0, 5, 9, 2, 11, 2], [0, 7, 2, 0, 0, 0]])  # padded with zeros, which are no padding here
@@ -168,7 +169,7 @@ def test_fields_are_checked_under_the_names_that_the_file_has(distilbert: Path) 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
 def test_every_parameter_has_a_name_of_its_own_and_lies_in_a_layer_or_before_them(name: str, tmp_path: Path) -> None:
     """Layer-wise decay and what a config freezes go by these paths."""
-    with registered(name, tmp_path) if name != "bert" else jax.named_scope(name):
+    with registered(f"{name}.py", tmp_path) if name != "bert" else jax.named_scope(name):
         config = FAMILIES[name].config(**{**SIZES, "num_hidden_layers": 11})
         table = dict(names(config))
     assert len(set(table.values())) == len(table)

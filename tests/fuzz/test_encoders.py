@@ -16,9 +16,10 @@ from mtbert_jax.data.readers import clean
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.encoders.hub import FILES, load_pretrained
 from mtbert_jax.training.setup import Setup
-from tests.encoders.plugins import registered, save_encoder
+from tests.encoders.plugins import save_encoder
 from tests.fuzz.attempts import fuzz, outcome
 from tests.fuzz.strategies import ODD_TEXTS, odd_texts, odd_values, spoiled, spoiled_json
+from tests.plugins import registered
 from tests.tally import Tally
 
 
@@ -132,7 +133,7 @@ def test_any_encoder_of_a_byte_level_family_is_loaded_or_refused(
     cases: int, config: Config, tmp_path: Path, tally: Tally
 ) -> None:
     (tmp_path / "room").mkdir()
-    with registered("roberta", tmp_path):
+    with registered("roberta.py", tmp_path):
         place = save_encoder("roberta", tmp_path / "room" / "encoder")
         tally("encoders fuzzed", fuzz_files(cases, place, config))
 

@@ -1,7 +1,7 @@
 """Rules of one's own: CAGrad against SciPy, a rule with a state, a rule that reads the losses."""
 
-import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +16,8 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, sum_tasks
 from mtbert_jax.optim.aggregators import gramian, pcgrad_weights, random_orders
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
-from mtbert_jax.optim.registry import AGGREGATORS, unregister
+from mtbert_jax.optim.registry import AGGREGATORS
+from tests.plugins import registered
 
 PARAMS = {"w": jnp.zeros(3)}
 GRADS = {"w": jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])}
@@ -24,13 +25,9 @@ CONTEXT = chain_context(lambda step: 0.1, PARAMS, 2)
 
 
 @pytest.fixture(autouse=True)
-def plugins() -> Iterator[None]:
-    before = set(AGGREGATORS)
-    for name in ("cagrad", "smoothed"):
-        importlib.reload(importlib.import_module(f"tests.plugins.{name}"))
-    yield
-    for name in set(AGGREGATORS) - before:
-        unregister(name)
+def plugins(tmp_path: Path) -> Iterator[None]:
+    with registered("cagrad.py", tmp_path), registered("smoothed.py", tmp_path):
+        yield
 
 
 def literal_cagrad(gradients: np.ndarray, c: float) -> np.ndarray:

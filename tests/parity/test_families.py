@@ -11,8 +11,9 @@ import pytest
 import mtbert_jax as mt
 from mtbert_jax.data.batches import make_batch
 from mtbert_jax.data.tokens import tokenize_texts
-from tests.encoders.plugins import TOKENIZERS, registered
+from tests.encoders.plugins import TOKENIZERS
 from tests.parity.test_transformers import TOLERANCE
+from tests.plugins import registered
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: make parity")
@@ -44,7 +45,7 @@ TEXTS = [
 def family(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """Name of a family, and the directory of a random encoder of it, written by `transformers`."""
     torch.manual_seed(0)
-    with registered(request.param, tmp_path):
+    with registered(f"{request.param}.py", tmp_path):
         directory = tmp_path / request.param
         MODELS[request.param]().save_pretrained(directory)
         TOKENIZERS[request.param](directory)
@@ -110,7 +111,7 @@ def test_what_we_write_gives_transformers_the_same_model(family: tuple[str, Path
 def test_a_whole_model_loads_as_its_encoder(tmp_path: Path) -> None:
     """Names there start with the family's prefix."""
     config = transformers.DistilBertConfig(**SIZES, **NARROW)
-    with registered("distilbert", tmp_path):
+    with registered("distilbert.py", tmp_path):
         model = transformers.DistilBertForMaskedLM(config)
         model.save_pretrained(tmp_path / "whole")
         model.distilbert.save_pretrained(tmp_path / "encoder")

@@ -1,8 +1,8 @@
 """Tables and call strings of a stage → its regularisers."""
 
 import dataclasses
-import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +10,13 @@ import pytest
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, Stage, StageConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.regularizers import REGULARIZERS, Proximal, Smart, check_regularizers, stage_regularizers
+from tests.plugins import registered
 
 
 @pytest.fixture(autouse=True)
-def rdrop() -> Iterator[Any]:
-    plugin = importlib.reload(importlib.import_module("tests.plugins.rdrop"))
-    yield plugin.RDrop
-    del REGULARIZERS["rdrop"]
+def rdrop(tmp_path: Path) -> Iterator[Any]:
+    with registered("rdrop.py", tmp_path):
+        yield REGULARIZERS["rdrop"]
 
 
 def stage(**changes: Any) -> Stage:

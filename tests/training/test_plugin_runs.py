@@ -1,7 +1,6 @@
 """Runs with an aggregator or a regulariser of one's own: its formula, its records, its state in checkpoints."""
 
 import dataclasses
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, save_config
 from mtbert_jax.errors import InputError
 from mtbert_jax.export.card import _training
-from mtbert_jax.optim.registry import unregister
+from mtbert_jax.plugins import run_plugins
 from mtbert_jax.regularizers import REGULARIZERS, Proximal, Smart
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.interrupt import Interrupted
@@ -26,34 +25,33 @@ from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
 from tests.conftest import replace_task
+from tests.plugins import forgetting, write
 from tests.training.test_fit import Quiet, assert_same_run, run
 from tests.training.test_objective import KEY, Bench
 from tests.training.test_regularized_runs import restored
 
-PLUGINS = Path(__file__).parents[1] / "plugins"
-
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    before = dict(REGULARIZERS)
-    yield
-    for name in set(REGULARIZERS) - set(before):
-        del REGULARIZERS[name]
-    for name in ("smoothed", "by_loss"):
-        unregister(name)
+    with forgetting():
+        yield
 
 
-def plugin(name: str) -> Any:
-    return importlib.reload(importlib.import_module(f"tests.plugins.{name}"))
+def plugin(name: str, folder: Path) -> Path:
+    """Runs a plugin from a file in `folder`."""
+    path = write(f"{name}.py", folder)
+    run_plugins([path])
+    return path
 
 
 # R-Drop
 
 
 @pytest.mark.parametrize("task", ["sst", "para", "sts"])
-def test_rdrop_is_its_formula(config: Config, task: str) -> None:
+def test_rdrop_is_its_formula(config: Config, task: str, tmp_path: Path) -> None:
     """½ (ℓ₁ + ℓ₂) + α ½ (KL(P₁ ‖ P₂) + KL(P₂ ‖ P₁)), of two passes under two sets of dropout masks."""
-    bench, rdrop = Bench(replace_task(config, "sst", class_weights=(1.0, 2.0, 5.0, 0.5, 1.0))), plugin("rdrop").RDrop
+    plugin("rdrop", tmp_path)
+    bench, rdrop = Bench(replace_task(config, "sst", class_weights=(1.0, 2.0, 5.0, 0.5, 1.0))), REGULARIZERS["rdrop"]
     stage, batch = StageSpec(regularizers=(rdrop(weight=0.7),)), bench.batches[task]
     spec = bench.setup.tasks[task]
 
@@ -85,7 +83,7 @@ def test_rdrop_is_its_formula(config: Config, task: str) -> None:
 def test_rdrop_trains_from_the_command_line_and_is_on_record(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, flags = tmp_path / "tiny.toml", ["--plugins", str(PLUGINS / "rdrop.py")]
+    path, flags = tmp_path / "tiny.toml", ["--plugins", str(write("rdrop.py", tmp_path))]
     config = dataclasses.replace(
         config, steps=2, log_every_steps=1, micro_batches=2, regularizers=("rdrop(weight=0.5)",)
     )
@@ -115,7 +113,9 @@ def test_rdrop_trains_from_the_command_line_and_is_on_record(
 def test_rdrop_can_be_one_stages_on_the_command_line(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "tiny.toml"
     save_config(dataclasses.replace(config, steps=1, eval_every_steps=1, log_every_steps=1), path)
-    assert main(["train", str(path), "--plugins", str(PLUGINS / "rdrop.py"), "--regularizers", "rdrop(0.5)"]) == 0
+    assert (
+        main(["train", str(path), "--plugins", str(write("rdrop.py", tmp_path)), "--regularizers", "rdrop(0.5)"]) == 0
+    )
     assert "rdrop" in read_metrics(Path(config.out) / "metrics.jsonl")[0]
 
 
@@ -159,7 +159,7 @@ def test_a_card_shows_what_was_on(config: Config) -> None:
 
 
 def test_a_rules_state_is_kept_over_steps_and_through_a_checkpoint(config: Config, tmp_path: Path) -> None:
-    plugin("smoothed")
+    plugin("smoothed", tmp_path)
     config = dataclasses.replace(config, optimizer=("smoothed(beta=0.75)", "adam(lr)"))
     whole = run(config, tmp_path / "whole")
     for at in (2, 4):

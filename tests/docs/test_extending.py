@@ -1,0 +1,394 @@
+"""docs/extending.md, followed word for word: its files, configs and commands; and what its methods compute."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.stats import entropy
+from sklearn.metrics import f1_score, matthews_corrcoef
+
+import mtbert_jax as mt
+from mtbert_jax.cli.main import main
+from mtbert_jax.config import Config, save_config
+from mtbert_jax.regularizers import REGULARIZERS
+from mtbert_jax.tasks import KINDS
+from mtbert_jax.tasks.metrics import Metric
+from tests.conftest import tiny_run
+from tests.docs.test_pages import DOCS
+from tests.encoders.plugins import save_encoder
+from tests.plugins import forgetting, registered, shown
+
+PAGE = DOCS / "extending.md"
+CLASSES = ("sport", "politics", "music")
+WORDS = {"sport": "game", "politics": "city", "music": "song"}
+
+
+class Section(NamedTuple):
+    """One section of the page: the file that it shows, a config that uses it, and commands."""
+
+    plugin: str
+    config: str
+    commands: list[str]
+
+
+def sections() -> dict[str, Section]:
+    found = {}
+    for text in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
+        of = {
+            language: re.findall(rf"^```{language}.*\n((?:.*\n)*?)```$", text, re.MULTILINE)
+            for language in ("toml", "sh")
+        }
+        (plugin,) = re.findall(r'^```python title="(.*)"$', text, re.MULTILINE)
+        (config,), (commands,) = of["toml"], of["sh"]
+        found[plugin] = Section(plugin, config, commands.splitlines())
+    return found
+
+
+SECTIONS = sections()
+
+
+class Followed(NamedTuple):
+    """What came of a section's commands: the folder that they ran in, and what each of them printed."""
+
+    folder: Path
+    printed: list[str]
+
+    @property
+    def run(self) -> Path:
+        (run,) = (self.folder / "runs").iterdir()
+        return run
+
+    def records(self) -> list[dict[str, Any]]:
+        lines = (self.run / "metrics.jsonl").read_text().splitlines()
+        return [record for record in map(json.loads, lines) if record["kind"] == "train"]
+
+    def scores(self) -> dict[str, Any]:
+        return json.loads((self.run / "results.json").read_text())["dev"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_dir: Path) -> Config:
+    """Two steps of a tiny encoder over two of the course's tasks, beside which lie files of topics."""
+    folder = tmp_path_factory.mktemp("extending")
+    data = Path(shutil.copytree(data_dir, folder / "data"))
+    for split, size in {"train": 17, "dev": 12, "test": 5}.items():
+        rows = ["id\theadline" + ("\ttopics" if split != "test" else "")]
+        for number in range(size):
+            own = [name for place, name in enumerate(CLASSES) if number >> place & 1]
+            words = " ".join(WORDS[name] for name in own) or "room"
+            rows.append(f"{split}{number}\tthe {words} was good ." + (f"\t{'|'.join(own)}" if split != "test" else ""))
+        (data / f"topics-{split}.tsv").write_text("\n".join(rows) + "\n")
+    config = tiny_run(small_encoder_dir, data, folder)
+    return dataclasses.replace(config, tasks=config.tasks[:2], out="", steps=2, log_every_steps=1, eval_every_steps=2)
+
+
+def follow(section: Section, base: Config, folder: Path) -> Followed:
+    """Writes the section's file and its config, on top of a tiny one, and runs its commands one by one."""
+    (folder / section.plugin).write_text(shown()[section.plugin], encoding="utf-8")
+    save_config(base, folder / "base.toml")
+    (folder / "CONFIG.toml").write_text(f'include = ["base.toml"]\n{section.config}')
+    printed = []
+    for command in section.commands:
+        program, *args = shlex.split(command)
+        assert program == "mtbert"
+        out = io.StringIO()
+        # Every command knows no more than what it is given.
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), forgetting():
+            assert main(args) == 0, command
+        printed.append(out.getvalue())
+    return Followed(folder, printed)
+
+
+def test_the_library_knows_none_of_them() -> None:
+    known = re.compile("cagrad|rdrop|r-drop|multi.?label|matthews|roberta(?!processing)", re.IGNORECASE)
+    sources = (DOCS.parent / "mtbert_jax").rglob("*.py")
+    assert [str(path) for path in sources if known.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_the_page_shows_five_files() -> None:
+    assert list(shown()) == list(SECTIONS) == ["cagrad.py", "rdrop.py", "multilabel.py", "matthews.py", "roberta.py"]
+
+
+# CAGrad
+
+
+def test_an_aggregator_is_trained_with(base: Config, tmp_path: Path) -> None:
+    done = follow(SECTIONS["cagrad.py"], base, tmp_path)
+    assert 'optimizer = ["cagrad(c=0.4)", ' in (done.run / "config.toml").read_text()
+    assert [record["step"] for record in done.records()] == [1, 2]
+    assert "sst" in done.printed[1]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_cagrads_weights_minimise_its_dual(seed: int, tmp_path: Path) -> None:
+    """Algorithm 1's objective over the simplex, beside SLSQP's: of any scale, in conflict, and nearly alike."""
+    rng, c = np.random.default_rng(seed), 0.4
+    tasks = 2 + seed % 5
+    gradients = rng.normal(size=(tasks, 8 * 10 ** (seed % 3))) * 10.0 ** rng.uniform(-4, 4)
+    if seed % 4 == 1:
+        gradients *= 10.0 ** rng.uniform(-2, 2, size=(tasks, 1))
+    if seed % 4 == 2:
+        gradients[1] = 0.1 * gradients[1] - rng.uniform(0.3, 3) * gradients[0]
+    if seed % 4 == 3:
+        gradients += 3 * gradients[0]
+    gram = gradients @ gradients.T
+    with registered("cagrad.py", tmp_path):
+        weights = np.asarray(mt.aggregator_weights("cagrad", gram, c=c), np.float64)
+    gram /= np.trace(gram) / tasks
+    radius = c * np.sqrt(gram.mean())
+
+    def dual(w: np.ndarray) -> Any:
+        return w @ gram.mean(1) + radius * np.sqrt(max(w @ gram @ w, 0))
+
+    simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
+    starts = [np.full(tasks, 1 / tasks), *(0.9 * np.eye(tasks) + 0.1 / tasks)]
+    options = {"ftol": 1e-14, "maxiter": 500}
+    least = min(minimize(dual, w, bounds=[(0, 1)] * tasks, constraints=simplex, options=options).fun for w in starts)
+    added = weights - 1 / tasks
+    assert added.min() >= 0
+    w = added / added.sum()
+    assert dual(w) <= least + 1e-4
+    assert added.sum() == pytest.approx(radius / np.sqrt(w @ gram @ w + 1e-12), rel=1e-3)
+
+
+# R-Drop
+
+
+def test_a_regulariser_is_trained_with_and_reported(base: Config, tmp_path: Path) -> None:
+    done = follow(SECTIONS["rdrop.py"], base, tmp_path)
+    for record in done.records():
+        assert set(record["rdrop"]) == set(record["second_pass"]) == {"sst", "para"}
+        assert min(record["rdrop"].values()) > 0
+    assert "R-Drop: distance of two passes" in (done.run / "report.html").read_text()
+
+
+def test_rdrops_records_are_its_formula(base: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """½ (KL(P₁ ‖ P₂) + KL(P₂ ‖ P₁)) and ½ (ℓ₁ + ℓ₂), by scipy and in float64, from the logits of both passes."""
+    seen: list[tuple[np.ndarray, ...]] = []
+    base = dataclasses.replace(base, tasks=base.tasks[:1], regularizers=("rdrop(weight=0.5)",), optimizer=("sgd(lr)",))
+    with registered("rdrop.py", tmp_path):
+        plain = REGULARIZERS["rdrop"].penalty
+
+        def penalty(self: Any, forward: mt.Forward, key: jax.Array) -> dict[str, mt.Penalty]:
+            arrays = (forward.logits, forward.logits_again(key), forward.batch.labels, forward.batch.weights)
+            jax.debug.callback(lambda *values: seen.append(tuple(np.asarray(v, np.float64) for v in values)), *arrays)
+            return plain(self, forward, key)
+
+        monkeypatch.setattr(REGULARIZERS["rdrop"], "penalty", penalty)
+        run = mt.train(base, out=tmp_path / "run")
+    assert isinstance(run, mt.Run)
+    history = {name: [value for value in column if value is not None] for name, column in run.history.items()}
+    assert len(seen) == 2
+    for step, (first, second, labels, weights) in enumerate(seen):
+        p, q = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (first, second))
+        real = weights > 0
+        distance = 0.5 * (entropy(p, q, axis=1) + entropy(q, p, axis=1))[real].mean()
+        losses = [-np.log(x[np.arange(len(x)), labels.astype(int)])[real].mean() for x in (p, q)]
+        assert np.abs(first - second).max() > 1e-3
+        assert history["train/rdrop/sst"][step] == pytest.approx(distance, rel=1e-3)
+        assert history["train/loss/sst"][step] == pytest.approx(losses[0], rel=1e-4)
+        assert history["train/second_pass/sst"][step] == pytest.approx((losses[1] - losses[0]) / 2, abs=1e-5)
+
+
+# The multi-label kind
+
+
+@pytest.fixture(scope="module")
+def topics(base: Config, tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    folder = tmp_path_factory.mktemp("topics")
+    (folder / "headlines.txt").write_text("the game was good .\nthe city is dull .\n")
+    return follow(SECTIONS["multilabel.py"], dataclasses.replace(base, lr=1e-2), folder)
+
+
+@pytest.fixture
+def kind(tmp_path: Path) -> Iterator[mt.TaskKind]:
+    with registered("multilabel.py", tmp_path):
+        yield KINDS["multilabel"]
+
+
+def printed(done: Followed, command: str) -> str:
+    (found,) = [
+        text
+        for line, text in zip(SECTIONS["multilabel.py"].commands, done.printed, strict=True)
+        if line.startswith(f"mtbert {command}")
+    ]
+    return found
+
+
+def test_check_data_counts_each_class(topics: Followed) -> None:
+    counts = r"topics\W+train\W+sport: 8 \(47.1%\), politics: 8 \(47.1%\), music: 8 \(47.1%\)"
+    assert re.search(counts, printed(topics, "check-data"))
+
+
+def test_a_bad_label_is_named(
+    topics: Followed, base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(base.data_dir, tmp_path / "data"))
+    (data / "topics-dev.tsv").write_text("id\theadline\ttopics\na\tthe game\tsport|chess\n")
+    with contextlib.chdir(topics.folder), forgetting():
+        assert main(["train", "CONFIG.toml", "--plugins", "multilabel.py", "--data-dir", str(data)]) == 2
+    wrong = (
+        "topics-dev.tsv:2: column 'topics' is 'sport|chess', not some of sport, politics, music, with | between them"
+    )
+    assert wrong in capsys.readouterr().err
+
+
+def predicted(path: Path) -> dict[str, list[str]]:
+    rows = [line.split(" , ") for line in path.read_text().removesuffix(" \n").split(" \n")[1:]]
+    return {name: text.split("|") if text else [] for name, text in rows}
+
+
+def test_scores_are_the_micro_f1_of_the_prediction_file(topics: Followed, base: Config) -> None:
+    rows = [line.split("\t") for line in (Path(base.data_dir) / "topics-dev.tsv").read_text().splitlines()[1:]]
+    found = predicted(topics.run / "predictions" / "topics-dev-output.csv")
+    assert list(found) == [row[0] for row in rows]
+    vectors = [
+        [[name in names for name in CLASSES] for names in of]
+        for of in ([r[2].split("|") for r in rows], found.values())
+    ]
+    assert topics.scores()["topics"] == {"micro_f1": pytest.approx(f1_score(*vectors, average="micro"))}
+    assert 0 < topics.scores()["topics"]["micro_f1"] < 1
+    assert f"{topics.scores()['topics']['micro_f1']:.3f}" in printed(topics, "evaluate")
+
+
+def test_texts_get_several_labels_and_a_probability_each(topics: Followed) -> None:
+    rows = [json.loads(line) for line in printed(topics, "predict runs/topics --task").splitlines()]
+    assert [row["text"] for row in rows] == ["the game was good .", "the city is dull ."]
+    for row in rows:
+        assert list(row["probabilities"]) == list(CLASSES)
+        assert row["label"] == [name for name, share in row["probabilities"].items() if share > 0.5]
+
+
+def test_test_files_are_predicted_and_checked(topics: Followed) -> None:
+    assert "topics-test-output.csv: 5 predictions, as they must be" in printed(topics, "submission")
+    assert set(predicted(topics.run / "submission" / "topics-test-output.csv")) == {f"test{n}" for n in range(5)}
+
+
+def test_the_report_names_labels(topics: Followed) -> None:
+    page = (topics.run / "report.html").read_text()
+    mistakes = page.partition("topics: the ")[2].partition("</table>")[0]
+    cells = re.findall(r'<td class="number">([^<]*)</td>', mistakes)
+    labels = [cell for cell in cells if not re.fullmatch(r"[\d.]+", cell)]
+    assert labels
+    assert {name for label in labels for name in label.split(", ")} <= {*CLASSES, "none"}
+
+
+def test_exports_know_the_labels_without_the_plugin(topics: Followed) -> None:
+    exports = topics.run / "export"
+    for form in ("hf", "stablehlo"):
+        about = json.loads((exports / form / "tasks.json").read_text())["tasks"]["topics"]
+        assert (about["classes"], about["decision"], about["outputs"]) == (list(CLASSES), "signs", 3)
+        assert (
+            "| topics | multilabel | `headline` | `sport`, `politics`, `music` |"
+            in (exports / form / "README.md").read_text()
+        )
+    lines = (topics.folder / "headlines.txt").read_text()
+    command = [sys.executable, "-I", str(exports / "stablehlo" / "load.py"), "topics"]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    ours = [json.loads(line) for line in printed(topics, "predict runs/topics --task").splitlines()]
+    assert [row["label"] for row in rows] == [row["label"] for row in ours]
+    shares = [1 / (1 + np.exp(-np.array(row["logits"]))) for row in rows]
+    np.testing.assert_allclose(shares, [list(row["probabilities"].values()) for row in ours], atol=1e-5)
+
+
+def test_micro_f1_is_scikit_learns_also_of_resamples(kind: mt.TaskKind) -> None:
+    rng = np.random.default_rng(0)
+    (metric,) = kind.metrics
+    predictions, labels = (rng.integers(0, 2, (5, 9, 3)).astype(float) for _ in range(2))
+    expected = [f1_score(y, x, average="micro") for x, y in zip(predictions, labels, strict=True)]
+    np.testing.assert_allclose(metric.of_resamples(predictions, labels), expected)
+    assert metric(np.zeros((4, 3)), np.zeros((4, 3))) == 0
+
+
+def test_the_loss_and_the_divergence_are_their_formulas(kind: mt.TaskKind) -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 4, 3)).astype(np.float32)
+    labels = rng.integers(0, 2, (4, 3)).astype(np.float32)
+    p, q = (1 / (1 + np.exp(-x.astype(np.float64))) for x in (one, other))
+    cross = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean(1)
+    np.testing.assert_allclose(kind.loss(jnp.array(one), jnp.array(labels)), cross, rtol=1e-5)
+    pairs = [np.stack([x, 1 - x], axis=-1) for x in (p, q)]
+    symmetric = (entropy(*pairs, axis=-1) + entropy(*pairs[::-1], axis=-1)).sum(1)
+    np.testing.assert_allclose(kind.divergence(jnp.array(one), jnp.array(other)), symmetric, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"smart": {"weight": 1.0}},
+        {"seeds": (0, 1)},
+        {"micro_batches": 2},
+        {"freeze": ("encoder",), "cache_features": True},
+    ],
+)
+def test_whatever_else_a_run_does_it_does_with_vectors_as_labels(
+    base: Config, topics: Followed, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = mt.load_config(topics.folder / "CONFIG.toml")
+    run = mt.train(config, out=tmp_path / "run", **changes)
+    assert 0 <= run.scores["topics" if isinstance(run, mt.SeedsOfRun) else "average"] <= 1
+
+
+def test_a_kind_without_its_plugin_is_named(topics: Followed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(topics.run)]) == 2
+    assert (
+        "kind = 'multilabel' is none of binary, classification, regression; --plugins FILE can add one"
+        in capsys.readouterr().err
+    )
+
+
+# Matthews' correlation
+
+
+def test_a_metric_is_computed_averaged_and_chosen_by(base: Config, tmp_path: Path) -> None:
+    done = follow(SECTIONS["matthews.py"], base, tmp_path)
+    scores = done.scores()
+    assert list(scores["para"]) == ["matthews", "accuracy", "f1"]
+    primary = [scores["sst"]["accuracy"], (scores["para"]["matthews"] + 1) / 2]
+    assert scores["average"] == pytest.approx(np.mean(primary))
+    assert "dev matthews" in (done.run / "report.html").read_text()
+    rows = (Path(base.data_dir) / "quora-dev.csv").read_text().splitlines()[1:]
+    labels = [float(row.split("\t")[-1]) for row in rows]
+    lines = (done.run / "predictions" / "para-dev-output.csv").read_text().splitlines()[1:]
+    found = [float(line.split(" , ")[1]) for line in lines]
+    assert scores["para"]["matthews"] == pytest.approx(matthews_corrcoef(labels, found))
+
+
+def test_matthews_correlation_is_scikit_learns(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cases = [rng.integers(0, 2, (2, 11)) for _ in range(20)]
+    cases += [np.array([[1] * 6, [0, 1] * 3]), np.array([[0, 1] * 3, [0] * 6]), np.array([[0, 1] * 3, [0, 1] * 3])]
+    with registered("matthews.py", tmp_path):
+        metric: Metric = KINDS["binary"].metrics[-1]
+    for predictions, labels in cases:
+        found = metric(predictions.astype(float), labels.astype(float))
+        assert found == pytest.approx(matthews_corrcoef(labels, predictions), abs=1e-12)
+
+
+# RoBERTa
+
+
+def test_a_family_is_trained(base: Config, tmp_path: Path) -> None:
+    """Its numbers are compared in tests/parity/test_families.py."""
+    (tmp_path / "FacebookAI").mkdir()
+    with registered("roberta.py", tmp_path):
+        save_encoder("roberta", tmp_path / "FacebookAI" / "roberta-base")
+    done = follow(SECTIONS["roberta.py"], base, tmp_path)
+    assert json.loads((done.run / "encoder" / "config.json").read_text())["model_type"] == "roberta"
+    assert 0 <= done.scores()["average"] <= 1
