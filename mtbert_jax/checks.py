@@ -36,7 +36,7 @@ def check_config(config: Config) -> None:
     if config.max_length < 3:
         raise InputError(f"max_length = {config.max_length}: an example needs at least 3 tokens")
     names = [task.name for task in config.tasks]
-    for number, task in enumerate(config.resolved_tasks(), start=1):
+    for number, task in enumerate(config.resolved_tasks()):
         _check_task(task, f"tasks[{number}]" + (f" ({task.name})" if task.name.isprintable() and task.name else ""))
     if len({name.lower() for name in names}) < len(names):  # prediction files of sst and SST are one on some disks
         raise InputError(f"task names must differ, got {', '.join(names)}; capitals make no difference")

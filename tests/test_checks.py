@@ -99,7 +99,7 @@ def test_kept_features_need_a_frozen_encoder_and_no_smart() -> None:
 )
 def test_task_options_that_cannot_work_are_named(task: TaskConfig, changes: dict[str, Any], message: str) -> None:
     assert refusal(Config(tasks=(dataclasses.replace(task, **changes),))).startswith(
-        f"tasks[1] ({task.name}): {message}"
+        f"tasks[0] ({task.name}): {message}"
     )
 
 
@@ -123,13 +123,13 @@ def test_task_options_that_can_work_are_not_refused() -> None:
         ),
         ({"seeds": tuple(range(5000))}, "seeds: there are 5000, and 100 are allowed"),
         ({"stages": (StageConfig(),) * 5000}, "stages: there are 5000, and 100 are allowed"),
-        ({"head": HeadConfig(hidden_layers=10**6)}, "tasks[1] (sst): head.hidden_layers must be at most 100"),
-        ({"head": HeadConfig(hidden_size=10**9)}, "tasks[1] (sst): head.hidden_layers must be at most 100"),
+        ({"head": HeadConfig(hidden_layers=10**6)}, "tasks[0] (sst): head.hidden_layers must be at most 100"),
+        ({"head": HeadConfig(hidden_size=10**9)}, "tasks[0] (sst): head.hidden_layers must be at most 100"),
         (
             {"tasks": (dataclasses.replace(SST, batch_size=10**9),)},
-            "tasks[1] (sst): batch_size = 1000000000: must be at",
+            "tasks[0] (sst): batch_size = 1000000000: must be at",
         ),
-        ({"tasks": (dataclasses.replace(SST, num_classes=10**9),)}, "tasks[1] (sst): 1000000000 classes: there may be"),
+        ({"tasks": (dataclasses.replace(SST, num_classes=10**9),)}, "tasks[0] (sst): 1000000000 classes: there may be"),
     ],
 )
 def test_sizes_that_would_end_in_memory_or_patience_are_refused(changes: dict[str, Any], message: str) -> None:

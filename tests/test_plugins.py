@@ -65,7 +65,7 @@ def test_a_run_with_a_plugin_is_resumed_with_it_and_read_without(
     capsys.readouterr()
     assert main(["train", str(toml), "--resume"]) == 2
     err = capsys.readouterr().err
-    assert "optimizer[1] = 'first_task(share=0.5)': unknown transformation 'first_task'" in err
+    assert "optimizer[0] = 'first_task(share=0.5)': unknown transformation 'first_task'" in err
     assert "--plugins FILE can add one" in err
     assert main(["train", str(toml), "--resume", *flags]) == 0
 

@@ -71,7 +71,7 @@ def page() -> str:
     """
     parts = [
         "# Config fields\n\nEvery field can stand in the TOML file, or on the command line: `--lr 3e-5`, "
-        "`--head.dropout 0.1`, `--tasks.0.batch-size 8`. A key that does not exist is refused, and the nearest known "
+        "`--head.dropout 0.1`, `--tasks.sst.batch-size 8`. A key that does not exist is refused, and the nearest known "
         "one is named. Beside a default stands what the number counts.\n"
     ]
     for table, (title, words) in TABLES.items():

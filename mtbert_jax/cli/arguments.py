@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from mtbert_jax.cli import flags
 from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
@@ -23,8 +24,9 @@ Plugins = tuple[Path, ...]
 class Train:
     """Trains a run: heads and encoder on every task of the config, with checkpoints, records and prediction files.
 
-    Give a config first: `mtbert train CONFIG.toml`. Any field below replaces the config's. `mtbert train RUN --resume`
-    goes on with a run by the config in its folder; `--init-from RUN` begins a new one with its encoder and heads.
+    Give a config: `mtbert train CONFIG.toml`. Any field below replaces the config's; tasks and stages have their names,
+    too: `--tasks.sst.batch-size 8`. `mtbert train RUN --resume` goes on with a run by the config in its folder;
+    `--init-from RUN` begins a new one with its encoder and heads.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -215,7 +217,12 @@ def colour_as_asked() -> None:
 
 
 def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) -> Any:
-    """Reads a command's arguments; what cannot be read, and --help, end the program."""
+    """Reads a command's arguments; values that cannot be read, and --help, end the program.
+
+    Raises:
+        InputError: The command has no such flag.
+    """
+    flags.check_flags(kind if default is None else default, args, " ".join(prog.split()[:2]))
     extra = {} if default is None else {"default": default}
     # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
     return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
@@ -240,14 +247,18 @@ def named_plugins(args: Sequence[str]) -> list[Path]:
 
 
 def split_config(kind: type[Any], args: list[str], prog: str) -> tuple[Path, list[str]]:
-    """The config that a command begins with, and its other arguments; --help without a config ends the program.
+    """The config of a command, which may stand among its flags, and its other arguments.
+
+    --help without a config ends the program.
 
     Raises:
         InputError: There is no config.
     """
-    if args and not args[0].startswith("-"):
-        return Path(args[0]), args[1:]
-    parse(kind, args, f"{prog} CONFIG.toml", default=kind(Config()))  # --help, perhaps
+    place = flags.config_place(kind, args)
+    if place is not None:
+        return Path(args[place]), args[:place] + args[place + 1 :]
+    if "-h" in args or "--help" in args:
+        parse(kind, ["--help"], f"{prog} CONFIG.toml", default=kind(Config()))
     raise InputError(f"give a config: {prog} CONFIG.toml (configs/ holds some)")
 
 
@@ -264,7 +275,8 @@ def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Tr
         InputError: The config cannot be read, or a flag would do nothing.
     """
     loaded = load_run_config(path) if path.is_dir() else load_config(path)
-    given = parse(kind, args, prog, default=kind(loaded))
+    args = flags.by_number(args, loaded)
+    given = parse(kind, args, prog, default=kind(flags.with_own_tables(loaded, args)))
     _check_overrides(path, loaded, given.config)
     return given
 
@@ -313,5 +325,6 @@ def _check_overrides(path: Path, loaded: Config, given: Config) -> None:
         if own and all(own):
             flag = field.name.replace("_", "-")
             raise InputError(
-                f"{path}: --{flag} has no effect, every stage sets its own; use --stages.0.{flag} and so on"
+                f"{path}: --{flag} has no effect, every stage sets its own; use --stages.0.{flag} and so on, "
+                f"or names: --stages.{given.resolved_stages()[0].name}.{flag}"
             )

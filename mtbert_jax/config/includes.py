@@ -1,5 +1,6 @@
 """TOML files that include others: all that a file leads to, in order, and how one is laid over another."""
 
+import contextlib
 import re
 import tomllib
 from pathlib import Path
@@ -68,7 +69,19 @@ def _read_toml(path: Path) -> Table:
     except UnicodeDecodeError as error:
         raise not_utf8(path, error.object) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not a TOML file: {error}") from None
+        raise InputError(f"{path} is not a TOML file: {error}{_other_format(path)}") from None
+
+
+def _other_format(path: Path) -> str:
+    """What to write instead, for a file that is YAML or JSON by its name or its first line."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = (line.strip() for line in read_text(path, LARGEST_TOML).splitlines())
+        first = next((line for line in lines if line and not line.startswith("#")), "")
+        if path.suffix.lower() in (".yaml", ".yml") or re.match(r"---|[\w-]+:(\s|$)", first):
+            return "; configs are TOML, and this looks like YAML: write lr = 1e-4 for lr: 1e-4, [head] for head:"
+        if path.suffix.lower() == ".json" or first.startswith("{"):
+            return '; configs are TOML, and this looks like JSON: write lr = 1e-4 for "lr": 1e-4, [head] for "head": {'
+    return ""
 
 
 def lay_over(old: Table, new: Table, by_name: tuple[str, ...] = ()) -> Table:

@@ -58,7 +58,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{where}: expected a list, got {describe(value)}")
-        return tuple(_convert(args[0], item, f"{where}[{number}]") for number, item in enumerate(value, start=1))
+        return tuple(_convert(args[0], item, f"{where}[{number}]{_named(item)}") for number, item in enumerate(value))
     if kind is float and type(value) is int:
         try:
             value = float(value)
@@ -73,6 +73,13 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _named(item: Any) -> str:
+    """The name of a list's table, for a message that has its place already."""
+    name = item.get("name") if isinstance(item, dict) else None
+    return f" ({name})" if isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST_NAME else ""
+
+
+LONGEST_NAME = 40
 _NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -171,6 +178,12 @@ def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
         keys = [*old, *(key for key in new if key not in old)]
         return [line for key in keys for line in difference(old.get(key), new.get(key), f"{prefix}{key}.")]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True), start=1)
-        return [line for number, (a, b) in pairs for line in difference(a, b, f"{prefix[:-1]}[{number}].")]
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for number, (a, b) in pairs for line in difference(a, b, f"{_place(prefix, number, a, b)}.")]
     return [] if old == new else [f"{prefix[:-1]}: {old!r} → {new!r}"]
+
+
+def _place(prefix: str, number: int, old: Any, new: Any) -> str:
+    """A place in two lists: ``tasks.sst``, as flags have it, where both have a table of one name there; else a number."""
+    named = _named(old) and _named(old) == _named(new)
+    return f"{prefix}{old['name']}" if named else f"{prefix[:-1]}[{number}]"

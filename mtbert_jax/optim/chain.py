@@ -59,7 +59,7 @@ def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.Gradie
         names=context,
         counted=COUNTED,
     )
-    return optax.chain(*(read_call(text, f"optimizer[{n}]", vocabulary) for n, text in enumerate(calls, start=1)))
+    return optax.chain(*(read_call(text, f"optimizer[{n}]", vocabulary) for n, text in enumerate(calls)))
 
 
 def _transformation(value: Any) -> optax.GradientTransformation | None:

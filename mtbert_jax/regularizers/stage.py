@@ -30,7 +30,7 @@ def stage_regularizers(stage: Stage) -> tuple[Regularizer, ...]:
         wanted="a regularizer",
         known=f"known: {', '.join(free) or 'none'}; --plugins FILE can add one",
     )
-    calls = [read_call(text, f"regularizers[{n}]", vocabulary) for n, text in enumerate(stage.regularizers, start=1)]
+    calls = [read_call(text, f"regularizers[{n}]", vocabulary) for n, text in enumerate(stage.regularizers)]
     names = [regularizer.name for regularizer in calls]
     for name in names:
         if names.count(name) > 1:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -39,20 +39,32 @@ class Display:
             self._bar = self._progress.add_task(stage, total=total, completed=step, text="compiling …")
             self._progress.start()
 
+    def compiling(self, stage: str) -> None:
+        """Says that the programs of a stage are being compiled; a bar says so from its start."""
+        if not self._progress:
+            self.say(f"{stage}: compiling …")
+
     def step(self, step: int) -> None:
         """Moves the bar."""
         if self._progress:
             self._progress.update(self._bar, completed=step)
+
+    def show_losses(self, stage: str, losses: Mapping[str, float], step: int) -> None:
+        """Shows the losses of a single step, before there is a record; `step` counts from the stage's first."""
+        self._write(stage, step, f"loss {_listed(losses)}")
 
     def show(self, stage: str, record: Record, step: int) -> None:
         """Shows a training record; `step` counts from the stage's first."""
         before, since = self._shown
         self._shown = (step, time.monotonic())
         left = (self._shown[1] - since) / max(step - before, 1) * (self._total - step)
-        losses = "  ".join(f"{task} {value:.3f}" for task, value in record["loss"].items())
+        losses = _listed(record["loss"])
         losses += "".join(f"  {task} left out {n}×" for task, n in record.get("left_out", {}).items())
         rate = f"{record['examples_per_second']:.0f} ex/s"
-        text = f"step {step}/{self._total}  {rate}  {clock_text(left)} left  loss {losses}"
+        self._write(stage, step, f"{rate}  {clock_text(left)} left  loss {losses}")
+
+    def _write(self, stage: str, step: int, text: str) -> None:
+        text = f"step {step}/{self._total}  {text}"
         if self._progress:
             self._progress.update(self._bar, completed=step, text=text)
         else:
@@ -67,6 +79,10 @@ class Display:
         if self._progress:
             self._progress.stop()
             self._progress = None
+
+
+def _listed(losses: Mapping[str, float]) -> str:
+    return "  ".join(f"{task} {value:.3f}" for task, value in losses.items())
 
 
 def clock_text(seconds: float) -> str:

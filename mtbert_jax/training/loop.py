@@ -94,8 +94,9 @@ class Loop:
         train_step = self.run.make_step(plan)
         done, total = int(state.step) - self.run.progress.stage_start, plan.batches.num_steps
         self.display.start(plan.stage.name, done, total)
+        self.display.compiling(plan.stage.name)
         self.clock = Clock()
-        ended = False
+        begun, ended, recorded = done, False, False
         ahead = self.run.gather(done)
         while not ended:
             state, step_metrics = train_step(state, ahead)
@@ -109,8 +110,11 @@ class Loop:
             self.display.step(done)
 
             at_record = ended or done % config.log_every_steps == 0
+            recorded = recorded or at_record
             if at_record:
                 self._record(plan, done)
+            elif not recorded and (done - begun).bit_count() == 1:
+                self._show_losses(plan, done, step_metrics)
             if ended or done % (config.eval_every_steps or plan.batches.steps_per_epoch) == 0:
                 self._evaluate(plan, state, done)
                 if 0 < config.patience <= self.run.progress.stale and not ended:
@@ -139,6 +143,11 @@ class Loop:
             record = self.run.record(plan, done, jax.device_get(self.pending), self.clock.rate)
             self.display.show(plan.stage.name, record, done)
         self.pending, self.clock = [], Clock()
+
+    def _show_losses(self, plan: Plan, done: int, step: StepMetrics) -> None:
+        """Shows a step's losses, for which the device is waited for: after 1, 2, 4, 8, … steps, until a record."""
+        losses = {task: float(np.mean(loss)) for task, loss in jax.device_get(step.losses).items()}
+        self.display.show_losses(plan.stage.name, losses, done)
 
     def _evaluate(self, plan: Plan, state: TrainState, done: int) -> None:
         for line in self.run.evaluate(plan, state, done):

@@ -62,7 +62,7 @@ def test_a_file_that_is_no_toml_is_named(data: bytes, tmp_path: Path) -> None:
 
 
 def test_a_misspelt_key_is_named_with_the_file_and_a_hint(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"run.toml: tasks\[1\]: unknown key 'lable'; did you mean 'label'\?"):
+    with pytest.raises(InputError, match=r"run.toml: tasks\[0\]: unknown key 'lable'; did you mean 'label'\?"):
         load_config(write(tmp_path / "run.toml", '[[tasks]]\nlable = "x"\n'))
 
 
@@ -170,28 +170,28 @@ def test_a_field_of_a_stage_that_cannot_work_is_named(changes: dict[str, Any], m
 @pytest.mark.parametrize(
     ("task", "changes", "message"),
     [
-        (SST, {"name": ""}, "tasks[1]: name = ''"),
-        (SST, {"name": "../up"}, "tasks[1] (../up): name"),
-        (SST, {"name": "sst\n"}, "tasks[1]"),
-        (SST, {"text": ()}, "tasks[1] (sst): text"),
-        (SST, {"text": ("a", "")}, "tasks[1] (sst): text"),
-        (SST, {"text": ("a", "b", "c")}, "tasks[1] (sst): text"),
-        (SST, {"train": ""}, "tasks[1] (sst): no file: give train, dev or test"),
-        (SST, {"num_classes": 1}, "tasks[1] (sst): classification needs num_classes"),
-        (SST, {"num_classes": 0}, "tasks[1] (sst): classification needs num_classes"),
-        (SST, {"classes": ("a", "b")}, "tasks[1] (sst): num_classes = 5 but 2 classes"),
-        (SST, {"num_classes": 0, "classes": ("a", "a")}, "tasks[1] (sst): classes"),
-        (SST, {"label_range": (0.0, 5.0)}, "tasks[1] (sst): label_range"),
-        (STS, {"num_classes": 2}, "tasks[1] (sts): num_classes"),
-        (STS, {"classes": ("a", "b")}, "tasks[1] (sts): num_classes and classes"),
-        (STS, {"label_range": (5.0, 0.0)}, "tasks[1] (sts): label_range"),
-        (STS, {"label_range": (5.0,)}, "tasks[1] (sts): label_range"),
-        (SST, {"head": HeadConfig(dropout=1.0)}, "tasks[1] (sst): head.dropout = 1.0"),
-        (SST, {"head": HeadConfig(hidden_layers=-1)}, "tasks[1] (sst): head.hidden_layers"),
-        (SST, {"head": HeadConfig(hidden_size=-1)}, "tasks[1] (sst): head.hidden_layers and head.hidden_size"),
-        (SST, {"loss_weight": 0.0}, "tasks[1] (sst): loss_weight = 0.0"),
-        (SST, {"loss_weight": math.inf}, "tasks[1] (sst): loss_weight = inf"),
-        (SST, {"batch_size": 0}, "tasks[1] (sst): batch_size = 0"),
+        (SST, {"name": ""}, "tasks[0]: name = ''"),
+        (SST, {"name": "../up"}, "tasks[0] (../up): name"),
+        (SST, {"name": "sst\n"}, "tasks[0]"),
+        (SST, {"text": ()}, "tasks[0] (sst): text"),
+        (SST, {"text": ("a", "")}, "tasks[0] (sst): text"),
+        (SST, {"text": ("a", "b", "c")}, "tasks[0] (sst): text"),
+        (SST, {"train": ""}, "tasks[0] (sst): no file: give train, dev or test"),
+        (SST, {"num_classes": 1}, "tasks[0] (sst): classification needs num_classes"),
+        (SST, {"num_classes": 0}, "tasks[0] (sst): classification needs num_classes"),
+        (SST, {"classes": ("a", "b")}, "tasks[0] (sst): num_classes = 5 but 2 classes"),
+        (SST, {"num_classes": 0, "classes": ("a", "a")}, "tasks[0] (sst): classes"),
+        (SST, {"label_range": (0.0, 5.0)}, "tasks[0] (sst): label_range"),
+        (STS, {"num_classes": 2}, "tasks[0] (sts): num_classes"),
+        (STS, {"classes": ("a", "b")}, "tasks[0] (sts): num_classes and classes"),
+        (STS, {"label_range": (5.0, 0.0)}, "tasks[0] (sts): label_range"),
+        (STS, {"label_range": (5.0,)}, "tasks[0] (sts): label_range"),
+        (SST, {"head": HeadConfig(dropout=1.0)}, "tasks[0] (sst): head.dropout = 1.0"),
+        (SST, {"head": HeadConfig(hidden_layers=-1)}, "tasks[0] (sst): head.hidden_layers"),
+        (SST, {"head": HeadConfig(hidden_size=-1)}, "tasks[0] (sst): head.hidden_layers and head.hidden_size"),
+        (SST, {"loss_weight": 0.0}, "tasks[0] (sst): loss_weight = 0.0"),
+        (SST, {"loss_weight": math.inf}, "tasks[0] (sst): loss_weight = inf"),
+        (SST, {"batch_size": 0}, "tasks[0] (sst): batch_size = 0"),
     ],
 )
 def test_a_field_of_a_task_that_cannot_work_is_named(task: TaskConfig, changes: dict[str, Any], message: str) -> None:

@@ -177,7 +177,7 @@ def test_a_wrong_key_in_an_included_file_is_named_there(folder: Path) -> None:
     write(folder / "base.toml", TASKS + '[[tasks]]\nlable = "x"\n')
     write(folder / "middle.toml", 'include = "base.toml"\n')
     message = refusal(write(folder / "run.toml", 'include = "middle.toml"\n'))
-    assert message == f"{folder / 'base.toml'}: tasks[3]: unknown key 'lable'; did you mean 'label'?"
+    assert message == f"{folder / 'base.toml'}: tasks[2]: unknown key 'lable'; did you mean 'label'?"
 
 
 def test_a_wrong_value_is_named_in_its_own_file_even_where_another_file_replaces_it(folder: Path) -> None:

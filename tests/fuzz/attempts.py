@@ -83,8 +83,11 @@ def outcome(door: Callable[[], object], place: Path, *names: str) -> str | None:
     return message
 
 
-def command(*argv: str) -> None:
+def command(*argv: str) -> str:
     """Runs the command line in this process.
+
+    Returns:
+        What it printed on standard output.
 
     Raises:
         InputError: It ended with status 2; the message is the one line that it printed.
@@ -99,6 +102,7 @@ def command(*argv: str) -> None:
         assert lines[0].startswith("mtbert: "), lines
         raise InputError(lines[0].removeprefix("mtbert: "))
     assert status == 0, err.getvalue()
+    return out.getvalue()
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def test_encoder_heads_and_parts_name_the_two_parts() -> None:
 def test_what_is_refused_is_named_in_one_line(call: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         build("pcgrad()", call)
-    assert "optimizer[2]" in str(caught.value)
+    assert "optimizer[1]" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -57,7 +57,7 @@ def test_a_stage_takes_the_runs_call_strings_unless_it_has_its_own(rdrop: Any) -
 def test_wrong_call_strings_are_named(call: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         stage_regularizers(stage(regularizers=(call,)))
-    assert str(caught.value).startswith(f"regularizers[1] = {call!r}: {message}")
+    assert str(caught.value).startswith(f"regularizers[0] = {call!r}: {message}")
 
 
 def test_one_regularizer_cannot_stand_there_twice() -> None:

@@ -107,7 +107,7 @@ def test_rdrop_trains_from_the_command_line_and_is_on_record(
     assert main(["evaluate", config.out]) == 0
     capsys.readouterr()
     assert main(["train", str(path), "--resume"]) == 2
-    assert "regularizers[1] = 'rdrop(weight=0.5)': unknown regularizer 'rdrop'" in capsys.readouterr().err
+    assert "regularizers[0] = 'rdrop(weight=0.5)': unknown regularizer 'rdrop'" in capsys.readouterr().err
 
 
 def test_rdrop_can_be_one_stages_on_the_command_line(config: Config, tmp_path: Path) -> None:

@@ -166,3 +166,26 @@ def test_numbers_too_large_to_be_read_back_are_null(tmp_path: Path) -> None:
     file.close()
     (record,) = read_metrics(tmp_path / "m.jsonl")
     assert record["loss"] == {"sts": None}
+
+
+def test_losses_before_the_first_record_without_a_terminal() -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, soft_wrap=True))
+    display.start("full", 0, 10)
+    display.compiling("full")
+    display.show_losses("full", {"sst": 1.25, "sts": 0.5}, 1)
+    display.stop()
+    assert out.getvalue() == "full: compiling …\nfull: step 1/10  loss sst 1.250  sts 0.500\n"
+
+
+def test_losses_before_the_first_record_on_a_terminal() -> None:
+    """The bar says that programs are compiled, until there is a loss."""
+    out = io.StringIO()
+    display = Display(Console(file=out, force_terminal=True, width=160))
+    display.start("full", 0, 10)
+    display.compiling("full")
+    before = out.getvalue()
+    display.show_losses("full", {"sst": 1.25}, 1)
+    display.stop()
+    assert before.count("compiling …") == 1
+    assert "step 1/10  loss sst 1.250" in out.getvalue()[len(before) :]

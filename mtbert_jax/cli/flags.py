@@ -1,0 +1,209 @@
+"""Flags of a command line before they are read: tasks and stages by name, and hints where a flag is unknown."""
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig
+from mtbert_jax.config.schema import nearest
+from mtbert_jax.errors import InputError
+
+MANY = 2
+"""Number of values of a flag that takes any number of them."""
+CONFIGS = (".toml", ".yaml", ".yml", ".json")
+"""How names of configs end, those that a reader will refuse included."""
+
+ELSEWHERE = {
+    "--batch-size": "train-batch-size per-device-train-batch-size per-gpu-train-batch-size per-device-batch-size bs",
+    "--cache-dir": "cache data-cache-dir dataset-cache-dir",
+    "--checkpoint-metric": "metric-for-best-model monitor best-metric",
+    "--compute-dtype bfloat16": "fp16 bf16 amp mixed-precision precision dtype torch-dtype half autocast",
+    "--data-dir": "data data-path data-root dataset dataset-dir dataset-name",
+    "--encoder": "model model-name model-name-or-path pretrained-model-name-or-path bert-model base-model checkpoint "
+    "pretrained model-path encoder-name",
+    "--encoder-dropout": "hidden-dropout-prob attention-probs-dropout-prob attention-dropout hidden-dropout",
+    "--epochs": "num-epochs num-train-epochs n-epochs max-epochs train-epochs epoch ep",
+    "--eval-batch-size": "per-device-eval-batch-size per-gpu-eval-batch-size test-batch-size val-batch-size",
+    "--eval-every-steps": "eval-steps eval-every eval-interval val-check-interval evaluation-steps",
+    "--freeze encoder": "freeze-encoder freeze-bert freeze-backbone fine-tune-mode option",
+    "--head.dropout": "dropout classifier-dropout head-dropout dropout-rate",
+    "--head.pooling": "pooling pooling-mode pooler",
+    "--log-every-steps": "logging-steps log-steps log-every log-interval log-every-n-steps print-every",
+    "--lr": "learning-rate base-lr peak-lr max-lr lr-rate init-lr",
+    "--max-length": "max-seq-length max-seq-len max-sequence-length seq-length seq-len max-len max-tokens block-size",
+    "--max-length (and --lengths)": "pad-to-max-length padding",
+    "--micro-batches": "gradient-accumulation-steps accumulate-grad-batches grad-accum accumulation-steps accum-steps "
+    "grad-accumulation-steps",
+    '--optimizer "pcgrad()" "adamw(lr, weight_decay=0.01)", a list of calls': "optim optimizer-name weight-decay wd",
+    '--optimizer "pcgrad()" "clip_by_global_norm(1.0)" "adamw(lr)", a list of calls': "max-grad-norm clip-grad-norm "
+    "gradient-clip-val grad-clip clip clip-grad max-norm",
+    "--order": "sampling sampling-strategy task-sampling",
+    "--out": "output-dir output out-dir output-path save-dir save-path run-dir log-dir logdir logging-dir "
+    "default-root-dir filepath",
+    "--overwrite": "overwrite-output-dir overwrite-output force",
+    "--parallel.data": "n-gpu num-gpus gpus devices num-devices",
+    "--patience": "early-stopping-patience early-stopping early-stop",
+    "--remat": "gradient-checkpointing grad-checkpointing activation-checkpointing",
+    "--resume": "resume-from-checkpoint resume-from continue restore",
+    "--revision": "model-revision",
+    "--save-every-steps": "save-steps save-every save-interval checkpoint-every checkpointing-steps",
+    "--schedule": "lr-scheduler-type lr-scheduler scheduler lr-schedule scheduler-type",
+    "--seed": "random-seed rng-seed data-seed manual-seed",
+    "--smart.weight": "smart-weight lambda-s smart-lambda adv-weight",
+    "--steps": "max-steps num-steps num-train-steps train-steps total-steps n-steps iterations num-iterations",
+    "--tasks.NAME.classes or --tasks.NAME.num-classes": "num-labels num-classes n-classes labels",
+    "--tasks.NAME.train": "train-file train-data train-path train-data-file",
+    "--tasks.NAME.dev": "validation-file dev-file eval-file val-file valid-file eval-data-file",
+    "--tasks.NAME.test": "test-file test-path test-data",
+    "--tasks.NAME.label": "label-column label-column-name target-column",
+    "--tasks.NAME.loss-weight": "loss-weight loss-weights task-weights",
+    "--tasks.NAME.text": "text-column text-column-name text-columns text-column-names",
+    "--warmup-fraction, a share of the steps": "warmup-ratio warmup-proportion warmup-steps num-warmup-steps warmup "
+    "warmup-epochs lr-warmup-steps",
+    "--writers": "report-to logger loggers wandb tensorboard use-wandb",
+    "the config itself, first and without a flag": "config config-file config-path cfg yaml",
+    "the environment variable JAX_PLATFORMS (cpu, cuda)": "device use-gpu no-cuda cuda use-cpu gpu accelerator",
+    "one of the commands train, evaluate and predict": "do-train do-eval do-predict mode",
+}
+"""What other trainers call a flag, by what to say here instead."""
+HINTS = {name: ours for ours, names in ELSEWHERE.items() for name in names.split()}
+
+
+def known_flags(command: Any) -> dict[str, int]:
+    """Every flag of a command, with its number of values: 0, 1 or `MANY`.
+
+    Args:
+        command: Its dataclass; or an instance of that, whose tasks and stages then have flags, too.
+    """
+    return {f"--{name}": count for name, count in _fields(command)}
+
+
+def _fields(command: Any) -> Iterator[tuple[str, int]]:
+    hints = typing.get_type_hints(command if isinstance(command, type) else type(command), include_extras=True)
+    for field in dataclasses.fields(command):
+        value, kind = getattr(command, field.name, field.default), hints[field.name]
+        name, annotated = field.name.replace("_", "-"), str(kind)
+        if dataclasses.is_dataclass(value):
+            prefix = "" if isinstance(value, Config) else f"{name}."
+            yield from ((prefix + below, count) for below, count in _fields(value))
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            for number, item in enumerate(value):
+                yield from ((f"{name}.{number}.{below}", count) for below, count in _fields(item))
+        elif kind is bool:
+            yield from ((name, 0), (f"no-{name}", 0))
+        elif "Config" not in annotated and "Positional" not in annotated:
+            yield name, MANY if "tuple" in annotated else 1
+
+
+_EVERY = Config(
+    tasks=(TaskConfig(head=HeadConfig()),), stages=(StageConfig(smart=SmartConfig(), proximal=ProximalConfig()),)
+)
+"""A config with all tables that there are."""
+
+
+def config_place(command: type[Any], args: Sequence[str]) -> int | None:
+    """Where the config stands among the arguments of a command over one; None where there is none.
+
+    It is the first argument that is no flag and no flag's value. Flags that take any number of values leave it what
+    is named like one.
+    """
+    known = known_flags(command(_EVERY))
+    values = 0
+    for place, arg in enumerate(args):
+        if arg.startswith("--"):
+            flag, given, _ = arg.partition("=")
+            values = 0 if given else known.get(_in_general(flag), MANY)
+        elif arg.startswith("-") and values == 0:
+            continue
+        elif values == 0 or (values == MANY and arg.lower().endswith(CONFIGS)):
+            return place
+        elif values == 1:
+            values = 0
+    return None
+
+
+def _in_general(flag: str) -> str:
+    """A flag as `_EVERY` has it: that of the first task or stage, whichever it is of."""
+    table, _, rest = flag.replace("_", "-").removeprefix("--").partition(".")
+    if table not in ("tasks", "stages"):
+        return flag.replace("_", "-")
+    fields = (name for name, _ in _fields(getattr(_EVERY, table)[0]))
+    own = max((name for name in fields if f".{rest}".endswith(f".{name}")), key=len, default="")
+    return f"--{table}.0.{own}"
+
+
+def by_number(args: Sequence[str], config: Config) -> list[str]:
+    """The arguments with tasks and stages by their numbers, from 0, wherever flags name them.
+
+    Args:
+        args: Arguments, such as ``--tasks.sst.batch-size``.
+        config: Has the tasks and stages.
+
+    Raises:
+        InputError: There is no such task or stage, or it has no such field; the nearest known one is named.
+    """
+    names = {"tasks": [task.name for task in config.tasks], "stages": []}
+    if config.stages:
+        names["stages"] = [stage.name for stage in config.resolved_stages()]
+    return [_with_number(arg, names) for arg in args]
+
+
+def _with_number(arg: str, names: dict[str, list[str]]) -> str:
+    flag, equals, value = arg.partition("=")
+    table, dot, rest = flag.removeprefix("--").partition(".")
+    if not flag.startswith("--") or not dot or table not in names:
+        return arg
+    known, one = names[table], table.removesuffix("s")
+    name, _, field = rest.partition(".")
+    if not (name.isdecimal() and int(name) < len(known)):
+        longer = [one for one in known if rest.startswith(f"{one}.")]  # names of stages may have dots
+        name = max(longer, key=len, default=name)
+        field = rest[len(name) + 1 :]
+        if name not in known:
+            wanted = f"{table}: {', '.join(known)}; or a number from 0" if known else f"this config has no [[{table}]]"
+            raise InputError(f"{flag}: no {one} {name!r}{nearest(name, known)} ({wanted})")
+        name = str(known.index(name))
+    fields = [below for below, _ in _fields(getattr(_EVERY, table)[0])]
+    if field.replace("_", "-") not in fields:
+        raise InputError(f"{flag}: a {one} has no {field!r}{nearest(field, fields)}")
+    return f"--{table}.{name}.{field}{equals}{value}"
+
+
+def with_own_tables(config: Config, args: Sequence[str]) -> Config:
+    """The config with a copy of the run's `head`, `smart` or `proximal` in each task or stage that gets a field of one.
+
+    Args:
+        config: The config as its file has it.
+        args: Arguments, as `by_number` gives them.
+    """
+    tables: dict[str, list[Any]] = {"tasks": list(config.tasks), "stages": list(config.stages)}
+    for arg in args:
+        parts = arg.removeprefix("--").partition("=")[0].split(".")
+        if arg.startswith("--") and len(parts) == 4 and parts[0] in tables:
+            owners, place, name = tables[parts[0]], int(parts[1]), parts[2]
+            if getattr(owners[place], name, "") is None and dataclasses.is_dataclass(getattr(config, name, None)):
+                owners[place] = dataclasses.replace(owners[place], **{name: getattr(config, name)})
+    return dataclasses.replace(config, tasks=tuple(tables["tasks"]), stages=tuple(tables["stages"]))
+
+
+def check_flags(command: Any, args: Sequence[str], prog: str) -> None:
+    """Refuses a flag that a command does not have, with what is meant where that can be told.
+
+    Args:
+        command: As in `known_flags`.
+        args: Its arguments.
+        prog: The command's name.
+
+    Raises:
+        InputError: Names the flag.
+    """
+    known = known_flags(command)
+    for arg in args:
+        flag = arg.partition("=")[0]
+        plain = flag.replace("_", "-")
+        if not arg.startswith("--") or plain in known or flag in ("--help", "--"):
+            continue
+        ours = HINTS.get(plain.removeprefix("--").lower()) if "--lr" in known else None
+        hint = f"; use {ours}" if ours else nearest(plain, known)
+        raise InputError(f"{prog} has no {flag}{hint} (see {prog} --help)")
