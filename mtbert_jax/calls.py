@@ -30,6 +30,7 @@ class Vocabulary(Generic[T]):
         known: All that could stand in place of an unknown call.
         names: Values by name.
         counted: Parameters that Python loops over, or that programs grow with, whatever they are.
+        refused: Calls that exist and must not be made, with the reason and what to do instead.
     """
 
     unknown: str
@@ -40,6 +41,7 @@ class Vocabulary(Generic[T]):
     known: str
     names: Mapping[str, Any] = field(default_factory=dict)
     counted: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_call(text: str, position: str, vocabulary: Vocabulary[T]) -> T:
@@ -99,7 +101,7 @@ class _Reader:
             case ast.Name(id=name):
                 if name in known.names:
                     return known.names[name]
-                if name in known.calls:
+                if name in known.calls or name in known.refused:
                     return _NotCalled(name)
                 raise InputError(f"{where}: unknown name {name!r}{nearest(name, [*known.names, *known.calls])}")
             case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
@@ -114,6 +116,8 @@ class _Reader:
 
     def call(self, name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> Any:
         known, where = self.vocabulary, self.where
+        if name in known.refused:
+            raise InputError(f"{where}: {name} {known.refused[name]}")
         function = known.calls.get(name)
         if function is None:
             raise InputError(f"{where}: {known.unknown} {name!r}{nearest(name, known.calls)} ({known.known})")

@@ -16,11 +16,35 @@ from mtbert_jax import trees
 from mtbert_jax.calls import Vocabulary, read_call
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.optim import aggregators
+from mtbert_jax.optim.headwise import Headwise, chain, headwise
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls
+from mtbert_jax.optim.schedules import StageClock
 from mtbert_jax.types import Params
 
 COUNTED = ("num_betas", "order", "num_tasks")
 """Parameters that Python loops over, or that programs grow with, whatever they are."""
+
+_ACCUMULATES = (
+    "updates in some steps only, out of step with the learning rate and with the heads of other tasks; micro_batches = "
+    "N, with a batch_size N times as large, adds up gradients within a step"
+)
+_LEFT_OUT = "is not needed: a task whose loss or gradient is not finite is left out of the step, and counted"
+_OWN_CLOCK = (
+    "goes by a clock of its own, out of step with the learning rate and with the heads of other tasks; put what it "
+    "wraps into the chain by itself"
+)
+REFUSED = {
+    "MultiSteps": _ACCUMULATES,
+    "apply_every": _ACCUMULATES,
+    "apply_if_finite": _LEFT_OUT,
+    "conditionally_mask": _OWN_CLOCK,
+    "conditionally_transform": _OWN_CLOCK,
+    "lookahead": _OWN_CLOCK,
+    "sam": _OWN_CLOCK,
+}
+"""Wrappers of optax whose updates do not follow the steps of training, with what to do instead."""
+PROBES = ((0, 1.0), (1, 1.0), (2**30, 1.0), (2, float("nan")))
+"""Counts, and values of the gradient, from which `check_chain` looks at the next count."""
 
 
 def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = None) -> dict[str, Any]:
@@ -48,7 +72,13 @@ def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.Gradie
         InputError: A string is no call, a name is unknown (the nearest known one is named), an argument does not fit,
             or what comes out is no gradient transformation.
     """
-    known = {**known_calls(), **{name: _of_tasks(name, context.get("num_tasks")) for name in AGGREGATORS}}
+    clock = StageClock()
+    known = {
+        **known_calls(),
+        "chain": chain,
+        **{name: _of_tasks(name, context.get("num_tasks")) for name in AGGREGATORS},
+    }
+    known = {name: _headwise(clock.followed_by(factory)) for name, factory in known.items()}
     vocabulary = Vocabulary(
         unknown="unknown transformation",
         example="adam(lr)",
@@ -58,13 +88,29 @@ def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.Gradie
         known=f"aggregators: {', '.join(sorted(AGGREGATORS))}; then optax's; --plugins FILE can add one",
         names=context,
         counted=COUNTED,
+        refused=REFUSED,
     )
-    return optax.chain(*(read_call(text, f"optimizer[{n}]", vocabulary) for n, text in enumerate(calls)))
+    links = chain(*(read_call(text, f"optimizer[{n}]", vocabulary) for n, text in enumerate(calls)))
+
+    def update(updates: Any, state: Any, params: Any = None, *, step: Any = None, **others: Any) -> Any:
+        with clock.at(step):
+            return links.update(updates, state, params, **others)
+
+    return Headwise(links.init, update)
+
+
+def _headwise(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """A factory whose transformations keep the heads apart, wherever in a call they stand."""
+
+    @functools.wraps(factory)
+    def make(*values: Any, **named: Any) -> Any:
+        made = factory(*values, **named)
+        return headwise(made) if isinstance(made, optax.GradientTransformation | optax.MultiSteps) else made
+
+    return make
 
 
 def _transformation(value: Any) -> optax.GradientTransformation | None:
-    if isinstance(value, optax.MultiSteps):
-        return value.gradient_transformation()
     return value if isinstance(value, optax.GradientTransformation) else None
 
 
@@ -80,9 +126,10 @@ def _of_tasks(name: str, num_tasks: int | None) -> Callable[..., optax.GradientT
 
 
 def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) -> None:
-    """Checks shapes only, nothing is computed: updates must come out like the parameters, state must stay as it is.
+    """Checks that updates come out like the parameters, that the state stays as it is, and that its counts count steps.
 
-    optax does not check this: without an aggregator, adam would broadcast stacked gradients silently.
+    optax does not check this: without an aggregator, adam would broadcast stacked gradients silently. Nothing of the
+    model's size is computed.
 
     Args:
         tx: The chain.
@@ -117,6 +164,43 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
         raise InputError("optimizer: the chain's updates are not shaped like the parameters")
     if jax.tree.map(_signature, new_state) != jax.tree.map(_signature, state):
         raise InputError("optimizer: the chain's state changes its shape or type from step to step; reorder the chain")
+    counts = [path for path, leaf in zip(trees.paths(state), jax.tree.leaves(state), strict=True) if _is_count(leaf)]
+    if counts:
+        _check_counts(counts, update, grads, tx.init, params)
+
+
+def _check_counts(
+    paths: list[str], update: Callable[..., Any], grads: Any, init: Callable[..., Any], params: Params
+) -> None:
+    """Whole numbers in a state must be counts of steps, which grow by one in each, whatever they and the gradients are.
+
+    Else something in the chain skips steps or waits for some: heads and learning rate would fall out of step with it.
+    """
+
+    def full(tree: Any, value: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), tree)
+
+    @jax.jit  # of the chain only what the counts depend on is compiled
+    def following(count: Any, value: Any) -> list[Any]:
+        state = jax.tree.map(lambda leaf: count.astype(leaf.dtype) if _is_count(leaf) else leaf, init(full(params, 1)))
+        new = update(full(grads, value), state, full(params, 1), jnp.ones(1))[1]
+        return [leaf for leaf in jax.tree.leaves(new) if _is_count(leaf)]
+
+    for count, value in PROBES:
+        found = jax.device_get(following(jnp.int32(count), jnp.float32(value)))
+        for path, number in zip(paths, found, strict=True):
+            if number != count + 1:
+                link, name = path.partition("/")[0], path.rpartition("/")[2]
+                place = f"optimizer[{int(link)}]" if link.isdigit() else "optimizer"
+                raise InputError(
+                    f"{place}: its count {name!r} goes from {count} to {number} in one step; what skips steps or "
+                    "waits for some falls out of step with the learning rate and with the heads of other tasks. "
+                    "micro_batches = N adds up gradients; a task that is not finite is left out without it"
+                )
+
+
+def _is_count(leaf: Any) -> bool:
+    return leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
 def _signature(leaf: Any) -> tuple[Any, ...]:

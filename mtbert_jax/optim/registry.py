@@ -31,7 +31,7 @@ def _optax_calls() -> dict[str, Callable[..., Any]]:
 
 def _function(module: ModuleType, name: str) -> Callable[..., Any] | None:
     value = None if name.startswith("_") else getattr(module, name, None)
-    return value if inspect.isfunction(value) or value is optax.MultiSteps else None
+    return value if inspect.isfunction(value) or isinstance(value, functools.partial) else None
 
 
 def register_transformation(name: str) -> Callable[[F], F]:

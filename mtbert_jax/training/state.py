@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from mtbert_jax import trees
+from mtbert_jax.optim.headwise import headwise
 from mtbert_jax.types import Params
 
 
@@ -18,7 +19,7 @@ class TrainState(NamedTuple):
     Attributes:
         step: Optimizer steps done in all stages.
         params: ``{"encoder": {...}, "heads": {"<task>": {...}}}``.
-        opt_state: State of the stage's chain, for the parameters that train.
+        opt_state: State of the stage's chain, for the parameters that train; each head's with counts of its own.
         teacher: Parameters of the proximal term's teacher, less what is frozen; None for a stage without one.
         key: Key of the run's dropout; the key of a step is folded from it, so it never changes.
     """
@@ -45,7 +46,7 @@ class TrainState(NamedTuple):
         """
         trainable = trees.split(params, frozen)[1]
         teacher = jax.tree.map(jnp.copy, trainable) if with_teacher else None  # a copy: states are donated
-        opt_state = jax.tree.map(partial(_with_own_key, key), jax.jit(tx.init)(trainable))
+        opt_state = jax.tree.map(partial(_with_own_key, key), jax.jit(headwise(tx).init)(trainable))
         return cls(jnp.asarray(step, jnp.int32), params, opt_state, teacher, key)
 
     def teacher_params(self) -> Params:

@@ -20,6 +20,7 @@ from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim.aggregators import cosines, gramian
+from mtbert_jax.optim.headwise import headwise
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.regularizers import update_teacher
 from mtbert_jax.regularizers.base import WHOLE, Share
@@ -207,8 +208,9 @@ class Update:
         """One update from the gradients of the step's tasks.
 
         A task whose loss or gradient is not finite is left out and counted. A head without a (finite) gradient in this
-        step stays as it is, and so do its optimizer statistics, as with an optimizer that skips parameters without a
-        gradient. The chain gets the tasks' mean losses as the extra argument `losses`, 0 for a task that is left out.
+        step stays as it is, and so does its optimizer state, counts included (`mtbert_jax.optim.headwise`). The rate is
+        that of the stage's step for all parameters. The chain gets as extra arguments the tasks' mean `losses`, 0 for a
+        task that is left out, which of them are `finite`, and the stage's `step`.
         """
         fixed, trainable = trees.split(state.params, self.stage.frozen)
         finite = {task: jnp.isfinite(terms[task].loss) & _all_finite(grads[task]) for task in grads}
@@ -217,17 +219,16 @@ class Update:
         metrics = _metrics(terms, finite, _task_cosines(stacked, len(grads)))
 
         losses = jnp.stack([jnp.where(finite[task], terms[task].loss, 0.0) for task in grads])
-        tx = optax.with_extra_args_support(self.tx)
-        updates, opt_state = tx.update(stacked, state.opt_state, trainable, losses=losses)
+        step = state.step - self.stage.start
+        about = {"losses": losses, "finite": finite, "step": step}
+        updates, opt_state = headwise(self.tx).update(stacked, state.opt_state, trainable, **about)
         new_params = optax.apply_updates(trainable, updates)
 
         present = {name: finite.get(name, False) for name in trainable.get("heads", {})}
         any_finite = jnp.any(jnp.stack(list(finite.values())))
         new_params = trees.select(any_finite, _keep_absent_heads(new_params, trainable, present), trainable)
-        opt_state = trees.select(any_finite, _keep_absent_heads(opt_state, state.opt_state, present), state.opt_state)
         teacher = None
         if state.teacher is not None:
-            step = state.step - self.stage.start
             teacher = update_teacher(self.stage.teacher, state.teacher, new_params, step, self.stage.num_steps)
         params, opt_state, teacher = self.layout.split((trees.merge(fixed, new_params), opt_state, teacher))
         return TrainState(state.step + 1, params, opt_state, teacher, state.key), metrics
@@ -277,12 +278,7 @@ def _zeros(tree: Tree) -> Tree:
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def _keep_absent_heads(new: Tree, old: Tree, present: dict[str, Bool[Array, ""] | bool]) -> Tree:
-    """`new`, but `old` in every leaf that belongs to the head of an absent task, in parameters and statistics alike."""
-
-    def choose(path: tuple[Any, ...], new_leaf: Array, old_leaf: Array) -> Array:
-        place = f"/{trees.path_of(path)}/"
-        owner = next((name for name in present if f"/heads/{name}/" in place), None)
-        return new_leaf if owner is None else trees.select(present[owner], new_leaf, old_leaf)
-
-    return jax.tree_util.tree_map_with_path(choose, new, old)
+def _keep_absent_heads(new: Params, old: Params, present: dict[str, Bool[Array, ""] | bool]) -> Params:
+    """`new`, but the heads of absent tasks as they are in `old`."""
+    heads = {name: trees.select(present[name], head, old["heads"][name]) for name, head in new.get("heads", {}).items()}
+    return {**new, "heads": heads} if heads else new

@@ -15,7 +15,7 @@ from tests.tally import Tally
 
 NAMES = sorted(known_calls())
 TRANSFORMATIONS = ["adam(lr)", "scale(2)", "masked(scale(2), heads)", "chain(clip(1.0), sgd(0.1))", "pcgrad()"]
-CHAIN = "MultiSteps(chain(clip_by_global_norm(1.0), adamw(lr, weight_decay=-1e-2, mask=kernels)), [4][0])"
+CHAIN = "chain(clip_by_global_norm(1.0), masked(adamw(lr, weight_decay=-1e-2, mask=kernels), {'heads': [4]}))"
 ATOMS = [
     *("0", "1", "-1", "2", "3.5", "1e-300", "1e400", "-1e400", "1e300", "100", str(10**9), str(10**30), "9" * 1900),
     *("True", "None", "[]", "{}", "()", "[1, 2]", "[[1.0, 2.0], [3.0, 4.0]]", "{'a': 1}", "{1: 2}", "{'encoder': lr}"),

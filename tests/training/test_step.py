@@ -100,11 +100,14 @@ def test_pcgrad_projects_the_encoder_and_leaves_the_heads(bench: Bench) -> None:
 def test_a_head_without_a_batch_keeps_its_parameters_and_statistics(bench: Bench) -> None:
     step, state = bench.step(optax.adamw(1e-2, weight_decay=0.1))
     state, _ = step(state, {"sst": bench.batches["sst"]})
-    moments = jax.tree.map(np.asarray, state.opt_state[0].mu["heads"]["sst"])
+    own = jax.tree.map(np.asarray, state.opt_state.state[0].mu["heads"]["sst"])
     head = jax.tree.map(np.asarray, state.params["heads"]["sst"])
     encoder = jax.tree.map(np.asarray, state.params["encoder"])
     state, _ = step(state, {"para": bench.batches["para"]})
-    assert_equal(state.opt_state[0].mu["heads"]["sst"], moments)
+    assert_equal(state.opt_state.state[0].mu["heads"]["sst"], own)
+    counts = {head: int(count) for head, (count,) in state.opt_state.clocks.items()}
+    assert counts == {"sst": 1, "para": 1, "sts": 0}
+    assert int(state.opt_state.state[0].count) == 2
     assert_equal(state.params["heads"]["sst"], head)
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (state.params["encoder"], encoder)), strict=True))
 
@@ -129,7 +132,8 @@ def test_a_step_with_no_good_task_changes_nothing_but_its_number(bench: Bench) -
     sts = bench.batches["sts"]
     new, _ = step(state, {"sts": sts._replace(labels=np.full_like(sts.labels, np.nan))})
     assert_equal(new.params, bench.params)
-    assert int(new.opt_state[0].count) == 0
+    assert int(new.opt_state.state[0].count) == 0
+    assert not any(counts[0] for counts in new.opt_state.clocks.values())
     assert int(new.step) == 1
 
 
@@ -141,7 +145,7 @@ def test_what_is_frozen_stays_bit_identical_and_has_no_optimizer_state(bench: Be
     assert_equal(fixed, trees.split(bench.params, frozen)[0])
     changed = zip(*map(jax.tree.leaves, (free, trees.split(bench.params, frozen)[1])), strict=True)
     assert any((a != b).any() for a, b in changed)
-    moments = trees.paths(new.opt_state[1][0].mu)
+    moments = trees.paths(new.opt_state.state[1][0].mu)
     assert not any(trees.is_below(path, prefix) for path in moments for prefix in frozen)
     assert (metrics.cosines is None) == (frozen == ("encoder",))
 
