@@ -94,15 +94,15 @@ class TaskConfig:
     text: tuple[str, ...] = ("sentence",)
     """One text column, or two for a task over pairs."""
     label: str = "label"
-    """The label's column."""
+    """The label's column. Where tasks have their labels in other columns of one file, a blank label is left out."""
     id: str = "id"
     """The identifier's column; an empty string numbers the rows from 0."""
     train: str = ""
-    """Training file, relative to `data_dir`: TSV, CSV or JSONL."""
+    """Training file, relative to `data_dir`: TSV, CSV, JSON Lines or a list of JSON objects."""
     dev: str = ""
     """Development file, relative to `data_dir`."""
     test: str = ""
-    """Test file, relative to `data_dir`; it may lack labels."""
+    """Test file, relative to `data_dir`; it may lack labels: the column, or in some rows a label other than -1."""
     num_classes: int = 0
     """`classification`: the number of classes; labels are then the integers below it."""
     quotes: bool = True

@@ -98,7 +98,7 @@ def open_table(file: TextIO, name: str, quotes: bool) -> Table:
             line, fields = next_fields()
             if fields is None:
                 return
-            if not fields or (len(header) > 1 and not "".join(taken).strip(" \r\n")):
+            if not fields or (len(fields) == 1 < len(header) and not "".join(taken).strip()):
                 continue
             if len(taken) > 1 and _swallows(taken, fields, header, delimiter, is_row):
                 raise InputError(
@@ -159,8 +159,9 @@ def _swallows(lines: list[str], fields: list[str], header: list[str], delimiter:
 
     A text that was quoted on purpose holds the delimiter rarely, if that is the tab; then one line that is a whole row
     by itself is enough. Commas are frequent in texts, and CSV is made for them: there at least half of the lines, and
-    two of them, must be rows by themselves, with no comma before a blank as in prose. Of two columns, one comma a line
-    proves little: it must not stand in a number such as 1,000, and the label must be one, too.
+    two of them, must be rows by themselves, with no comma before a blank as in prose, and none between two fields that
+    are quoted. Of two columns, one comma a line proves little: it must not stand in a number such as 1,000, and the
+    label must be one, too.
     """
     several = [field for field in fields if "\n" in field or "\r" in field]
     if len(header) == 1:
@@ -178,7 +179,7 @@ def _swallows(lines: list[str], fields: list[str], header: list[str], delimiter:
             for row in rows
             if not _THOUSANDS.search(delimiter.join(row)) and is_row(dict(zip(header, row, strict=True)))
         ]
-    return len(rows) > 1 and 2 * len(rows) >= len(lines)
+    return len(rows) > 1 and 2 * len(rows) >= len(lines) and not any('","' in line for line in lines)
 
 
 def _without_quotes(lines: list[str], delimiter: str) -> list[list[str]]:

@@ -37,9 +37,8 @@ def unknown_warning(tokenizer: Tokenizer, whose: str, share: float) -> str | Non
     lower, cased = lower_cases(tokenizer), has_capitals(tokenizer)
     cause = "are the texts in the encoder's language?"
     if lower and cased:
-        cause = f'the vocabulary has capitals, texts lose theirs: "do_lower_case": false in {SETTINGS} keeps them'
+        cause = f'the vocabulary has capitals, and texts lose theirs unless {SETTINGS} says "do_lower_case": false'
     elif not (lower or cased):
-        cause = f'the vocabulary has no capitals, texts keep theirs: "do_lower_case": true in {SETTINGS} takes them off'
-    return (
-        f"{whose}: {share:.1%} of the tokens are {tokenizer.model.unk_token}, words that the vocabulary lacks; {cause}"
-    )
+        cause = f'the vocabulary has no capitals, and texts keep theirs unless {SETTINGS} says "do_lower_case": true'
+    name = tokenizer.model.unk_token
+    return f"warning: {whose}: {share:.1%} of the tokens are {name}, words that the vocabulary lacks; {cause}"

@@ -47,17 +47,17 @@ class LoadedTokenizer:
         silent = not said.as_it_stands and "do_lower_case" not in said.stated
         if silent and lower_cases(self.tokenizer) and has_capitals(self.tokenizer):
             yield (
-                f"the vocabulary in {self.directory} has words with capitals, but texts are written in lower case, as "
-                f'by transformers: {path.name} does not say "do_lower_case": false'
+                f"warning: the vocabulary in {self.directory} has words with capitals, but texts are written in lower "
+                f'case, as by transformers: {path.name} does not say "do_lower_case": false'
             )
         elif self.unread:
             parts = " and ".join(self.unread)
             yield (
-                f"{self.directory / TOKENIZER}: its {parts} is not read, as by transformers: {path.name} sets a "
-                f'{said.kind} up; "tokenizer_class": "PreTrainedTokenizerFast" there would take it'
+                f"warning: {self.directory / TOKENIZER}: its {parts} is not read, as by transformers: {path.name} sets "
+                f'a {said.kind} up; "tokenizer_class": "PreTrainedTokenizerFast" there would take it'
             )
         if said.max_length is not None and max_length > said.max_length:
-            yield f"max_length = {max_length}, but {path} says model_max_length = {said.max_length:.0f}"
+            yield f"warning: max_length = {max_length}, but {path} says model_max_length = {said.max_length:.0f}"
 
 
 def load_tokenizer(encoder: str | Path, revision: str | None = None) -> Tokenizer:

@@ -87,9 +87,7 @@ def _indexed(index: Path) -> dict[str, Path]:
         raise InputError(f"{index}: weight_map is {describe(files)}; it must name the file of each tensor")
     for name, file in files.items():
         if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors") or "\0" in file:
-            raise InputError(
-                f"{index}: the file of {name} is {describe(file)}; it must be one beside it, *.safetensors"
-            )
+            raise InputError(f"{index}: the file of {name} is {describe(file)}; it must be a *.safetensors beside it")
     return {name: index.parent / file for name, file in files.items()}
 
 
@@ -154,9 +152,7 @@ def _prefix(path: Path, names: Collection[str], family: Family, layers: int, wan
     if len(whole) == 1:
         return whole[0]
     if whole:
-        raise InputError(
-            f"{path}: holds several encoders, under {', '.join(whole)}; which of them is meant is not said"
-        )
+        raise InputError(f"{path}: holds several encoders, under {', '.join(whole)}; one is needed")
     missing = next(name for name in wanted if found[0] + name not in names)
     elsewhere = _before(names, missing)
     hint = f"; the file has {elsewhere[0]}{missing}" if elsewhere else ""

@@ -32,8 +32,8 @@ def run(toml: Path, tmp_path: Path, *flags: str) -> tuple[int, dict]:
 def test_it_tells_people_and_machines_the_same(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, facts = run(toml, tmp_path)
     out, err = capsys.readouterr()
-    assert (status, err, facts["problems"]) == (0, "", [])
-    assert set(facts) == {"splits", "overlaps", "lengths", "stages", "problems"}
+    assert (status, err, facts["problems"], facts["warnings"]) == (0, "", [], [])
+    assert set(facts) == {"splits", "overlaps", "lengths", "stages", "problems", "warnings"}
     assert [(s["task"], s["split"], s["rows"]) for s in facts["splits"]][:3] == [
         ("sst", "train", 37),
         ("sst", "dev", 21),

@@ -74,6 +74,7 @@ def test_a_stray_quote_never_swallows_rows(
         ("a.csv", 'sentence,label\r\n"a\r\n\r\nb, c",1\r\n"d",0\r\n', ONE, "train", ["a\r\n\r\nb, c", "d"]),
         ("a.csv", 'sentence\n"a film\nof mine"\n', ONE, "test", ["a film\nof mine"]),
         ("a.csv", 'sentence,label\n"said ""no"", and\nleft",1\n', ONE, "train", ['said "no", and\nleft']),
+        ("a.csv", 'id,sentence,label\n"a","x,y\nz,w","1"\n', WITH_ID, "train", ["x,y\nz,w"]),
         ("a.tsv", 'sentence\tlabel\n"line one\nline two"\t1\n', ONE, "train", ["line one\nline two"]),
         ("a.tsv", 'id\tsentence\tlabel\na\t"one\tand\ntwo"\t1\n', WITH_ID, "train", ["one\tand\ntwo"]),
         ("a.tsv", 'sentence\tlabel\n"one, two\nthree, four"\t1\n', ONE, "train", ["one, two\nthree, four"]),

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -300,11 +301,13 @@ def test_more_layers_than_the_file_holds_are_noticed_before_any_is_traced(
     assert refusal(directory).endswith("tensor encoder.layer.99.attention.self.query.weight is missing")
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"])
+JSON = ["config.json", "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"]
+
+
+@pytest.mark.parametrize("name", [*JSON, "sentence_bert_config.json", "modules.json", "vocab.txt"])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, directory: Path) -> None:
-    for unlinked in {name, *(("tokenizer.json",) if name != "config.json" else ())}:
-        (directory / unlinked).unlink()
-    (directory / name).unlink(missing_ok=True)
+    for unlinked in {name, "tokenizer.json" if name == "vocab.txt" else name}:
+        (directory / unlinked).unlink(missing_ok=True)
     os.mkfifo(directory / name)
     with pytest.raises(InputError, match=f"{name} is no file"):
         load_encoder_config(directory)
@@ -326,6 +329,27 @@ def test_a_hub_name_is_fetched_with_the_few_files_that_are_read(
     patterns = {"allow_patterns": list(FILES)}
     assert calls == [("org/bert-tiny", {"revision": "v1", **patterns}), ("bert-tiny", {"revision": None, **patterns})]
     assert not [name for name in FILES if name.endswith((".bin", ".h5", ".msgpack", "*"))]
+
+
+def test_of_shards_the_hub_gives_all(encoder_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none of the weights where only the tokenizer is asked for."""
+    there = [
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "model.fp16.safetensors",
+        "tf_model.h5",
+    ]
+    there += ["added_tokens.json", "special_tokens_map.json", "sentence_bert_config.json", "onnx/model.onnx"]
+    fetched = []
+
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        fetched.append([*filter_repo_objects(there, allow_patterns=allow_patterns)])
+        return str(encoder_dir)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    locate("org/large")
+    locate("org/large", weights=False)
+    assert fetched == [[*there[:2], *there[4:7]], there[4:7]]
 
 
 def test_a_hub_that_does_not_answer_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,7 @@ VISIBLE |= dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
 )
 def test_a_tokenizer_that_is_not_the_familys_is_refused(found: Any, message: str, roberta: Path) -> None:
     (roberta / "tokenizer.json").write_text(json.dumps(found()))
+    (roberta / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')  # as it stands
     with pytest.raises(InputError) as error:
         mt.load_tokenizer(roberta)
     assert message in str(error.value)
@@ -100,3 +101,13 @@ def test_a_family_without_a_vocab_txt_needs_a_tokenizer_json(roberta: Path) -> N
     (roberta / "tokenizer.json").rename(roberta / "vocab.txt")
     with pytest.raises(InputError, match="roberta has no tokenizer.json$"):
         mt.load_tokenizer(roberta)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_robertas_class_puts_a_space_before_a_text_if_its_settings_say_so(prefix: bool, roberta: Path) -> None:
+    """Whatever ``tokenizer.json`` says, as by `transformers`; read as it stands, the file counts."""
+    (roberta / "tokenizer.json").write_text(json.dumps(byte_level()))
+    for named, expected in (("RobertaTokenizerFast", prefix), ("PreTrainedTokenizerFast", False)):
+        settings = {"tokenizer_class": named, "add_prefix_space": prefix}
+        (roberta / "tokenizer_config.json").write_text(json.dumps(settings))
+        assert mt.load_tokenizer(roberta).encode("the").tokens[1].startswith("Ġ") == expected

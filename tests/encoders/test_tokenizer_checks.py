@@ -62,6 +62,7 @@ def test_other_parts_that_do_no_more_than_berts_are_taken(description: dict[str,
         "type": "Sequence",
         "pretokenizers": [{"type": "Whitespace"}, {"type": "Punctuation", "behavior": "Isolated"}],
     }
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     tokenizer = load(tmp_path, description | {"normalizer": lower, "pre_tokenizer": split})
     assert tokenizer.encode("THE film [SEP]").tokens == ["[CLS]", "the", "film", "[", "sep", "]", "[SEP]"]
 
@@ -78,6 +79,7 @@ def test_a_tokenizer_that_takes_the_text_sep_for_a_separator_is_refused(
     description: dict[str, Any], tmp_path: Path
 ) -> None:
     """Split at spaces alone, or with a token of that name that is not marked as special."""
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')  # as it stands
     ours = " is not a tokenizer for BERT: it takes [{}] in a text for the special token"
     plain = {"normalizer": None, "pre_tokenizer": {"type": "WhitespaceSplit"}}
     assert refusal(tmp_path, description | plain).startswith(ours.format("CLS"))

@@ -34,7 +34,20 @@ LENGTHS = [0, 1, 7, 8, 100, 10**6, 2**24, 10**8, 10**8 + 1, 2**31, 2**32, 2**62,
 DTYPES = ["F32", "F16", "BF16", "F64", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F8_E8M0", "F4", "C64", "f32", "F128"]
 SIZES = [0, 1, 2, 16, 24, 100, 101, 10**5, 10**6, 10**7, 2**31, 2**62, 2**63, 2**64, -1]
 ACTS = ["gelu", "gelu_new", "relu", "silu", "tanh", "mish"]
-WORDS = ["[SEP]", "[CLS]", "[UNK]", "##a", "a", "<s>", "</s>", "\u0120"]
+WORDS = ["[SEP]", "[CLS]", "[UNK]", "##a", "a", "<s>", "</s>", "\u0120", "BertTokenizer", "PreTrainedTokenizerFast"]
+TOKEN = {"content": "very", "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "tokenizer_config.json": {
+        **{"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True, "never_split": None},
+        **{"tokenizer_class": "BertTokenizer", "unk_token": "[UNK]", "extra_special_tokens": ["very"]},
+        **{"added_tokens_decoder": {"9": TOKEN}, "model_max_length": 512, "split_special_tokens": False},
+    },
+    "special_tokens_map.json": {"sep_token": {**TOKEN, "content": "[SEP]"}, "additional_special_tokens": ["very"]},
+    "added_tokens.json": {"very": 9},
+    "sentence_bert_config.json": {"do_lower_case": True, "max_seq_length": 128},
+}
+"""Files that an encoder may have beside those that we write, about words of the tests' vocabulary."""
+INDEX, SHARD = "model.safetensors.index.json", "model-00001-of-00001.safetensors"
 KINDS = [
     "BertNormalizer",
     "NFKC",
@@ -100,13 +113,13 @@ def other_header(draw: st.DrawFn, header: dict[str, Any]) -> str:
 
 
 @st.composite
-def encoder_files(draw: st.DrawFn, whole: dict[str, bytes]) -> Files:
+def encoder_files(draw: st.DrawFn, whole: dict[str, bytes | None]) -> Files:
     """One or two of the files, otherwise."""
     found = Files()
     names = ["config.json", "model.safetensors", "model.safetensors", "tokenizer.json", "tokenizer.json"]
-    names = [name for name in [*names, "tokenizer_config.json", "vocab.txt"] if name in whole]
+    names = [name for name in [*names, "tokenizer_config.json", "vocab.txt"] if whole.get(name)]
     for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=2)):
-        data = whole[name]
+        data = whole[name] or b""
         if name == "model.safetensors":
             found[name] = draw(safetensors(data))
         elif name.endswith(".json") and draw(st.integers(0, 3)):
@@ -115,9 +128,22 @@ def encoder_files(draw: st.DrawFn, whole: dict[str, bytes]) -> Files:
             found[name] = draw(
                 st.one_of(spoiled(data), spoiled(data), odd_texts.map(lambda t: t.encode("utf-8", "replace")))
             )
-        if name in ("vocab.txt", "tokenizer_config.json"):
-            found["tokenizer.json"] = None  # else those two are not read
+        if name == "vocab.txt":
+            found["tokenizer.json"] = None  # else it is not read
+    for name in draw(st.lists(st.sampled_from(sorted(SETTINGS)), max_size=2)):
+        found[name] = draw(spoiled_json(SETTINGS[name], values)).encode("utf-8", "surrogatepass")
+    if draw(st.integers(0, 4)) == 0:
+        data = found.get("model.safetensors") or whole["model.safetensors"] or b""
+        index = {"weight_map": dict.fromkeys(tensor_names(whole["model.safetensors"] or b""), SHARD)}
+        text = draw(st.one_of(st.just(json.dumps(index)), spoiled_json(index, values)))
+        found |= {"model.safetensors": None, SHARD: data, INDEX: text.encode("utf-8", "surrogatepass")}
     return found
+
+
+def tensor_names(whole: bytes) -> list[str]:
+    """Names of the tensors of a sound file."""
+    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+    return [name for name in header if name != "__metadata__"]
 
 
 @pytest.mark.parametrize("cases", [pytest.param(30), pytest.param(500, marks=pytest.mark.slow)])
@@ -140,7 +166,8 @@ def test_any_encoder_of_a_byte_level_family_is_loaded_or_refused(
 
 def fuzz_files(cases: int, place: Path, config: Config) -> int:
     """Spoils the files of an encoder so many times."""
-    whole = {name: (place / name).read_bytes() for name in FILES if (place / name).exists()}
+    whole: dict[str, bytes | None] = dict.fromkeys((*SETTINGS, INDEX, SHARD))
+    whole |= {name: (place / name).read_bytes() for name in FILES if (place / name).exists()}
     config = dataclasses.replace(config, encoder=str(place))
 
     def case(given: Files) -> None:

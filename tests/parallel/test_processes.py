@@ -132,6 +132,18 @@ def test_two_processes_train_the_run_of_one(regularized: Config, tmp_path: Path)
     assert len(list((tmp_path / "two" / "predictions").glob("*.csv"))) == 6
 
 
+@pytest.mark.slow
+def test_two_processes_begin_from_another_run_as_one_does(regularized: Config, tmp_path: Path) -> None:
+    """Of several devices each, with parameters split over two of them."""
+    base, one, two = (dataclasses.replace(regularized, out=str(tmp_path / name)) for name in ("base", "one", "two"))
+    train(dataclasses.replace(base, seed=3), devices=1)
+    begun = {"init_from": base.out, "encoder": ""}
+    train(dataclasses.replace(one, **begun), devices=1)  # type: ignore[arg-type]
+    split = ParallelConfig(data=2, fsdp=2)
+    train(dataclasses.replace(two, **begun, parallel=split), devices=2, processes=2)  # type: ignore[arg-type]
+    assert_same(one, one.out, two.out)
+
+
 def test_a_process_without_a_coordinator_is_refused(capsys: pytest.CaptureFixture[str], regularized: Config) -> None:
     file = Path(regularized.out).with_suffix(".toml")
     save_config(regularized, file)
