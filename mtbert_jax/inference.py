@@ -13,8 +13,9 @@ from jaxtyping import Float
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
-from mtbert_jax.data.readers import Split, clean
+from mtbert_jax.data.readers import Split
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout

@@ -184,6 +184,6 @@ def difference(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def _place(prefix: str, number: int, old: Any, new: Any) -> str:
-    """A place in two lists: ``tasks.sst``, as flags have it, where both have one of a name there; else its number."""
+    """``tasks.sst``, as flags have it, where both lists have a table of that name at a place; or ``tasks[0]``."""
     named = _named(old) and _named(old) == _named(new)
     return f"{prefix}{old['name']}" if named else f"{prefix[:-1]}[{number}]"

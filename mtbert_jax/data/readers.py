@@ -3,32 +3,22 @@
 Reads TSV and CSV with a header, and JSON Lines or lists of JSON objects. Columns are found by name.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
-
-import numpy as np
+from typing import Literal, NamedTuple, TextIO
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.data.json_rows import Doubled, is_json, json_rows
+from mtbert_jax.data.examples import Labels, Read, are_unknown, make_example
+from mtbert_jax.data.json_rows import is_json, json_rows
 from mtbert_jax.data.raw_rows import NUMBERED, SKIP, Fault, Row, fault
 from mtbert_jax.data.tables import check_columns, open_table
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.files import is_folder, must_be_file, must_lie_in, not_utf8, real
-from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
-Labels = Literal["needed", "left out", "optional", "ignored"]
-"""What a row without a label is: a bad row; left out and counted; an example without one, as in test files; an example
-like all others, since no label is read."""
-Read = Example | Fault | None
-"""What a row gave: the example; what is wrong with the row; or None where it has no label and is left out."""
-UNKNOWN = ("-1", "-1.0")
-"""What stands for a label that is kept secret, in GLUE's test files and many others'."""
 
 
 class BadRow(NamedTuple):
@@ -153,7 +143,7 @@ def read_split(
             reading.bad.append(BadRow(row.line, result.reason, result.advice))
     if not reading.examples and (bad_rows != "count" or not (reading.bad or reading.unlabelled)):
         raise InputError(_no_rows(path, task, reading))
-    if rule == "optional" and _all_unknown(task, reading.examples):
+    if rule == "optional" and are_unknown(task, reading.examples):
         reading = reading._replace(examples=[example._replace(label=None) for example in reading.examples])
     return reading
 
@@ -178,15 +168,6 @@ def _no_rows(path: Path, task: TaskConfig, reading: Reading) -> str:
     if reading.unlabelled:
         return f"{path}: no row has a label of task {task.name} in {task.label!r}"
     return f"{path}: no rows"
-
-
-def _all_unknown(task: TaskConfig, examples: Sequence[Example]) -> bool:
-    """Whether every label is -1, which a task may have as a label, too."""
-    try:
-        unknown = kind_of(task).parse(task, UNKNOWN[0])
-    except ValueError:
-        return False
-    return all(example.label is not None and np.array_equal(example.label, unknown) for example in examples)
 
 
 def _rows(path: Path, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Read]]:
@@ -223,7 +204,7 @@ def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator
         optional = task.label if rule == "optional" else ""
         if table.columns:
             check_columns(table, required, optional, NUMBERED if task.id else "")
-        rows = table.rows(lambda fields: isinstance(_example(task, fields, "0", rule), Example))
+        rows = table.rows(lambda fields: isinstance(make_example(task, fields, "0", rule), Example))
     for number, row in enumerate(rows):
         fields = row.fields
         if isinstance(fields, Fault):
@@ -232,71 +213,4 @@ def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator
             advice = NUMBERED if missing[0] == task.id else SKIP
             yield row, fault(f"has no field {missing[0]!r}", nearest(missing[0], fields), advice)
         else:
-            yield row, _example(task, fields, str(number), rule)
-
-
-def _example(task: TaskConfig, row: dict[str, Any], number: str, rule: Labels) -> Read:
-    for column in task.text:
-        if not isinstance(row[column], str):
-            return fault(f"field {column!r} is {_json_type(row[column])}, not a text")
-    texts = tuple(clean(row[column]) for column in task.text)
-    name = _id(task, row[task.id]) if task.id else number
-    if isinstance(name, Fault) or rule == "ignored":
-        return name if isinstance(name, Fault) else Example(name, texts)
-    if task.label not in row:
-        return None if rule == "left out" else Example(name, texts)
-    text = _label_text(task, row[task.label])
-    if isinstance(text, Fault):
-        return text
-    kind = kind_of(task)
-    try:
-        return Example(name, texts, kind.parse(task, text))
-    except ValueError:
-        if rule == "left out" and not text:
-            return None
-        if rule == "optional" and text in ("", *UNKNOWN):
-            return Example(name, texts)
-        column, expected = f"column {task.label!r} is", f"not {kind.expected(task)}"
-        return Fault(f"{column} {expected}" if text else f"{column} empty", f"{column} {text!r}, {expected}")
-
-
-def _id(task: TaskConfig, value: Any) -> str | Fault:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return json.dumps(value)
-    if not isinstance(value, str):
-        return fault(f"field {task.id!r} is {_json_type(value)}, not a text or a number", advice=NUMBERED)
-    name = clean(value).strip()
-    if not name:
-        return fault(f"column {task.id!r} is empty", advice=NUMBERED)
-    if len(name.splitlines()) > 1:
-        what = f"column {task.id!r} is {name!r}: an id stands in one line of the prediction file"
-        return Fault(f"column {task.id!r} is of several lines", what, NUMBERED)
-    return name
-
-
-def _label_text(task: TaskConfig, value: Any) -> str | Fault:
-    """A label as a table would have it. Of JSON, true and false are the classes 1 and 0, unless classes have names."""
-    if isinstance(value, str):
-        return value.strip()
-    kind = kind_of(task)
-    if isinstance(value, bool):
-        fits = not task.classes and kind.classes(task) == ("0", "1")
-    else:
-        fits = isinstance(value, (int, float)) or (isinstance(value, list) and bool(kind.label_shape(task)))
-    if not fits:
-        return fault(f"field {task.label!r} is {_json_type(value)}, not {kind.expected(task)}")
-    return json.dumps(int(value) if isinstance(value, bool) else value)
-
-
-def _json_type(value: Any) -> str:
-    """What JSON calls a value."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Doubled):
-        return "there twice"
-    return "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else "a number"
-
-
-def clean(text: str) -> str:
-    """The text with lone surrogates replaced, which files can hold although no text has them: a tokenizer cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+            yield row, make_example(task, fields, str(number), rule)

@@ -142,7 +142,8 @@ class ActiveRun:
         """
         if self.checkpoints.steps():
             raise InputError(
-                f"{self.folder.checkpoints} holds no checkpoint that can be read; --overwrite begins the run again"
+                f"{self.folder.checkpoints} holds no checkpoint that can be read; --overwrite begins the run again "
+                "(one that another version of mtbert_jax saved can be evaluated, but not gone on with)"
             )
 
     @property

@@ -223,7 +223,10 @@ class Checkpoints:
             ) from error
 
     def _warn(self, step: int, error: Exception) -> None:
-        logger.warning("checkpoint of step %d cannot be read: %s", step, first_line(error))
+        reason = first_line(error)
+        if "tree structures do not match" in reason:
+            reason = "its arrays are arranged otherwise, as another version of mtbert_jax or optax may do"
+        logger.warning("checkpoint of step %d cannot be read: %s", step, reason)
 
 
 class _LatestAndBest:

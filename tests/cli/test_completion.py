@@ -10,13 +10,14 @@ import pytest
 from mtbert_jax.cli.completion import completion_script
 from mtbert_jax.cli.main import COMMANDS, main
 
+TAKES = {name: command.arguments for name, command in COMMANDS.items()}
 bash = pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
 
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("completion") / "mtbert.bash"
-    path.write_text(completion_script("bash", {name: command.arguments for name, command in COMMANDS.items()}))
+    path.write_text(completion_script("bash", TAKES))
     return path
 
 
@@ -57,7 +58,7 @@ def test_bash_completes_files_where_they_may_stand(script: Path, tmp_path: Path)
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_shell_offers_files_where_there_is_nothing_else(shell: str) -> None:
     """Tyro's scripts are changed in places that they must have."""
-    script = completion_script(shell)  # type: ignore[arg-type]
+    script = completion_script(shell, TAKES)  # type: ignore[arg-type]
     assert len(re.findall(r"completions = completions or \['__TYRO_COMPLETE_FILES__'\]", script)) == 1
     assert script.count("__TYRO_COMPLETE_FILES__") >= 3
     assert ("complete -o filenames -F _tyro_mtbert mtbert\n" in script) == (shell == "bash")
@@ -66,7 +67,7 @@ def test_every_shell_offers_files_where_there_is_nothing_else(shell: str) -> Non
 def test_the_command_prints_the_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "zsh"]) == 0
     out, err = capsys.readouterr()
-    assert (out, err) == (completion_script("zsh"), "")
+    assert (out, err) == (completion_script("zsh", TAKES), "")
     assert out.startswith("#compdef mtbert")
     with pytest.raises(SystemExit) as stop:
         main(["completion", "csh"])

@@ -5,7 +5,6 @@ import dataclasses
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,8 +13,6 @@ from mtbert_jax.cli import arguments
 from mtbert_jax.cli.flags import HINTS, by_number, config_place, known_flags, with_own_tables
 from mtbert_jax.cli.main import COMMANDS, main
 from mtbert_jax.config import Config, HeadConfig, StageConfig, save_config
-
-Fails = Any
 
 
 @pytest.fixture

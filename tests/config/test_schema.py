@@ -65,7 +65,7 @@ def test_none_stands_for_a_field_that_may_be_left_out() -> None:
         ({"cuont": 1}, "run.toml: unknown key 'cuont'; did you mean 'count'?"),
         ({"zzz": 1}, "run.toml: unknown key 'zzz'"),
         ({"inner": {"sise": 1}}, "run.toml: inner: unknown key 'sise'; did you mean 'size'?"),
-        ({"inners": [{}, {"sise": 1}]}, "run.toml: inners[2]: unknown key 'sise'; did you mean 'size'?"),
+        ({"inners": [{}, {"sise": 1}]}, "run.toml: inners[1]: unknown key 'sise'; did you mean 'size'?"),
         ({"count": 1.0}, "run.toml: count: expected a whole number, got 1.0"),
         ({"count": True}, "run.toml: count: expected a whole number, got True"),
         ({"count": None}, "run.toml: count: expected a whole number, got None"),
@@ -82,7 +82,7 @@ def test_none_stands_for_a_field_that_may_be_left_out() -> None:
         ({"inner": []}, "run.toml: inner: expected a table, got a list"),
         ({"inners": {}}, "run.toml: inners: expected a list, got a table"),
         ({"numbers": "12"}, "run.toml: numbers: expected a list, got '12'"),
-        ({"numbers": [1, "x"]}, "run.toml: numbers[2]: expected a number, got 'x'"),
+        ({"numbers": [1, "x"]}, "run.toml: numbers[1]: expected a number, got 'x'"),
         ([], "run.toml: expected a table, got a list"),
     ],
 )
@@ -173,7 +173,7 @@ def test_any_value_survives_toml(value: Outer) -> None:
 def test_difference_has_one_line_per_field() -> None:
     old = to_dict(Outer(rate=1e-5, inners=(Inner(1), Inner(2))))
     new = to_dict(Outer(rate=3e-5, inners=(Inner(1), Inner(5)), maybe=1.0))
-    assert difference(old, new) == ["rate: 1e-05 → 3e-05", "inners[2].size: 2 → 5", "maybe: None → 1.0"]
+    assert difference(old, new) == ["rate: 1e-05 → 3e-05", "inners[1].size: 2 → 5", "maybe: None → 1.0"]
 
 
 def test_difference_names_a_field_that_went_away() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mtbert_jax.config import Config, TaskConfig
-from mtbert_jax.data.readers import clean, read_split, read_task
+from mtbert_jax.data.examples import clean
+from mtbert_jax.data.readers import read_split, read_task
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from mtbert_jax.config import Config
-from mtbert_jax.data.readers import clean
+from mtbert_jax.data.examples import clean
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.encoders.hub import FILES, load_pretrained
 from mtbert_jax.training.setup import Setup

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import Config
-from mtbert_jax.data.readers import clean
+from mtbert_jax.data.examples import clean
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.inference import MultitaskModel

@@ -273,7 +273,7 @@ def every_other(inner: optax.GradientTransformation) -> optax.GradientTransforma
 @pytest.mark.parametrize(
     ("make", "count"),
     [
-        (lambda: optax.MultiSteps(optax.adam(0.1), 4), "mini_step"),
+        (lambda: optax.MultiSteps(optax.adam(0.1), 4), "gradient_step"),
         (lambda: optax.chain(optax.adam(0.1), optax.apply_every(1000)), "count"),
         (lambda: optax.apply_if_finite(optax.sgd(0.1), 3), "notfinite_count"),
         (lambda: every_other(optax.adam(0.1)), "count"),

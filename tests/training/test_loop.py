@@ -20,7 +20,7 @@ def told(display: Quiet) -> list[str]:
 
 
 def test_losses_are_shown_long_before_the_first_record(config: Config, tmp_path: Path) -> None:
-    """Where compiling begins, and after 1, 2, 4 and 8 steps of each stage; records and checkpoints stay the same."""
+    """Where compiling begins, and after 1, 2, 4 and 8 steps of each stage; records and states stay."""
     stages = (StageConfig("first", steps=9), StageConfig("second", steps=3))
     config = dataclasses.replace(config, steps=None, stages=stages, eval_every_steps=5, log_every_steps=100)
     display = Quiet()

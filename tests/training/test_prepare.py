@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mtbert_jax.cli.main import main
-from mtbert_jax.config import Config, StageConfig, load_config, save_config
+from mtbert_jax.config import Config, StageConfig, TaskConfig, load_config, save_config
 from mtbert_jax.encoders import hub
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.prepare import rehearse
@@ -53,6 +53,19 @@ def test_the_shapes_of_a_dry_run_are_those_that_training_compiles(config: Config
     assert set(shapes) <= {"4 × 16", "4 × 32", "4 × 48"}
     (stage,) = (r for r in read_metrics(run(config, tmp_path / "run").metrics) if r["kind"] == "stage")
     assert stage["compiled_shapes"] == len(shapes) + 1  # the update is one more program
+
+
+def test_rows_without_a_label_in_a_file_of_several_tasks_are_counted(config: Config, tmp_path: Path) -> None:
+    """Three of the file's four rows have a label of one task, two one of the other; dev has them all."""
+    (tmp_path / "a.tsv").write_text("t\tx\ty\nfilm\t1\t\nsong\t\t1\nmeal\t0\t0\ntrip\t1\t\n")
+    (tmp_path / "b.tsv").write_text("t\tx\ty\nfilm\t1\t1\n")
+    x = TaskConfig("x", "binary", ("t",), "x", id="", train="a.tsv", dev="b.tsv")
+    config = dataclasses.replace(config, tasks=(x, dataclasses.replace(x, name="y", label="y")), data_dir=str(tmp_path))
+    said = list(rehearse(config))
+    assert "task x: 1 rows of a.tsv have no label for it" in said
+    assert "task y: 2 rows of a.tsv have no label for it" in said
+    assert not any("b.tsv" in line for line in said[1:])
+    assert any(line.startswith("task x: 3 train, 1 dev examples") for line in said)
 
 
 def test_what_is_wrong_with_a_run_is_wrong_with_its_rehearsal(config: Config) -> None:
