@@ -25,7 +25,7 @@ from mtbert_jax.data.readers import Split
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.export.description import Format
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import write_whole
+from mtbert_jax.files import is_folder, write_whole
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import ALONE, Layout
@@ -43,7 +43,7 @@ from mtbert_jax.training.existing import Existing
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import columns, read_metrics
-from mtbert_jax.training.seeds import seeds_apart
+from mtbert_jax.training.seeds import load_run_config, seeds_apart
 from mtbert_jax.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def train(
     """Trains a run to its end, and scores its best checkpoint.
 
     Args:
-        config: A TOML file, or a config.
+        config: A TOML file, or a config, or a run folder, which stands for the config in it.
         out: The run folder; the config's `out`, or ``runs/<name of the file>``, if left out.
         resume: Go on with the run that lies in the folder, from its newest checkpoint; begin where none lies there.
         overwrite: Delete the run that lies in the folder first.
@@ -203,7 +203,7 @@ def train(
     """
     if resume and overwrite:
         raise InputError("resume and overwrite exclude each other")
-    loaded = config if isinstance(config, Config) else load_config(config)
+    loaded = config if isinstance(config, Config) else _read(Path(config))
     if fields:
         table = lay_over(to_dict(loaded), {name: _plain(value) for name, value in fields.items()}, by_name=("tasks",))
         loaded = from_dict(Config, table, "train()")
@@ -212,6 +212,10 @@ def train(
         raise InputError('out: name the run folder, such as out="runs/mine"')
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     return train_in(replace(loaded, out=str(place)), existing, display)
+
+
+def _read(path: Path) -> Config:
+    return load_run_config(path) if is_folder(path) else load_config(path)
 
 
 def train_in(config: Config, existing: Existing, display: Display | None = None) -> Run | SeedsOfRun:

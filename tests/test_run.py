@@ -152,9 +152,10 @@ def test_resume_goes_on_and_overwrite_begins_anew(config: mt.Config, tmp_path: P
         mt.train(config, out=tmp_path / "run")
     assert isinstance(first, mt.Run)
     step = first.results["step"]
-    again = mt.train(config, out=tmp_path / "run", resume=True)
-    assert isinstance(again, mt.Run)
-    assert again.results["step"] == step
+    for same in (config, tmp_path / "run"):
+        again = mt.train(same, out=tmp_path / "run", resume=True)
+        assert isinstance(again, mt.Run)
+        assert again.results["step"] == step
     with pytest.raises(mt.InputError, match="resume and overwrite exclude each other"):
         mt.train(config, out=tmp_path / "run", resume=True, overwrite=True)
     anew = mt.train(config, out=tmp_path / "run", overwrite=True, steps=2)

@@ -14,6 +14,7 @@ from mtbert_jax.cli import flags
 from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import is_folder
 from mtbert_jax.training.seeds import load_run_config
 
 RunPath = Annotated[Path, tyro.conf.Positional]
@@ -274,9 +275,14 @@ def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Tr
     Raises:
         InputError: The config cannot be read, or a flag would do nothing.
     """
+<<<<<<< ours
     loaded = load_run_config(path) if path.is_dir() else load_config(path)
     args = flags.by_number(args, loaded)
     given = parse(kind, args, prog, default=kind(flags.with_own_tables(loaded, args)))
+=======
+    loaded = load_run_config(path) if is_folder(path) else load_config(path)
+    given = parse(kind, args, prog, default=kind(loaded))
+>>>>>>> theirs
     _check_overrides(path, loaded, given.config)
     return given
 

@@ -22,6 +22,7 @@ Logits = Float[Array, "batch output"]
 Labels = Float[Array, "batch *label"]
 K = TypeVar("K", bound="type[TaskKind]")
 M = TypeVar("M", bound=Callable[..., Any])
+LARGEST_LABEL = float(np.finfo(np.float32).max)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -263,8 +264,9 @@ def parse_number(text: str) -> float:
     """A decimal number, as data files and prediction files write it.
 
     Raises:
-        ValueError: The text is none, such as ``1_000``, which Python would take, or ``nan``.
+        ValueError: The text is none, such as ``1_000``, which Python would take, or ``nan``; or labels, which are
+            float32, cannot hold it.
     """
-    if not NUMBER.fullmatch(text) or not np.isfinite(float(text)):
+    if not NUMBER.fullmatch(text) or not abs(float(text)) <= LARGEST_LABEL:
         raise ValueError(text)
     return float(text)

@@ -88,10 +88,10 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     layout = Layout.build(config.parallel, len(config.seeds))
     apart = seeds_apart(config, folder)
     for own, place in apart:
-        if not (busy and existing == "refuse" and place.is_used):
-            check_folder(place, own, existing)
         if layout.leads:
             place.check_writable()
+        if not (busy and existing == "refuse" and place.is_used):
+            check_folder(place, own, existing)
     goes_on = [existing == "resume" and place.has_checkpoint for _, place in apart]
     sources = [None if on else source_of(own) for on, (own, _) in zip(goes_on, apart, strict=True)]
     config, directory = _with_directory(config, apart[0][1], next((one for one in sources if one), None))

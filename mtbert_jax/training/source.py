@@ -10,6 +10,7 @@ from mtbert_jax.encoders.config_json import load_encoder_config
 from mtbert_jax.encoders.family import family_of
 from mtbert_jax.encoders.hub import locate
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import is_folder
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.training.folder import RunFolder
 
@@ -32,6 +33,8 @@ def source_of(config: Config) -> RunFolder | None:
     if not config.init_from:
         return None
     folder, where = RunFolder(Path(config.init_from)), f"init_from = {config.init_from!r}"
+    if not is_folder(folder.path):
+        raise InputError(f"{where} is no run folder: no folder lies there")
     if folder.config.is_file():
         return folder
     seeds, seed = seed_folders(folder.path), (*config.seeds, config.seed)[0]

@@ -88,3 +88,11 @@ def test_predictions_that_are_all_equal_are_worse_than_any_number() -> None:
 def test_tasks_without_dev_labels_have_no_part_in_it() -> None:
     del_sst = {name: labels for name, labels in LABELS.items() if name != "sst"}
     assert [task.name for task in deciding(tuple(TASKS.values()), del_sst, "plain_average")] == ["para", "sts"]
+
+
+@pytest.mark.parametrize("text", ["1e39", "-1e300", "1e999", "nan", "inf"])
+def test_a_label_that_float32_cannot_hold_is_none(text: str) -> None:
+    """It would be an infinity in the arrays that are trained on."""
+    with pytest.raises(ValueError, match=text):
+        kind_of(STS).parse(STS, text)
+    assert kind_of(STS).parse(STS, "3e38") == 3e38

@@ -197,7 +197,8 @@ def test_one_that_goes_on_needs_neither_the_other_run_nor_weights(base: Config, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"init_from": "nowhere"}, "init_from = 'nowhere' is no run folder: it has no config.toml"),
+        ({"init_from": "nowhere"}, "init_from = 'nowhere' is no run folder: no folder lies there"),
+        ({"init_from": "x" * 5000}, "is no run folder: no folder lies there"),
         ({"init_from": "ENCODER"}, "it is an encoder: encoder = "),
         ({"revision": "v1"}, "revision = 'v1' is not that of init_from"),
         ({"encoder": "./nowhere"}, "neither a directory nor a hub name .*; leave encoder and revision out"),
