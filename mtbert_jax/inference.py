@@ -84,7 +84,7 @@ class MultitaskModel:
 
         Args:
             run: The run folder.
-            which: `best`, by the dev average, or `latest`.
+            which: `best`, by the config's `checkpoint_metric`, or `latest`.
             data_dir: Folder of the data files, in place of the config's.
             config: The run's config, in place of the folder's.
             layout: Where its arrays are to lie, whatever they lay on in training.

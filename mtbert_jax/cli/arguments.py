@@ -71,7 +71,7 @@ class Evaluate:
     split: Literal["train", "dev", "test"] = "dev"
     """The split."""
     checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by dev average, or the latest."""
+    """Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
     data_dir: str | None = None
     """Folder of the data files, in place of the run's."""
     json: bool = False
@@ -99,7 +99,7 @@ class Predict:
     output: Path | None = None
     """File of the labels, or folder of the prediction files; standard output or the run folder if left out."""
     checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by dev average, or the latest."""
+    """Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
     data_dir: str | None = None
     """Folder of the data files, in place of the run's."""
     plugins: Plugins = ()
@@ -120,7 +120,7 @@ class Submission:
     output: Path | None = None
     """Folder of the files; `submission` in the run folder if left out."""
     checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by dev average, or the latest."""
+    """Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
     data_dir: str | None = None
     """Folder of the data files, in place of the run's."""
     check: tuple[Path, ...] = ()
@@ -188,7 +188,7 @@ class Export:
     out: Path | None = None
     """The folder of the export; `export/<format>` in the run folder if left out."""
     checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by dev average, or the latest."""
+    """Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
     overwrite: bool = False
     """Replace an earlier export."""
     plugins: Plugins = ()
@@ -275,14 +275,9 @@ def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Tr
     Raises:
         InputError: The config cannot be read, or a flag would do nothing.
     """
-<<<<<<< ours
-    loaded = load_run_config(path) if path.is_dir() else load_config(path)
+    loaded = load_run_config(path) if is_folder(path) else load_config(path)
     args = flags.by_number(args, loaded)
     given = parse(kind, args, prog, default=kind(flags.with_own_tables(loaded, args)))
-=======
-    loaded = load_run_config(path) if is_folder(path) else load_config(path)
-    given = parse(kind, args, prog, default=kind(loaded))
->>>>>>> theirs
     _check_overrides(path, loaded, given.config)
     return given
 

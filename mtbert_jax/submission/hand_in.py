@@ -29,7 +29,7 @@ class HandIn:
     Attributes:
         run: The run folder; None checks files that were made elsewhere.
         output: Folder of the files; `submission` in the run folder if left out.
-        checkpoint: `best`, by the dev average, or `latest`.
+        checkpoint: `best`, by the config's `checkpoint_metric`, or `latest`.
         data_dir: Folder of the data files, in place of the run's.
         check: Prediction files of the course's tasks, made elsewhere.
         data: The data file of each of them, in the same order.

@@ -1,9 +1,10 @@
 """What the pages say is so: code runs, configs are read, commands exist, messages are in the source."""
 
+import dataclasses
 import re
+import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 
 import mtbert_jax
 from mtbert_jax.cli.main import COMMANDS
-from mtbert_jax.config import Config
+from mtbert_jax.config import Config, save_config
 from mtbert_jax.config.schema import from_dict
-from mtbert_jax.optim.registry import AGGREGATORS, unregister
+from tests.conftest import tiny_run
+from tests.plugins import forgetting
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -25,20 +27,22 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 @pytest.fixture
-def as_before() -> Iterator[None]:
-    """Takes away what a page registers."""
-    names = set(AGGREGATORS)
-    yield
-    for name in set(AGGREGATORS) - names:
-        unregister(name)
+def clone(tmp_path: Path, small_encoder_dir: Path, data_dir: Path) -> Path:
+    """What code on the pages finds in a clone: a tiny encoder, and a tiny run in place of the demo's."""
+    encoder = shutil.copytree(small_encoder_dir, tmp_path / "weights" / "minilm")
+    config = dataclasses.replace(tiny_run(encoder, data_dir, tmp_path), out="", eval_every_steps=0)
+    (tmp_path / "configs").mkdir()
+    save_config(config, tmp_path / "configs" / "demo.toml")
+    return tmp_path
 
 
-@pytest.mark.usefixtures("as_before")
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_python_runs(page: Path) -> None:
+@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=[*NAMES, "README.md"])
+def test_python_runs(page: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone)
     names: dict[str, object] = {"__name__": "a_page"}
-    for number, code in enumerate(blocks(page, "python")):
-        exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+    with forgetting():
+        for number, code in enumerate(blocks(page, "python")):
+            exec(compile(code, f"{page.name}, block {number}", "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
