@@ -105,6 +105,9 @@ def _instead(directory: Path) -> str:
         return f"no {WEIGHTS}, but {others[0]}, {hint}"
     fetched = directory.parent.name == "snapshots"
     hint = "; a pickle on the hub is never fetched: " + convert.replace("load it", "load the model") if fetched else ""
+    run = directory.parent
+    if (run / "config.toml").is_file():
+        hint = f"; init_from = {str(run)!r} takes those of that run"
     return f"no {WEIGHTS}{hint}"
 
 
