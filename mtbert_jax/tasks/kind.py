@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.errors import InputError
+from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.tasks.metrics import Metric
 
 Logits = Float[Array, "batch output"]
@@ -145,13 +145,15 @@ def register_kind(name: str) -> Callable[[K], K]:
         name: What a config's `kind` calls it.
 
     Raises:
-        InputError: The name is taken.
+        InputError: The name is taken, or something is missing in the class.
     """
 
     def register(kind: K) -> K:
         taken = KINDS.get(name)
         if taken is not None and type(taken).__module__ != kind.__module__:  # the same file may run again
             raise InputError(f"task kind {name!r} cannot be registered: a kind of that name exists")
+        if missing := [needed for needed in ("metrics", "decision") if not getattr(kind, needed, None)]:
+            raise InputError(f"task kind {name!r} cannot be registered: the class lacks {', '.join(missing)}")
         kind.name = name
         KINDS[name] = kind()
         return kind
@@ -226,6 +228,31 @@ def predictions(task: TaskConfig, logits: Float[np.ndarray, "example output"]) -
 def finite_rows(values: Float[np.ndarray, "example ..."]) -> Bool[np.ndarray, " example"]:
     """Whether all numbers of an example are finite."""
     return np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
+
+
+def check_methods(task: TaskConfig) -> None:
+    """Calls the methods of a task's kind for two examples: one that fails does so before any step.
+
+    Raises:
+        InputError: One raises an error, or returns another shape than it must.
+    """
+    kind = kind_of(task)
+    logits = np.zeros((2, kind.num_outputs(task)), np.float32)
+    labels = np.zeros((2, *kind.label_shape(task)), np.float32)
+    shapes = {
+        "loss": (lambda: jax.eval_shape(kind.loss, logits, labels), (2,)),
+        "divergence": (lambda: jax.eval_shape(kind.divergence, logits, logits), (2,)),
+        "one_sided": (lambda: jax.eval_shape(kind.one_sided, logits, logits), (2,)),
+        "probabilities": (lambda: jax.eval_shape(kind.probabilities, logits), (2, len(kind.classes(task)))),
+        "predict": (lambda: kind.predict(logits), labels.shape),
+    }
+    for name, (call, wanted) in shapes.items():
+        try:
+            found = call().shape
+        except Exception as error:
+            raise InputError(f"kind {kind.name!r}: {name}: {type(error).__name__}: {first_line(error)}") from error
+        if found != wanted:
+            raise InputError(f"kind {kind.name!r}: {name} returns shape {found} for 2 examples; it must be {wanted}")
 
 
 def primary_metric(task: TaskConfig) -> Metric:

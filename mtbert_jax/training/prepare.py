@@ -19,6 +19,7 @@ from mtbert_jax.encoders.hub import locate
 from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import Layout
 from mtbert_jax.tasks import primary_metric
+from mtbert_jax.tasks.kind import check_methods
 from mtbert_jax.tasks.scores import AVERAGES, deciding
 from mtbert_jax.training.active import labels_of
 from mtbert_jax.training.existing import Existing, check_folder
@@ -84,6 +85,8 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
             written.
     """
     check_config(config)
+    for task in config.tasks:
+        check_methods(task)
     check_trackers(config.writers)
     layout = Layout.build(config.parallel, len(config.seeds))
     apart = seeds_apart(config, folder)

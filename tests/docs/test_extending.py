@@ -341,6 +341,7 @@ def test_whatever_else_a_run_does_it_does_with_vectors_as_labels(
     base: Config, topics: Followed, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     config = mt.load_config(topics.folder / "CONFIG.toml")
+    config = dataclasses.replace(config, tasks=(config.tasks[0], config.tasks[-1]))
     run = mt.train(config, out=tmp_path / "run", **changes)
     assert 0 <= run.scores["topics" if isinstance(run, mt.SeedsOfRun) else "average"] <= 1
 
@@ -351,6 +352,36 @@ def test_a_kind_without_its_plugin_is_named(topics: Followed, capsys: pytest.Cap
         "kind = 'multilabel' is none of binary, classification, regression; --plugins FILE can add one"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        (
+            ", labels).mean(-1)",
+            ", labels)",
+            "kind 'multilabel': loss returns shape (2, 3) for 2 examples; it must be (2,)",
+        ),
+        ("optax.sig", "optics.sig", "kind 'multilabel': loss: NameError: name 'optics' is not defined"),
+        (
+            "return (logits > 0)",
+            "return (logits[0] > 0)",
+            "predict returns shape (3,) for 2 examples; it must be (2, 3)",
+        ),
+        ("def loss", "def lose", "wrong.py:16: TypeError: Can't instantiate abstract class MultiLabel"),
+        ("metrics = ", "metric = ", "task kind 'multilabel' cannot be registered: the class lacks metrics"),
+    ],
+)
+def test_a_mistake_in_a_kind_is_named_before_any_step(
+    topics: Followed, capsys: pytest.CaptureFixture[str], right: str, wrong: str, message: str
+) -> None:
+    (topics.folder / "wrong.py").write_text(shown()["multilabel.py"].replace(right, wrong))
+    with contextlib.chdir(topics.folder), forgetting():
+        assert main(["train", "CONFIG.toml", "--plugins", "wrong.py", "--out", "runs_wrong"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (topics.folder / "runs_wrong").exists()
 
 
 # Matthews' correlation
