@@ -35,6 +35,7 @@ SWITCHES = {"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accent
 FIXED = {
     **{"do_basic_tokenize": True, "clean_text": True, "handle_chinese_chars": True, "wordpieces_prefix": "##"},
     **{"max_input_chars_per_word": 100, "never_split": None, "truncation_side": "right"},
+    "fast_tokenizer_files": ["tokenizer.json"],
 }
 """Settings that one version of `transformers` or another reads, with the only value that all take alike."""
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
