@@ -1,9 +1,13 @@
 """A tiny random BERT in Hugging Face layout, tiny data in the course's format, and a config over both."""
 
+import contextlib
+import ctypes
 import dataclasses
+import gc
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +18,7 @@ if metadata.version("jaxlib").startswith("0.10."):  # newer ones no longer know 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 import jax
+import psutil
 import pytest
 from tokenizers import Tokenizer
 
@@ -25,6 +30,7 @@ from tests.tally import pytest_terminal_summary, tally
 
 __all__ = ["pytest_terminal_summary", "tally"]
 
+GIB = 2**30
 GOOD = ["good", "fine", "lovely", "bright", "warm"]
 BAD = ["bad", "dull", "awful", "grey", "cold"]
 THINGS = ["film", "song", "book", "meal", "trip", "game", "room", "city"]
@@ -65,6 +71,17 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_compilation_cache_dir", str(shared / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Lets go of compiled programs, which also lie in the cache on disk, before a worker holds much memory."""
+    yield
+    if psutil.Process().memory_info().rss > 1.2 * GIB:
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # glibc keeps what was freed
 
 
 @pytest.fixture(scope="session")
