@@ -308,8 +308,15 @@ def parse_ablate(args: Sequence[str]) -> tuple[Ablate, list[tuple[Path, Config]]
         name = flag.partition("=")[0].removeprefix("--").removeprefix("no-")
         if flag.startswith("--") and name in OWN:
             raise InputError(f"--{name} cannot follow --: ablate gives every run its own")
-    configs = [(path, parse_train(path, overrides, f"mtbert train {path}").config) for path in given.configs]
-    return given, configs, overrides
+    return given, [(path, _config_of(path, overrides)) for path in given.configs], overrides
+
+
+def _config_of(path: Path, overrides: Sequence[str]) -> Config:
+    """One of several configs with flags; what is wrong with a flag is told with the config that it does not fit."""
+    try:
+        return parse_train(path, overrides, f"mtbert train {path}").config
+    except InputError as error:
+        raise (error if str(path) in str(error) else InputError(f"{path}: {error}")) from None
 
 
 def _check_overrides(path: Path, loaded: Config, given: Config) -> None:

@@ -196,10 +196,8 @@ def test_a_task_named_like_a_part_of_the_state_is_no_label() -> None:
     state, ones = tx.init(params), jax.tree.map(jnp.ones_like, params)
     for _ in range(3):
         _, state = tx.update(ones, state, params, finite={"mu": jnp.array(True)})
-    counts = {
-        head: [int(n) for n in clocks] for head, clocks in state[0].inner_states["heads"].inner_state.clocks.items()
-    }
-    assert counts == {"inner_state": [0], "mu": [3]}
+    for clocks in (state[0].clocks, state[0].state.inner_states["heads"].inner_state.clocks):
+        assert {head: [int(n) for n in own] for head, own in clocks.items()} == {"inner_state": [0], "mu": [3]}
 
 
 def test_nothing_is_added_to_a_state_without_clocks() -> None:

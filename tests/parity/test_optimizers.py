@@ -31,4 +31,4 @@ def test_a_thousand_steps_are_those_of_torch_with_gradients_of_none(call: str, o
         optimizer.step()
         for path, parameter in theirs.items():
             value = parameter.detach().numpy()
-            np.testing.assert_allclose(step.params[path], value, rtol=0, atol=1e-6, err_msg=f"step {number}, {path}")
+            np.testing.assert_allclose(step.params[path], value, rtol=0, atol=3e-6, err_msg=f"step {number}, {path}")

@@ -39,7 +39,7 @@ def test_every_row_of_the_real_files_is_read(config: mt.Config) -> None:
 @pytest.mark.skipif(not (WEIGHTS / "model.safetensors").is_file(), reason="no encoder: make weights")
 def test_real_sentences_have_the_lengths_that_are_documented(config: mt.Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, cache_dir=str(tmp_path))
-    data = load_dataset(config, config.tasks[0], "train", load_tokenizer(WEIGHTS))
+    data = load_dataset(config, config.resolved_tasks()[0], "train", load_tokenizer(WEIGHTS))
     assert round(float(np.mean(data.tokens.lengths))) == 25
     assert round(float(np.median(data.tokens.lengths))) == 24
 

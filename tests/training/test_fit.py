@@ -51,7 +51,7 @@ class Quiet(Display):
 
 def run(config: Config, out: Path, **options: Any) -> RunFolder:
     folder = RunFolder(out)
-    existing = "resume" if options.get("resume") else "refuse"
+    existing = "resume" if options.get("resume") else options.get("existing", "refuse")
     fit(dataclasses.replace(config, out=str(out)), folder, existing, options.get("display") or Quiet())
     return folder
 

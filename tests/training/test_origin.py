@@ -258,7 +258,7 @@ def test_a_longer_run_from_a_finished_one(base: Config, tmp_path: Path, capsys: 
     longer = ["train", str(tmp_path / "a.toml"), "--stages.1.steps", "3"]
     assert main([*longer, "--resume"]) == 2
     err = capsys.readouterr().err
-    assert "stages[2].steps: 1 → 3" in err
+    assert "stages.full.steps: 1 → 3" in err
     assert f"--init-from {config.out} with another --out" in err
     assert main([*longer, "--init-from", config.out, "--out", str(tmp_path / "b")]) == 0
     assert "begins from the best checkpoint of" in capsys.readouterr().err

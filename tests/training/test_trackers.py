@@ -128,7 +128,7 @@ def test_a_writer_asked_for_at_resume_gets_what_went_before(config: Config, tmp_
 def test_overwriting_a_run_begins_its_events_anew(config: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, writers=("tensorboard",), steps=2)
     folder = run(config, tmp_path / "run")
-    run(config, tmp_path / "run", overwrite=True)
+    run(config, tmp_path / "run", existing="overwrite")
     assert list(events(folder)) == expected(folder)
     assert len(list(folder.tensorboard.iterdir())) == 1
 
@@ -250,7 +250,7 @@ def test_what_is_no_writer_is_refused(config: Config, tmp_path: Path, capsys: py
     save_config(config, path)
     path.write_text(path.read_text().replace("writers = []", 'writers = ["tensorbord"]'))
     assert main(["train", str(path)]) == 2
-    assert "writers[1] = 'tensorbord' is none of 'tensorboard', 'wandb'; did you mean" in capsys.readouterr().err
+    assert "writers[0] = 'tensorbord' is none of 'tensorboard', 'wandb'; did you mean" in capsys.readouterr().err
     path.write_text(path.read_text().replace('["tensorbord"]', '["wandb", "wandb"]'))
     assert main(["train", str(path)]) == 2
     assert "each may stand there once" in capsys.readouterr().err
