@@ -6,7 +6,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from mtbert_jax.config.schema import describe, nearest
+from mtbert_jax.config.schema import describe, difference, nearest
 from mtbert_jax.encoders.family import FAMILIES, Family, family_of
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, read_text
@@ -98,3 +98,11 @@ def config_json(config: EncoderConfig) -> str:
     named = {family.config_names.get(name, name): value for name, value in fields.items()}
     described = {"architectures": [family.architecture], "model_type": family.name, **named}
     return json.dumps(described, indent=2) + "\n"
+
+
+def size_changes(old: EncoderConfig, new: EncoderConfig) -> list[str]:
+    """What makes one encoder's parameters those of another one, a line per field: everything but rates of dropout."""
+    before, after = (
+        {"model_type": family_of(one).name, **vars(family_of(one).with_dropout(one, 0.0))} for one in (old, new)
+    )
+    return difference(before, after)

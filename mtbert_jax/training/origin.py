@@ -11,7 +11,7 @@ import numpy as np
 
 from mtbert_jax import trees
 from mtbert_jax.config import Config, ParallelConfig, Task
-from mtbert_jax.encoders.config_json import load_encoder_config
+from mtbert_jax.encoders.config_json import load_encoder_config, size_changes
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import ALONE, Layout
@@ -19,7 +19,6 @@ from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.training.source import size_changes
 from mtbert_jax.types import Params
 
 

@@ -5,13 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtbert_jax.config import Config
-from mtbert_jax.config.schema import difference
-from mtbert_jax.encoders.config_json import load_encoder_config
-from mtbert_jax.encoders.family import family_of
+from mtbert_jax.encoders.config_json import load_encoder_config, size_changes
 from mtbert_jax.encoders.hub import locate
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import is_folder
-from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.training.folder import RunFolder
 
 DEFAULT_ENCODER = "google-bert/bert-base-uncased"
@@ -86,11 +83,3 @@ def with_encoder(config: Config, source: RunFolder | None) -> Config:
     elif config.revision not in (None, theirs.revision):
         raise InputError(f"revision = {config.revision!r} is not that of {whose}, {theirs.revision!r}; {remedy}")
     return replace(config, encoder=name, revision=theirs.revision)
-
-
-def size_changes(old: EncoderConfig, new: EncoderConfig) -> list[str]:
-    """What makes one encoder's parameters those of another one, a line per field: everything but rates of dropout."""
-    before, after = (
-        {"model_type": family_of(one).name, **vars(family_of(one).with_dropout(one, 0.0))} for one in (old, new)
-    )
-    return difference(before, after)
