@@ -16,7 +16,7 @@ from mtbert_jax import trees
 from mtbert_jax.calls import Vocabulary, read_call
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.optim import aggregators
-from mtbert_jax.optim.headwise import Headwise, chain, headwise
+from mtbert_jax.optim.headwise import Headwise, chain, headwise, is_count
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls
 from mtbert_jax.optim.schedules import StageClock
 from mtbert_jax.types import Params
@@ -164,7 +164,7 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
         raise InputError("optimizer: the chain's updates are not shaped like the parameters")
     if jax.tree.map(_signature, new_state) != jax.tree.map(_signature, state):
         raise InputError("optimizer: the chain's state changes its shape or type from step to step; reorder the chain")
-    counts = [path for path, leaf in zip(trees.paths(state), jax.tree.leaves(state), strict=True) if _is_count(leaf)]
+    counts = [path for path, leaf in zip(trees.paths(state), jax.tree.leaves(state), strict=True) if is_count(leaf)]
     if counts:
         _check_counts(counts, update, grads, tx.init, params)
 
@@ -182,9 +182,9 @@ def _check_counts(
 
     @jax.jit  # of the chain only what the counts depend on is compiled
     def following(count: Any, value: Any) -> list[Any]:
-        state = jax.tree.map(lambda leaf: count.astype(leaf.dtype) if _is_count(leaf) else leaf, init(full(params, 1)))
+        state = jax.tree.map(lambda leaf: count.astype(leaf.dtype) if is_count(leaf) else leaf, init(full(params, 1)))
         new = update(full(grads, value), state, full(params, 1), jnp.ones(1))[1]
-        return [leaf for leaf in jax.tree.leaves(new) if _is_count(leaf)]
+        return [leaf for leaf in jax.tree.leaves(new) if is_count(leaf)]
 
     for count, value in PROBES:
         found = jax.device_get(following(jnp.int32(count), jnp.float32(value)))
@@ -197,10 +197,6 @@ def _check_counts(
                     "waits for some falls out of step with the learning rate and with the heads of other tasks. "
                     "micro_batches = N adds up gradients; a task that is not finite is left out without it"
                 )
-
-
-def _is_count(leaf: Any) -> bool:
-    return leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
 def _signature(leaf: Any) -> tuple[Any, ...]:

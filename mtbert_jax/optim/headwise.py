@@ -180,7 +180,12 @@ def _stands_apart(node: Any) -> bool:
 def _is_schedule_step(node: Any) -> bool:
     """A state of one whole number and nothing beside it counts no statistics, so it is the step of a schedule."""
     alone = isinstance(node, tuple) and len(getattr(node, "_fields", ())) == 1 and hasattr(node[0], "dtype")
-    return alone and node[0].shape == () and jnp.issubdtype(node[0].dtype, jnp.integer)
+    return alone and is_count(node[0])
+
+
+def is_count(leaf: Any) -> bool:
+    """Whether a leaf of a state is one whole number."""
+    return leaf.shape == () and jnp.issubdtype(leaf.dtype, jnp.integer)
 
 
 def _owner(path: tuple[Any, ...], node: Any) -> Tree:
