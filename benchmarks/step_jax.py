@@ -22,6 +22,7 @@ from mtbert_jax.parallel import Layout
 from mtbert_jax.regularizers import Smart
 from mtbert_jax.training.evaluate import make_eval_step
 from mtbert_jax.training.objective import StageSpec
+from mtbert_jax.training.seeds import together
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
 from mtbert_jax.types import Batch
@@ -59,7 +60,7 @@ def main(spec: dict[str, Any]) -> None:
     layout = Layout(None, wide=seeds > 0)
     train_step = make_train_step(model, {task.name: task for task in tasks}, tx, stage, layout)
     states = [TrainState.create(params, tx, jax.random.key(seed)) for seed in range(max(seeds, 1))]
-    box = [TrainState.together(states, layout)]
+    box = [together(states, layout) if seeds else states[0]]
     if seeds:
         stack = partial(jax.tree.map, lambda leaf: np.stack([leaf] * seeds))
         steps = [{task: stack(batch) for task, batch in step.items()} for step in steps]

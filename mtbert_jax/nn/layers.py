@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from mtbert_jax.nn.attention import Kernel, fused
 from mtbert_jax.nn.dropout import Dropout
+from mtbert_jax.nn.products import Dense, attention_context, attention_scores
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form; flax's default is the tanh one
@@ -95,10 +96,9 @@ class Parts(nn.Module):
     config: EncoderConfig
     dtype: Any = jnp.float32
 
-    def dense(self, features: int, name: str) -> nn.Dense:
+    def dense(self, features: int, name: str) -> Dense:
         """A dense layer with the config's initialiser; called inside a compact method."""
-        init = nn.initializers.normal(self.config.initializer_range)
-        return nn.Dense(features, dtype=self.dtype, kernel_init=init, name=name)
+        return Dense(features, self.dtype, nn.initializers.normal(self.config.initializer_range), name=name)
 
     def layer_norm(self, x: Float[Array, "*axes hidden"], name: str) -> Float[Array, "*axes hidden"]:
         """LayerNorm in float32."""
@@ -167,13 +167,13 @@ class SelfAttention(Parts):
         key = self.dense(cfg.hidden_size, "key")(states).reshape(*states.shape[:2], *heads)
         value = self.dense(cfg.hidden_size, "value")(states).reshape(*states.shape[:2], *heads)
         if self.kernel == "cudnn" and queries.shape[1] > 1:
+            query, key, value = (x.astype(self.dtype) for x in (query, key, value))
             context = fused(query, key, value, jnp.sum(mask, axis=1)).reshape(queries.shape)
             return self.dense(cfg.hidden_size, "output")(context)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / math.sqrt(heads[1])
+        scores = attention_scores(query, key, self.dtype) / math.sqrt(heads[1])
         scores = jnp.where(mask[:, None, None, :] > 0, scores, jnp.finfo(jnp.float32).min)
-        probabilities = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        probabilities = Dropout(cfg.attention_probs_dropout_prob)(probabilities, deterministic)
-        context = jnp.einsum("bhqk,bkhd->bqhd", probabilities, value).reshape(queries.shape)
+        probabilities = Dropout(cfg.attention_probs_dropout_prob)(jax.nn.softmax(scores, axis=-1), deterministic)
+        context = attention_context(probabilities, value, self.dtype).reshape(queries.shape)
         return self.dense(cfg.hidden_size, "output")(context)
 
 
