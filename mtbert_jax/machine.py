@@ -98,11 +98,29 @@ def free_memory() -> int | None:
     return _told("/proc/meminfo", "MemAvailable")
 
 
+def bfloat16_units() -> str:
+    """What multiplies matrices of bfloat16 faster than of float32 here, by name; "" where nothing does.
+
+    GPUs have them from compute capability 8.0 on, all TPUs, and processors that report AVX512_BF16 or AMX.
+    """
+    device = jax.local_devices()[0]
+    if device.platform == "gpu":
+        capability = getattr(device, "compute_capability", "0")
+        return f"compute capability {capability}" if float(capability) >= 8 else ""
+    if device.platform != "cpu":
+        return device.device_kind
+    flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), "").split()
+    return next((name for name in ("amx_bf16", "avx512_bf16") if name in flags), "")
+
+
+def _lines(file: str) -> list[str]:
+    path = Path(file)
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
 def _told(file: str, name: str) -> int | None:
     """A number of bytes that Linux tells in lines such as ``name: 12 kB``."""
-    path = Path(file)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+    return next((int(line.split()[1]) * 1024 for line in _lines(file) if line.startswith(f"{name}:")), None)
 
 
 def _peak_resident() -> int:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from mtbert_jax import machine
 from mtbert_jax.files import user_cache, write_whole
 from mtbert_jax.machine import commit, free_memory, machine_summary, peak_memory
 
@@ -136,3 +137,26 @@ def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.Monk
     assert commit(tmp_path) == ""  # git finds it broken
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "units"),
+    [("avx512f avx512_bf16 amx_bf16", "amx_bf16"), ("fpu avx512_bf16", "avx512_bf16"), ("fpu avx2", ""), (None, "")],
+)
+def test_a_processors_bfloat16_units_go_by_its_flags(
+    flags: str | None, units: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [] if flags is None else ["processor : 0", f"flags\t\t: {flags}"]
+    monkeypatch.setattr(machine, "_lines", lambda file: lines)
+    assert machine.bfloat16_units() == units
+
+
+@pytest.mark.parametrize(
+    ("capability", "units"), [("7.5", ""), ("8.0", "compute capability 8.0"), ("10.0", "compute capability 10.0")]
+)
+def test_a_gpus_bfloat16_units_go_by_its_generation(
+    capability: str, units: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = SimpleNamespace(platform="gpu", compute_capability=capability)
+    monkeypatch.setattr(machine.jax, "local_devices", lambda: [device])
+    assert machine.bfloat16_units() == units

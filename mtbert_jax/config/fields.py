@@ -212,8 +212,9 @@ class Config:
     init_from: str = ""
     """A run folder: the run begins with the encoder, the tokenizer and the heads of its best checkpoint. A head is
     taken by a task of the same name, kind, classes, pooling and shape; others begin fresh."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of matrix products; parameters, softmax, LayerNorm and losses stay float32."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Type of the encoder's matrix products; parameters, softmax, LayerNorm, heads and losses stay float32. `auto`
+    takes bfloat16 where the device has units for it."""
     encoder_dropout: float | None = None
     """Dropout inside the encoder, in place of the two rates in its config.json."""
     attention: Literal["auto", "xla", "cudnn"] = "auto"

@@ -8,12 +8,21 @@ Measured in `benchmarks/step.py`.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from mtbert_jax.machine import bfloat16_units
+
+
+def choose_dtype(asked: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
+    """The type of products: `auto` is bfloat16 where the device has units for it."""
+    if asked != "auto":
+        return asked
+    return "bfloat16" if bfloat16_units() else "float32"
 
 
 class Dense(nn.Module):

@@ -17,6 +17,8 @@ from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.data.unknown import unknown_share, unknown_warning
 from mtbert_jax.encoders.hub import locate
 from mtbert_jax.errors import InputError
+from mtbert_jax.machine import bfloat16_units
+from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.parallel import Layout
 from mtbert_jax.tasks import primary_metric
 from mtbert_jax.tasks.kind import check_methods
@@ -88,6 +90,7 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     for task in config.tasks:
         check_methods(task)
     check_trackers(config.writers)
+    config = _with_dtype(config, folder, existing)
     layout = Layout.build(config.parallel, len(config.seeds))
     apart = seeds_apart(config, folder)
     for own, place in apart:
@@ -115,6 +118,14 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
             read[where] = from_run(source, own_setup) if source else pretrained(directory)
         runs.append(PreparedRun(own_setup, place, stages, None if on else read[where]))
     return Prepared(config, layout, setup, splits, runs, existing)
+
+
+def _with_dtype(config: Config, folder: RunFolder, existing: Existing) -> Config:
+    """The config with the type of products that it gets here; a run that goes on has the one that it began with."""
+    if config.compute_dtype != "auto":
+        return config
+    begun = [place for _, place in seeds_apart(config, folder) if existing == "resume" and place.is_used]
+    return replace(config, compute_dtype=begun[0].load_config().compute_dtype if begun else choose_dtype("auto"))
 
 
 def _with_directory(config: Config, folder: RunFolder, source: RunFolder | None) -> tuple[Config, Path]:
@@ -155,7 +166,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
     params = trees.count(setup.abstract_params())
     device = jax.devices()[0].device_kind
     used = f"{layout.mesh.size} × {device} ({layout})" if layout.mesh else f"1 × {device}"
-    yield f"{params / 1e6:.1f}M parameters; {used}"
+    yield f"{params / 1e6:.1f}M parameters; {used}; {_products(setup.config)}"
     if setup.attention.kernel == "cudnn" or jax.default_backend() == "gpu":
         yield f"attention by {setup.attention.kernel}: {setup.attention.reason}"
     if setup.config.seeds:
@@ -180,6 +191,14 @@ def describe_run(ready: Prepared) -> Iterator[str]:
     for plan in plans:
         yield f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
     yield _best_checkpoint(setup.config, dev)
+
+
+def _products(config: Config) -> str:
+    """The type of products, and what computes or would compute them in bfloat16."""
+    units, half = bfloat16_units(), config.compute_dtype == "bfloat16"
+    if half:
+        return f"products in bfloat16{f' by {units}' if units else ', for which this device has no units'}"
+    return "products in float32" + (f' (compute_dtype = "auto" would take bfloat16, by {units})' if units else "")
 
 
 def _beginnings(ready: Prepared) -> Iterator[str]:

@@ -27,6 +27,7 @@ from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
 from mtbert_jax.nn.heads import NO_POOLER
 from mtbert_jax.nn.layers import EncoderConfig
+from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
@@ -114,8 +115,8 @@ class Setup:
             raise InputError(f"{encoder}: the tokenizer has {tokens} tokens, config.json only {own.vocab_size}")
         rates = own if config.encoder_dropout is None else family.with_dropout(own, config.encoder_dropout)
         width, dropout = own.hidden_size // own.num_attention_heads, rates.attention_probs_dropout_prob
-        attention = choose_kernel(config.attention, width, dropout, config.compute_dtype)
-        dtype = jnp.dtype(config.compute_dtype)
+        dtype = choose_dtype(config.compute_dtype)
+        attention = choose_kernel(config.attention, width, dropout, dtype)
         model = EncoderWithHeads.build(rates, config.resolved_tasks(), dtype, config.remat, attention.kernel)
         return cls(config, own, tokenizer, model, layout, attention, remarks)
 

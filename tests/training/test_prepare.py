@@ -14,6 +14,9 @@ from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, StageConfig, TaskConfig, load_config, save_config
 from mtbert_jax.encoders import hub
 from mtbert_jax.errors import InputError
+from mtbert_jax.nn import products
+from mtbert_jax.training import prepare
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.records import read_metrics
 from tests.conftest import replace_task
@@ -196,3 +199,35 @@ def test_a_line_says_what_the_best_checkpoint_goes_by(config: Config, tmp_path: 
     assert goes_by(dataclasses.replace(equal, checkpoint_metric="sts.rmse")) == "best checkpoint: by sts rmse on dev"
     alone = dataclasses.replace(equal, tasks=equal.tasks[2:])
     assert goes_by(alone) == "best checkpoint: the latest (the score of sts is undefined for its dev labels)"
+
+
+@pytest.mark.parametrize(
+    ("units", "dtype", "said"),
+    [
+        ("amx_bf16", "auto", "products in bfloat16 by amx_bf16"),
+        ("", "auto", "products in float32\n"),
+        ("amx_bf16", "float32", 'products in float32 (compute_dtype = "auto" would take bfloat16, by amx_bf16)'),
+        ("", "bfloat16", "products in bfloat16, for which this device has no units"),
+    ],
+)
+def test_the_type_of_products_is_said_with_the_device(
+    units: str, dtype: Any, said: str, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "bfloat16_units", lambda: units)
+    monkeypatch.setattr(products, "bfloat16_units", lambda: units)
+    assert said in "\n".join(rehearse(dataclasses.replace(config, compute_dtype=dtype)))
+
+
+def test_a_run_keeps_the_type_of_products_that_it_began_with(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run folder that moves to a machine without units goes on, and is evaluated, as it began."""
+    monkeypatch.setattr(products, "bfloat16_units", lambda: "avx512_bf16")
+    config = dataclasses.replace(config, compute_dtype="auto", steps=3, eval_every_steps=3)
+    run(config, Path(config.out))
+    folder = RunFolder(Path(config.out))
+    assert folder.load_config().compute_dtype == "bfloat16"
+    monkeypatch.setattr(products, "bfloat16_units", lambda: "")
+    assert prepare.prepare(config, folder, "resume").config.compute_dtype == "bfloat16"
+    with pytest.raises(InputError, match="compute_dtype"):
+        prepare.prepare(dataclasses.replace(config, compute_dtype="float32"), folder, "resume")
+    fresh = RunFolder(Path(config.out).with_name("other"))
+    assert prepare.prepare(config, fresh, "resume").config.compute_dtype == "float32"
