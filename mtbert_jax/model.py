@@ -44,6 +44,10 @@ class EncoderWithHeads:
     encoder: Encoder
     heads: dict[str, Head]
 
+    def __hash__(self) -> int:
+        """Models of the same modules are the same."""
+        return hash((self.encoder, *self.heads.items()))
+
     @classmethod
     def build(
         cls,

@@ -13,6 +13,7 @@ from mtbert_jax.data.batches import evaluation_batches, evaluation_feature_batch
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
+from mtbert_jax.programs import made_once
 from mtbert_jax.tasks import score
 from mtbert_jax.tasks.kind import finite_rows
 from mtbert_jax.training.setup import Setup
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 EvalStep = Callable[[Params, str, Batch | FeatureBatch], Any]
 
 
+@made_once
 def make_eval_step(
     model: EncoderWithHeads, layout: Layout = ALONE
 ) -> Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch width"]]:
@@ -39,6 +41,7 @@ def make_eval_step(
     return lambda params, task, batch: program(*places[task], params, batch)
 
 
+@made_once
 def make_pooling_step(
     model: EncoderWithHeads, layout: Layout = ALONE
 ) -> Callable[[Params, str, Any], Float[Array, "batch feature"]]:

@@ -1,13 +1,15 @@
 """Everything a run needs before its first step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PRNGKeyArray
 from tokenizers import Tokenizer
 
 from mtbert_jax import trees
@@ -29,8 +31,10 @@ from mtbert_jax.nn.heads import NO_POOLER
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.optim.registry import known_calls
 from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
+from mtbert_jax.programs import made_once
 from mtbert_jax.regularizers import check_regularizers, stage_regularizers
 from mtbert_jax.training.objective import StageSpec, check_objectives
 from mtbert_jax.training.step import stack_gradients
@@ -166,17 +170,12 @@ class Setup:
 
     def initial_params(self, encoder: Params, heads: Params | None = None) -> Params:
         """A pretrained encoder under `heads`; what is missing there is fresh, and depends on the run's seed."""
-        fresh = jax.jit(self.model.init_heads)(jax.random.key(self.config.seed))
+        fresh = _init_heads(self.model)(jax.random.key(self.config.seed))
         return {"encoder": encoder, "heads": {**fresh, **(heads or {})}}
 
     def abstract_params(self) -> Params:
         """Shapes of all parameters."""
-        ids = jnp.zeros((1, 1), jnp.int32)
-
-        def init(key: jax.Array) -> Params:
-            return self.initial_params(self.model.encoder.init(key, ids)["params"])
-
-        return jax.eval_shape(init, jax.random.key(0))
+        return jax.tree.map(lambda leaf: leaf, _shapes(self.model))  # trees are dicts: a copy for each caller
 
     def has_teacher(self, stage: Stage) -> bool:
         """Whether a teacher goes along with the parameters of `stage`."""
@@ -219,13 +218,44 @@ class Setup:
                 raise InputError(f"freeze: no parameter lies below {prefix!r}; try 'encoder' or 'encoder/embeddings'")
         if not trainable:
             raise InputError("freeze: nothing is left to train")
-        rate = learning_rate(stage.lr, stage.schedule, stage.warmup_fraction, batches.num_steps)
-        tx = build_chain(stage.optimizer, chain_context(rate, trainable, len(batches.names(0))))
-        encoder = {"encoder": trainable["encoder"]} if "encoder" in trainable else {}
-        heads = trainable.get("heads", {})
-        grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in batches.names(0)}
-        check_chain(tx, jax.eval_shape(stack_gradients, trainable, grads), trainable)
-        return tx, rate
+        names = tuple(batches.names(0))
+        return _checked_chain(self.model, stage, batches.num_steps, names, tuple(known_calls().items()))
+
+
+@made_once
+def _checked_chain(
+    model: EncoderWithHeads, stage: Stage, num_steps: int, names: tuple[str, ...], known: tuple[Any, ...]
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """A stage's chain and learning rate; `known` are the functions that its call strings can name.
+
+    Raises:
+        InputError: The chain does not fit the model.
+    """
+    del known
+    trainable = trees.split(_shapes(model), stage.freeze)[1]
+    rate = learning_rate(stage.lr, stage.schedule, stage.warmup_fraction, num_steps)
+    tx = build_chain(stage.optimizer, chain_context(rate, trainable, len(names)))
+    encoder = {"encoder": trainable["encoder"]} if "encoder" in trainable else {}
+    heads = trainable.get("heads", {})
+    grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in names}
+    check_chain(tx, jax.eval_shape(stack_gradients, trainable, grads), trainable)
+    return tx, rate
+
+
+@made_once
+def _init_heads(model: EncoderWithHeads) -> Callable[[PRNGKeyArray], Params]:
+    return jax.jit(model.init_heads)
+
+
+@made_once
+def _shapes(model: EncoderWithHeads) -> Params:
+    """Shapes of a model's parameters."""
+    ids = jnp.zeros((1, 1), jnp.int32)
+
+    def init(key: jax.Array) -> Params:
+        return {"encoder": model.encoder.init(key, ids)["params"], "heads": model.init_heads(key)}
+
+    return jax.eval_shape(init, jax.random.key(0))
 
 
 def _check_task(task: Task, family: Family, encoder: EncoderConfig, whose: str) -> None:

@@ -22,8 +22,11 @@ from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim.aggregators import cosines, gramian
 from mtbert_jax.optim.headwise import headwise
 from mtbert_jax.parallel import ALONE, Layout
+from mtbert_jax.programs import made_once
 from mtbert_jax.regularizers import update_teacher
 from mtbert_jax.regularizers.base import WHOLE, Share
+from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import TaskKind
 from mtbert_jax.training.objective import Objective, Place, StageSpec, Terms, shares, task_groups
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Batch, FeatureBatch, Params
@@ -57,12 +60,14 @@ class TrainStep:
         gradients: For each task, ``(params, teacher, batch, key, step) → (gradients, terms)``, jitted once for all
             tasks of a group.
         programs: Everything that is jitted.
+        compiled_before: Programs among them that an earlier run had compiled.
         update: ``(state, gradients, terms) → (state, metrics)``, jitted, with the state donated.
     """
 
     gradients: Mapping[str, Callable[..., tuple[Params, Terms]]]
     programs: Sequence[Callable[..., Any]]
     update: Callable[..., tuple[TrainState, StepMetrics]]
+    compiled_before: int = 0
 
     def __call__(
         self, state: TrainState, batches: Mapping[str, Batch | FeatureBatch]
@@ -77,8 +82,12 @@ class TrainStep:
 
     @property
     def compiled_shapes(self) -> int:
-        """How many programs have been compiled so far."""
-        return sum(fn._cache_size() for fn in self.programs)  # type: ignore[attr-defined]
+        """How many programs have been compiled for this run so far."""
+        return _compiled(self.programs) - self.compiled_before
+
+
+def _compiled(programs: Sequence[Callable[..., Any]]) -> int:
+    return sum(fn._cache_size() for fn in programs)  # type: ignore[attr-defined]
 
 
 def make_train_step(
@@ -102,14 +111,44 @@ def make_train_step(
     gradients: dict[str, Callable[..., tuple[Params, Terms]]] = {}
     programs: list[Callable[..., Any]] = []
     for group in task_groups(model, tasks, stage):
-        gradient = TaskGradient(Objective(model, group, stage), layout, micro_batches)
-        program = jax.jit(layout.over_replicas(gradient.compute, (None, 0, 0, 0, 0, None), (0, 0)))
+        about = stage if stage.regularizers else StageSpec(stage.frozen)  # a plain gradient reads no more of it
+        program = _gradient_program(model, group, tuple(map(kind_of, group)), about, layout, micro_batches)
         programs.append(program)
         gradients |= {task.name: partial(_own_gradient, program, task.name, n) for n, task in enumerate(group)}
+    update = _update_program(tx, stage, layout)
+    programs.append(update)
+    return TrainStep(gradients, programs, update, _compiled(programs))
+
+
+@made_once
+def _update_program(
+    tx: optax.GradientTransformation, stage: StageSpec, layout: Layout
+) -> Callable[..., tuple[TrainState, StepMetrics]]:
+    """The update of a stage."""
     state = TrainState(step=None, params=0, opt_state=0, teacher=0, key=0)  # type: ignore[arg-type]
     apply_gradients = Update(tx, stage, layout).apply_gradients
-    update = jax.jit(layout.over_replicas(apply_gradients, (state, 0, 0), (state, 0)), donate_argnums=0)
-    return TrainStep(gradients, (*programs, update), update)
+    program: Callable[..., tuple[TrainState, StepMetrics]] = jax.jit(
+        layout.over_replicas(apply_gradients, (state, 0, 0), (state, 0)), donate_argnums=0
+    )
+    return program
+
+
+@made_once
+def _gradient_program(
+    model: EncoderWithHeads,
+    group: tuple[TaskConfig, ...],
+    kinds: tuple[TaskKind, ...],
+    stage: StageSpec,
+    layout: Layout,
+    micro_batches: int,
+) -> Callable[..., tuple[Params, Terms]]:
+    """The gradient of a group's tasks; `kinds` are theirs, so that a kind that is registered anew makes a new one."""
+    del kinds
+    gradient = TaskGradient(Objective(model, group, stage), layout, micro_batches)
+    program: Callable[..., tuple[Params, Terms]] = jax.jit(
+        layout.over_replicas(gradient.compute, (None, 0, 0, 0, 0, None), (0, 0))
+    )
+    return program
 
 
 def _own_gradient(
