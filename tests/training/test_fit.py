@@ -11,14 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mtbert_jax import tasks
 from mtbert_jax.config import Config, StageConfig, load_config
 from mtbert_jax.config.schema import to_dict
+from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.optim.registry import register_transformation, unregister
 from mtbert_jax.training import active
 from mtbert_jax.training.active import abstract_state
 from mtbert_jax.training.checkpoint import Checkpoints
@@ -401,3 +405,38 @@ def test_a_task_that_is_never_finite_again_ends_the_run_by_name(config: Config, 
     assert set(records[0]["loss"]) == {"sst", "para"}
     assert np.isfinite(jax.tree.leaves(MultitaskModel.from_checkpoint(folder.path, "latest").params)[0]).all()
     run(dataclasses.replace(config, max_bad_steps=0, out=""), tmp_path / "forever")
+
+
+def test_the_recorded_rate_is_the_one_that_moved_the_parameters(config: Config, tmp_path: Path) -> None:
+    """Updates of -lr, so a parameter has moved by the sum of the rates: through stages, a stop, and absent heads."""
+
+    @register_transformation("ones")
+    def ones() -> optax.GradientTransformation:
+        return optax.stateless(lambda updates, params: jax.tree.map(jnp.ones_like, updates))
+
+    stages = (
+        StageConfig("rising", steps=4, schedule="linear", warmup_fraction=0.5, lr=0.5),
+        StageConfig("falling", steps=3, schedule="cosine", lr=0.25, order="sequential"),
+    )
+    chain = ("sum_tasks()", "ones()", "scale_by_learning_rate(lr)")
+    config = dataclasses.replace(config, stages=stages, optimizer=chain, log_every_steps=1, eval_every_steps=0)
+    try:
+        with pytest.raises(Interrupted):
+            run(config, tmp_path / "run", display=Quiet(at=2))
+        folder = run(config, tmp_path / "run", resume=True)
+    finally:
+        unregister("ones")
+    records = [record for record in read_metrics(folder.metrics) if record["kind"] == "train"]
+    rates = [record["lr"] for record in records]
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6, 7]
+    assert len(set(rates)) == 5
+    before = Setup.load(config, Path(config.encoder)).initial_params(load_pretrained(config.encoder)[1])
+    after = MultitaskModel.from_checkpoint(folder.path, "latest").params
+    moved = jax.tree.map(lambda new, old: float(np.median(old - new)), after, before)
+    for leaf in jax.tree.leaves(moved["encoder"]):
+        assert leaf == pytest.approx(sum(rates), rel=1e-5)
+    for name, head in moved["heads"].items():
+        own = sum(rate for rate, record in zip(rates, records, strict=True) if name in record["loss"])
+        for leaf in jax.tree.leaves(head):
+            assert leaf == pytest.approx(own, rel=1e-5)
+    assert {len(record["loss"]) for record in records} == {1, 3}
