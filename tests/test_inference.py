@@ -97,3 +97,10 @@ def test_the_runs_limit_may_be_above_the_encoders_where_every_task_has_its_own(
     found = wide.encode([TEXTS[2], TEXTS[0]])
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[1], model.encode([TEXTS[0]])[0], atol=1e-6)
+
+
+def test_nothing_is_said_while_a_run_is_loaded(mixed_run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a notebook, what orbax logs would stand above every answer."""
+    with caplog.at_level("INFO"):
+        mt.load_run(mixed_run).model.predict("sst", ["the film was good ."])
+    assert [record.getMessage() for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []

@@ -56,6 +56,17 @@ class Progress:
     average: float | None = None
 
 
+@contextmanager
+def _without_remark(start: str) -> Iterator[None]:
+    """Keeps what orbax logs with these first words from a notebook: it is as it should be."""
+    absl, drop = logging.getLogger("absl"), lambda record: not str(record.msg).startswith(start)
+    absl.addFilter(drop)
+    try:
+        yield
+    finally:
+        absl.removeFilter(drop)
+
+
 class Checkpoints:
     """The ``checkpoints`` folder of a run: the latest two steps, and the one with the best dev average.
 
@@ -82,13 +93,15 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(self._averages),
             read_only=config is None,
+            save_interval_steps=int(config is not None),  # orbax warns of an interval where nothing is saved
             create=config is not None,
             cleanup_tmp_directories=config is not None,
             lightweight_initialize=True,  # else metadata of one step that are none would keep the whole folder shut
             # Else threads wait for minutes for a folder that could not be made.
             async_options=AsyncOptions(create_directories_asynchronously=False),
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        with _without_remark("Given directory is read only"):
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
         self.standings = dict(self._read_standings())
 
     def __enter__(self) -> "Checkpoints":
