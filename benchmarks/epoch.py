@@ -14,7 +14,6 @@ us compiles every shape: the seconds of these first steps are reported apart.
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import statistics
 import tempfile
@@ -23,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from step import NEEDS, SIZES
-from workers import Worker, alternate, machine, parse
+import step as steps_of
+from step import OURS, SIZES, available, worker
+from workers import alternate, machine, parse
 
 from mtbert_jax.config import load_config
 from mtbert_jax.data.batches import TrainBatches, evaluation_batches, make_batch
@@ -32,8 +32,12 @@ from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch
 
-SIDES = {"jax": "ours", "tuned": "peers", "peer": "peers", "tuned, our batches": "ours"}
-"""Which batches each side takes."""
+SIDES = {
+    **{name: ("ours", name) for name in OURS},
+    **{name: ("peers", name) for name in ("tuned", "tuned autocast", "peer", "peer autocast")},
+    **{f"{name}, our batches": ("ours", name) for name in ("tuned", "tuned autocast")},
+}
+"""Which batches each side takes, and which side of step.py takes them."""
 PACKED = 96
 Step = dict[str, tuple[np.ndarray, int]]
 """For each task of a step: rows, and the length that they are padded to."""
@@ -50,9 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     given = parse(parser, render)
-    sides = [side for side in given.sides if all(map(importlib.util.find_spec, NEEDS[side.split(",")[0]]))]
-    for side in set(given.sides) - set(sides):
-        print(f"{side} left out: it needs {', '.join(NEEDS[side.split(',')[0]])}")
+    sides = available(given.sides, lambda side: str(steps_of.SIDES[SIDES[side][1]]["side"]))
     setup = Setup.load(dataclasses.replace(load_config(given.config), data_dir=given.data_dir), Path(given.encoder))
     train, dev = setup.datasets("train"), setup.datasets("dev")
     rows = []
@@ -141,38 +143,34 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         for whose, steps in chosen.items():
             store(Path(folder) / f"{whose}.npz", steps, datasets, full)
+        spec = {
+            "sizes": SIZES["minilm"],
+            "batch": full,
+            "pooling": setup.config.head.pooling,
+            "method": "plain" if method == "sequential" else method,
+        }
         workers = {
-            side: Worker(
-                f"{side} {method}",
-                "step_jax.py" if side == "jax" else "step_torch.py",
-                {
-                    "sizes": SIZES["minilm"],
-                    "batch": full,
-                    "pooling": setup.config.head.pooling,
-                    "compute_dtype": "float32",
-                    "method": "plain" if method == "sequential" else method,
-                    "side": side.split(",")[0],
-                    "batches": str(Path(folder) / f"{SIDES[side]}.npz"),
-                },
-            )
+            side: worker(method, SIDES[side][1], {**spec, "batches": str(Path(folder) / f"{SIDES[side][0]}.npz")})
             for side in sides
         }
         alternate(list(workers.values()), rounds * count)
     rows = []
-    for side, worker in workers.items():
-        totals = np.array(worker.seconds).reshape(rounds, count).sum(1)
-        row = {"method": method, "side": side, "examples_per_second": examples[SIDES[side]] / statistics.median(totals)}
+    for side, each in workers.items():
+        whose = SIDES[side][0]
+        totals = np.array(each.seconds).reshape(rounds, count).sum(1)
+        row = {"method": method, "side": side, "examples_per_second": examples[whose] / statistics.median(totals)}
         row["round_seconds"] = totals.tolist()
-        whole = splits[SIDES[side]]
+        whole = splits[whose]
         real = sum(int(datasets[name].tokens.lengths[rows].sum()) for step in whole for name, (rows, _) in step.items())
         row["tokens_over_real_ones"] = sum(map(tokens, whole)) / real
-        rows.append({**row, **worker.ready, **worker.end()})
-    ours = next((row for row in rows if row["side"] == "jax"), None)
-    for row in rows:
-        if ours is not None and row is not ours:
-            share = examples["ours"] / examples[SIDES[row["side"]]]
-            ratios = sorted(share * np.array(row["round_seconds"]) / np.array(ours["round_seconds"]))
-            row["ours_over_this"] = {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]}
+        rows.append({**row, **each.ready, **each.end()})
+    for own in (row for row in rows if row["side"] in OURS):
+        for row in rows:
+            share = examples["ours"] / examples[SIDES[row["side"]][0]]
+            ratios = sorted(share * np.array(row["round_seconds"]) / np.array(own["round_seconds"]))
+            if row is not own:
+                name = f"{own['side'].replace('jax', 'ours').replace(' ', '_')}_over_this"
+                row[name] = {"median": statistics.median(ratios), "low": ratios[0], "high": ratios[-1]}
     return rows
 
 
@@ -210,13 +208,13 @@ def padding_of(lengths: np.ndarray, setup: Setup, train: dict[str, Dataset]) -> 
 def render(document: dict[str, Any]) -> str:
     """The table, as Markdown."""
     lines = [
-        "| epoch | side | examples/s | ours ÷ this | tokens ÷ real ones | first steps, s | peak memory, GB |",
-        "|---|---|---|---|---|---|---|",
+        "| epoch | side | examples/s | ours ÷ this | ours in bfloat16 ÷ this | padding | first steps, s | GB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in document["rows"]:
-        over = row.get("ours_over_this")
         cells = [row["method"], row["side"], f"{row['examples_per_second']:.0f}"]
-        cells.append(f"{over['median']:.2f} [{over['low']:.2f}–{over['high']:.2f}]" if over else "")
+        for over in (row.get("ours_over_this"), row.get("ours_bfloat16_over_this")):
+            cells.append(f"{over['median']:.2f} [{over['low']:.2f}–{over['high']:.2f}]" if over else "")
         cells += [f"{row['tokens_over_real_ones']:.2f}", f"{row['first_steps_seconds']:.0f}"]
         cells.append(f"{row['peak_memory_bytes'] / 1e9:.2f}")
         lines.append(f"| {' | '.join(cells)} |")

@@ -51,7 +51,14 @@ def main() -> None:
         raise SystemExit(f"not right, so not timed: {checked['errors']}")
     sides = [side for side in given.sides if all(map(importlib.util.find_spec, NEEDS[SIDES[side]]))]
     settings = {name: value for name, value in vars(given).items() if name not in ("out", "render")}
-    document = {"machine": machine(), "check": checked, "settings": settings, "cells": [], "seeds": [], "skipped": []}
+    document: dict[str, Any] = {
+        "machine": machine(),
+        "check": checked,
+        "settings": settings,
+        "cells": [],
+        "seeds": [],
+        "skipped": [],
+    }
     device = "cuda" if checked["platform"] == "gpu" else "cpu"
     seeds = [count for count in given.seeds if time.monotonic() < end]
     if seeds:
@@ -132,7 +139,8 @@ def vmapped(model: str, seeds: list[int], rounds: int, dtype: str) -> list[dict[
         try:
             worker = Worker(f"{count} seeds", "step_jax.py", {**spec, "seeds": count})
             alternate([alone, worker], 2)
-            alone.seconds.clear(), worker.seconds.clear()
+            alone.seconds.clear()
+            worker.seconds.clear()
             alternate([alone, worker], rounds)
         except SystemExit as error:
             rows.append({"seeds": count, "failed": str(error)})

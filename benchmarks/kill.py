@@ -17,7 +17,7 @@ from workers import machine
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.reliability.kills import survive
-from tests.reliability.subprocesses import Nursery
+from tests.reliability.subprocesses import ForkServer
 
 
 def main() -> int:
@@ -38,8 +38,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         place = (given.place or Path(temporary)).absolute()
         place.mkdir(parents=True, exist_ok=True)
-        with Nursery(place / "programs") as nursery:
-            outcome = survive(nursery, given.config.absolute(), place, given.kills, given.seed, *overrides)
+        with ForkServer(place / "programs") as server:
+            outcome = survive(server, given.config.absolute(), place, given.kills, given.seed, *overrides)
     found = {"machine": machine(), "config": given.config.name, "overrides": overrides, **vars(outcome)}
     text = json.dumps(found, indent=2)
     print(text)

@@ -1,8 +1,10 @@
 """One optimizer step beside PyTorch's: the same work, step by step in turn, medians of paired ratios.
 
-Three tasks × 16 examples × L synthetic tokens, random weights, dropout on, float32. Sides: `jax` (this library), `peer`
-(transformers + smart-pytorch + Pytorch-PCGrad as their READMEs say), `tuned` (a stronger loop by hand in PyTorch). What
-is not installed is left out and said so. Sides of one method step in turn, and so does our plain step beside them.
+Three tasks × 16 examples × L synthetic tokens, random weights, dropout on. Sides: `jax` (this library), `peer`
+(transformers + smart-pytorch + Pytorch-PCGrad as their READMEs say), `tuned` (a stronger loop by hand in PyTorch, with
+its fused attention); each in float32, and with products in bfloat16 (`compute_dtype`, `torch.autocast`); the loop also
+with its encoder compiled by `torch.compile`. What is not installed is left out and said so. Sides of one method step in
+turn, and so does our plain step beside them.
 
     python benchmarks/step.py [--model minilm] [--length 64] [--methods plain pcgrad smart_pcgrad] [--rounds 9]
 """
@@ -11,6 +13,7 @@ import argparse
 import importlib.util
 import json
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from workers import Worker, alternate, machine, parse, ratio
@@ -39,6 +42,31 @@ SIZES = {
     },
 }
 NEEDS = {"jax": (), "tuned": ("torch", "transformers"), "peer": ("torch", "transformers", "smart_pytorch", "pcgrad")}
+OURS = {"jax": "float32", "jax bfloat16": "bfloat16"}
+"""Our sides, which every other is compared with, and the types of their products."""
+SIDES = {
+    **{name: {"side": "jax", "compute_dtype": dtype} for name, dtype in OURS.items()},
+    "tuned": {"side": "tuned", "compute_dtype": "float32"},
+    "tuned autocast": {"side": "tuned", "compute_dtype": "bfloat16"},
+    "tuned autocast compiled": {"side": "tuned", "compute_dtype": "bfloat16", "compiled": True},
+    "peer": {"side": "peer", "compute_dtype": "float32"},
+    "peer autocast": {"side": "peer", "compute_dtype": "bfloat16"},
+}
+
+
+def available(sides: list[str], script: Callable[[str], str]) -> list[str]:
+    """Those of the sides whose packages are installed; says which others are left out."""
+    kept = [side for side in sides if all(map(importlib.util.find_spec, NEEDS[script(side)]))]
+    for side in sides:
+        if side not in kept:
+            print(f"{side} left out: it needs {', '.join(NEEDS[script(side)])}")
+    return kept
+
+
+def worker(name: str, side: str, spec: dict[str, Any]) -> Worker:
+    """A worker that steps as a side does."""
+    own = SIDES[side]
+    return Worker(f"{side} {name}", "step_jax.py" if own["side"] == "jax" else "step_torch.py", {**spec, **own})
 
 
 def main() -> None:
@@ -48,18 +76,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--pooling", choices=("cls", "mean"), default="cls")
-    parser.add_argument("--compute-dtype", default="float32")
     parser.add_argument("--methods", nargs="+", default=["plain", "pcgrad", "smart_pcgrad"])
-    parser.add_argument("--sides", nargs="+", choices=NEEDS, default=list(NEEDS))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--rounds", type=int, default=9)
     given = parse(parser, render)
-    sides = [side for side in given.sides if all(map(importlib.util.find_spec, NEEDS[side]))]
-    for side in given.sides:
-        if side not in sides:
-            print(f"{side} left out: it needs {', '.join(NEEDS[side])}")
-
+    sides = available(given.sides, lambda side: str(SIDES[side]["side"]))
     spec = {"sizes": SIZES[given.model], "length": given.length, "batch": given.batch, "pooling": given.pooling}
-    spec["compute_dtype"] = given.compute_dtype
     rows = [row for method in given.methods for row in measure(method, sides, spec, given.rounds)]
     settings = {name: value for name, value in vars(given).items() if name not in ("out", "render")}
     document = {"machine": machine(), "settings": settings, "rows": rows}
@@ -69,40 +91,38 @@ def main() -> None:
 
 
 def measure(method: str, sides: list[str], spec: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
-    """One row per side: its median, and ratios to our step of the same method and to our plain one."""
-    wanted = [("plain", "jax")] if method != "plain" and "jax" in sides else []
+    """One row per side: its median, and ratios to our steps of the same method and to our plain one."""
+    ours = [side for side in OURS if side in sides]
+    wanted = [("plain", side) for side in ours if method != "plain"]
     workers = {
-        (one, side): Worker(
-            f"{side} {one}",
-            "step_jax.py" if side == "jax" else "step_torch.py",
-            {**spec, "method": one, "side": side},
-        )
+        (one, side): worker(one, side, {**spec, "method": one})
         for one, side in [*wanted, *((method, side) for side in sides)]
     }
     alternate(list(workers.values()), 1)  # a warm-up round
-    for worker in workers.values():
-        worker.seconds.clear()
+    for each in workers.values():
+        each.seconds.clear()
     alternate(list(workers.values()), rounds)
     rows = []
-    for (one, side), worker in workers.items():
-        row = {"method": one, "side": side, "median_seconds": statistics.median(worker.seconds), **worker.ready}
-        if side != "jax" and "jax" in sides:
-            row["over_jax"] = ratio(worker, workers[method, "jax"])
-        if side == "jax" and one != "plain":
-            row["over_plain"] = ratio(worker, workers["plain", "jax"])
-        rows.append({**row, **worker.end()})
+    for (one, side), each in workers.items():
+        row = {"method": one, "side": side, "median_seconds": statistics.median(each.seconds), **each.ready}
+        for own in ours:
+            if side != own:
+                row[f"over_{own.replace(' ', '_')}"] = ratio(each, workers[method, own])
+        if (one, side) in [(method, own) for own in ours] and one != "plain":
+            row["over_plain"] = ratio(each, workers["plain", side])
+        rows.append({**row, **each.end()})
     return rows[len(wanted) :]
 
 
 def render(document: dict[str, Any]) -> str:
     """The table, as Markdown."""
     lines = [
-        "| step | side | seconds | ÷ ours | ÷ our plain step | first step, s | peak memory, GB |",
-        "|---|---|---|---|---|---|---|",
+        "| step | side | seconds | ÷ ours | ÷ ours in bfloat16 | ÷ our plain step | first step, s | peak memory, GB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in document["rows"]:
         cells = [row["method"], row["side"], f"{row['median_seconds']:.3f}"]
-        cells += [_range(row.get("over_jax")), _range(row.get("over_plain"))]
+        cells += [_range(row.get(f"over_{name}")) for name in ("jax", "jax_bfloat16", "plain")]
         cells += [f"{row['first_steps_seconds']:.1f}", f"{row['peak_memory_bytes'] / 1e9:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -111,7 +111,11 @@ def machine() -> dict[str, Any]:
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
     )
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+    flags = next((line.split() for line in _lines("/proc/cpuinfo") if line.startswith("flags")), [])
+    units = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    about = {"cpu": cpu, "units": units, "cores": cores}
+    return {**about, "python": platform.python_version(), "versions": versions}
 
 
 def _lines(path: str) -> list[str]:
