@@ -23,14 +23,7 @@ from mtbert_jax.optim import (
     register_transformation,
     sum_tasks,
 )
-from mtbert_jax.regularizers import (
-    Forward,
-    Penalty,
-    Regularizer,
-    proximal_loss,
-    register_regularizer,
-    smoothness_loss,
-)
+from mtbert_jax.regularizers import Forward, Penalty, Regularizer, proximal_loss, register_regularizer, smoothness_loss
 from mtbert_jax.run import Run, SeedsOfRun, load_run, train
 from mtbert_jax.tasks import Metric, TaskKind, register_kind, register_metric
 from mtbert_jax.training.interrupt import Interrupted

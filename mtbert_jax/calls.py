@@ -8,7 +8,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError, first_line
@@ -45,16 +45,11 @@ class Vocabulary(Generic[T]):
 
 
 def read_call(text: str, position: str, vocabulary: Vocabulary[T]) -> T:
-    """What a call string makes.
-
-    Args:
-        text: The string.
-        position: Its place in the config, such as ``optimizer[2]``.
-        vocabulary: What it may say.
+    """What a call string makes; `position` is its place in the config, such as ``optimizer[2]``.
 
     Raises:
-        InputError: The string is no call, a name is unknown (the nearest known one is named), an argument does not fit,
-            or something else comes out than what is wanted.
+        InputError: The string is no call, a name is unknown, an argument does not fit, or the value is not what is
+            wanted.
     """
     where = f"{position} = {text if len(text) <= 80 else text[:77] + '...'!r}"
     if len(text) > LONGEST_CALL:
@@ -73,11 +68,10 @@ def read_call(text: str, position: str, vocabulary: Vocabulary[T]) -> T:
     return accepted
 
 
-class _NotCalled:
+class _NotCalled(NamedTuple):
     """A known function that was named without its parentheses."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 
-from mtbert_jax.config import Config, ParallelConfig, ProximalConfig, SmartConfig, Stage, Task
+from mtbert_jax.config import Config, ParallelConfig, Stage, Task
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import (
     DEEPEST_HEAD,
@@ -22,15 +22,17 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TAKEN = (*AVERAGES, "file", "allow_pickle")
 """Names that no task can have: averages stand beside the tasks' scores, arguments of NumPy beside their logits."""
 
-# Far beyond what is of use, and below what memory or patience would end at without a word.
+RANGES: dict[str, Callable[[float], bool]] = {
+    "at least 0": lambda value: 0 <= value < math.inf,
+    "above 0": lambda value: 0 < value < math.inf,
+    "from 0 to 1": lambda value: 0 <= value <= 1,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+}
+"""What a number may have to be, in the words of the message."""
 
 
 def check_config(config: Config) -> None:
-    """Refuses values that cannot work, whatever their source.
-
-    Raises:
-        InputError: Names the field and what would be right.
-    """
+    """Refuses values that cannot work, whatever their source; the `InputError` names the field, and what is right."""
     if not config.tasks:
         raise InputError("the config has no [[tasks]]; name at least one")
     if config.max_length < 3:
@@ -43,8 +45,7 @@ def check_config(config: Config) -> None:
     check_chosen_score(config.tasks, config.checkpoint_metric)
     if min(config.lengths, default=1) < 1:
         raise InputError("lengths: give positive numbers, such as [32, 64, 128], or none to fit them to the data")
-    if config.encoder_dropout is not None and not 0 <= config.encoder_dropout < 1:
-        raise InputError(f"encoder_dropout = {config.encoder_dropout}: must be at least 0 and below 1")
+    _must_be("at least 0 and below 1", "", config, "encoder_dropout")
     for name, least, most in (
         ("max_shapes", 1, math.inf),
         ("eval_batch_size", 1, LARGEST_BATCH),
@@ -64,10 +65,9 @@ def check_config(config: Config) -> None:
     for seed in (config.seed, *config.seeds):
         if not 0 <= seed < 2**32:
             raise InputError(f"seed = {seed}: must be at least 0 and below 2**32")
-    if len(set(config.seeds)) < len(config.seeds):
-        raise InputError(f"seeds = {list(config.seeds)}: each may stand there once")
-    if len(set(config.writers)) < len(config.writers):
-        raise InputError(f"writers = {list(config.writers)}: each may stand there once")
+    for name, values in (("seeds", config.seeds), ("writers", config.writers)):
+        if len(set(values)) < len(values):
+            raise InputError(f"{name} = {list(values)}: each may stand there once")
     if config.seeds and config.patience:
         raise InputError("patience stops a run by its own scores, but runs of several seeds end together; set it to 0")
     _check_parallel(config.parallel)
@@ -76,6 +76,14 @@ def check_config(config: Config) -> None:
     _check_length("", config.steps, config.epochs)
     for stage in config.resolved_stages():
         _check_stage(stage, f"stage {stage.name}: " if config.stages else "")
+
+
+def _must_be(wanted: str, where: str, table: object, *names: str) -> None:
+    """Refuses numbers of a table that are out of one of the `RANGES`; a number may be left out."""
+    for name in names:
+        value = getattr(table, name)
+        if value is not None and not RANGES[wanted](value):
+            raise InputError(f"{where}{name} = {value}: must be {wanted}")
 
 
 def _check_number(where: str, value: float, least: float, most: float) -> None:
@@ -126,40 +134,29 @@ def _check_task(task: Task, where: str) -> None:
     except InputError as error:
         refuse(str(error))
     head = task.head
-    if not 0 <= head.dropout < 1:
-        refuse(f"head.dropout = {head.dropout}: must be at least 0 and below 1")
+    _must_be("at least 0 and below 1", f"{where}: head.", head, "dropout")
     if head.pooling == "pair" and len(task.text) != 2:
         refuse("head.pooling = 'pair' needs two texts; take 'mean' or 'cls' for one")
     if head.hidden_layers < 0 or head.hidden_size < 0:
         refuse("head.hidden_layers and head.hidden_size must be at least 0")
     if head.hidden_layers > DEEPEST_HEAD or head.hidden_size > WIDEST_LAYER:
         refuse(f"head.hidden_layers must be at most {DEEPEST_HEAD}, head.hidden_size at most {WIDEST_LAYER}")
-    if not (math.isfinite(task.loss_weight) and task.loss_weight > 0):
-        refuse(f"loss_weight = {task.loss_weight}: must be above 0")
+    _must_be("above 0", f"{where}: ", task, "loss_weight")
     if task.batch_size is not None:
         _check_number(f"{where}: batch_size", task.batch_size, 1, LARGEST_BATCH)
     if task.max_length < 3:
         refuse(f"max_length = {task.max_length}: an example needs at least 3 tokens")
-    if not 0 <= task.smart_factor < math.inf:
-        refuse(f"smart_factor = {task.smart_factor}: must be at least 0")
-    _check_balance(task, refuse)
-
-
-def _check_balance(task: Task, refuse: Callable[[str], None]) -> None:
+    _must_be("at least 0", f"{where}: ", task, "smart_factor")
     for name in ("class_weights", "loss_balance", "sampling_balance"):
         if getattr(task, name) and not kind_of(task).one_class_each:
             refuse(f"{name} is for tasks with classes, one for each example, not for kind = {task.kind!r}")
-    for name in ("loss_balance", "sampling_balance"):
-        if not 0 <= getattr(task, name) <= 1:
-            refuse(f"{name} = {getattr(task, name)}: must be from 0 to 1")
-    if not task.class_weights:
-        return
+    _must_be("from 0 to 1", f"{where}: ", task, "loss_balance", "sampling_balance")
     count = len(kind_of(task).classes(task))
-    if len(task.class_weights) != count:
+    if len(task.class_weights) not in (0, count):
         refuse(f"class_weights: give {count} numbers, one per class, not {len(task.class_weights)}")
     if not all(0 < weight < math.inf for weight in task.class_weights):
         refuse("class_weights: every weight must be above 0")
-    if task.loss_balance:
+    if task.class_weights and task.loss_balance:
         refuse("class_weights and loss_balance exclude each other")
 
 
@@ -174,10 +171,8 @@ def _check_stage(stage: Stage, where: str) -> None:
     if not stage.name.isprintable():
         raise InputError(f"stage name {stage.name!r}: must be printable")
     _check_number(f"{where}batch_size", stage.batch_size, 1, LARGEST_BATCH)
-    if not 0 < stage.lr < math.inf:
-        raise InputError(f"{where}lr = {stage.lr}: must be above 0")
-    if not 0 <= stage.warmup_fraction <= 1:
-        raise InputError(f"{where}warmup_fraction = {stage.warmup_fraction}: must be from 0 to 1")
+    _must_be("above 0", where, stage, "lr")
+    _must_be("from 0 to 1", where, stage, "warmup_fraction")
     if stage.cache_features:
         if "encoder" not in stage.freeze:
             raise InputError(f'{where}cache_features needs a frozen encoder: freeze = ["encoder"]')
@@ -185,33 +180,17 @@ def _check_stage(stage: Stage, where: str) -> None:
             raise InputError(
                 f"{where}cache_features leaves no embeddings for SMART to perturb; set smart.weight = 0 in this stage"
             )
-    _check_smart(stage.smart, where)
-    _check_proximal(stage.proximal, where)
-    if not stage.optimizer:
-        raise InputError(f'{where}optimizer is empty; give call strings such as "pcgrad()", "adam(lr)"')
-
-
-def _check_smart(smart: SmartConfig, where: str) -> None:
-    for name in ("weight", "radius", "noise_std", "step_size"):
-        value = getattr(smart, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise InputError(f"{where}smart.{name} = {value}: must be at least 0")
-    _check_number(f"{where}smart.steps", smart.steps, 0, MOST_ASCENTS)
-    if not 0 <= smart.ramp_fraction <= 1:
-        raise InputError(f"{where}smart.ramp_fraction = {smart.ramp_fraction}: must be from 0 to 1")
-
-
-def _check_proximal(proximal: ProximalConfig, where: str) -> None:
-    if not 0 <= proximal.weight < math.inf:
-        raise InputError(f"{where}proximal.weight = {proximal.weight}: must be at least 0")
-    for name in ("momentum", "early_momentum"):
-        if not 0 <= getattr(proximal, name) < 1:
-            raise InputError(f"{where}proximal.{name} = {getattr(proximal, name)}: must be at least 0 and below 1")
-    if not 0 <= proximal.early_fraction <= 1:
-        raise InputError(f"{where}proximal.early_fraction = {proximal.early_fraction}: must be from 0 to 1")
-    if proximal.anchor_every_steps < 2:
+    _must_be("at least 0", f"{where}smart.", stage.smart, "weight", "radius", "noise_std", "step_size")
+    _check_number(f"{where}smart.steps", stage.smart.steps, 0, MOST_ASCENTS)
+    _must_be("from 0 to 1", f"{where}smart.", stage.smart, "ramp_fraction")
+    _must_be("at least 0", f"{where}proximal.", stage.proximal, "weight")
+    _must_be("at least 0 and below 1", f"{where}proximal.", stage.proximal, "momentum", "early_momentum")
+    _must_be("from 0 to 1", f"{where}proximal.", stage.proximal, "early_fraction")
+    if (anchor := stage.proximal.anchor_every_steps) < 2:
         raise InputError(
-            f"{where}proximal.anchor_every_steps = {proximal.anchor_every_steps}: must be at least 2; with 1 the "
+            f"{where}proximal.anchor_every_steps = {anchor}: must be at least 2; with 1 the "
             "teacher is the student itself in every step, and the gradient of the proximal term is zero"
         )
-    _check_number(f"{where}proximal.anchor_every_steps", proximal.anchor_every_steps, 2, MOST_STEPS)
+    _check_number(f"{where}proximal.anchor_every_steps", anchor, 2, MOST_STEPS)
+    if not stage.optimizer:
+        raise InputError(f'{where}optimizer is empty; give call strings such as "pcgrad()", "adam(lr)"')

@@ -1,9 +1,10 @@
-"""Reading and writing files: what other files name, whole writes, locks, and the user's cache folder."""
+"""Files: checked paths, whole writes, locks, the user's cache folder. ``must_…`` raises `InputError`."""
 
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,12 +12,17 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
 
 
-def real(path: Path) -> Path:
-    """Where a path leads, ``..`` and links followed.
+@contextmanager
+def input_errors(what: str) -> Iterator[None]:
+    """An `OSError` inside becomes an `InputError`: what could not be done, and the system's reason."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror or error}") from None
 
-    Raises:
-        InputError: It cannot be the path of a file.
-    """
+
+def real(path: Path) -> Path:
+    """Where a path leads, ``..`` and links followed; `InputError` where it cannot be the path of a file."""
     try:
         return Path(os.path.realpath(path))
     except ValueError as error:  # a NUL
@@ -29,15 +35,9 @@ def is_folder(path: str | Path) -> bool:
 
 
 def must_lie_in(folder: Path, path: Path, remedy: str = "") -> None:
-    """Refuses a path that leads out of a folder by ``..`` or a link; the folder may lie anywhere, and be a link itself.
+    """Refuses a path that leads out of its folder by ``..`` or a link; `remedy` ends the message.
 
-    Args:
-        folder: The folder.
-        path: The path, which begins with the folder's.
-        remedy: What to do instead, for the message.
-
-    Raises:
-        InputError: It leads elsewhere.
+    The folder, with which the path begins, may lie anywhere, and be a link itself.
     """
     place = real(path)
     if not place.is_relative_to(real(folder)):
@@ -45,19 +45,9 @@ def must_lie_in(folder: Path, path: Path, remedy: str = "") -> None:
 
 
 def must_be_file(path: Path, whose: str = "") -> None:
-    """Refuses what lies there and is no file: a pipe would be waited for, a device might never end.
-
-    Args:
-        path: The path; that nothing lies there is somebody else's to say.
-        whose: What it is, for the message.
-
-    Raises:
-        InputError: Something else than a file lies there, or the path cannot be one.
-    """
-    try:
+    """Refuses what is there and no file: a pipe would be waited for, a device might never end."""
+    with input_errors(f"cannot read {path}"):  # a name that is too long, links in a circle
         wrong = path.exists() and not path.is_file()
-    except OSError as error:  # a name that is too long, links in a circle
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     if wrong:
         raise InputError(f"{path}{whose and ', '}{whose}{whose and ','} is no file")
 
@@ -65,14 +55,8 @@ def must_be_file(path: Path, whose: str = "") -> None:
 def must_hold_files(folder: Path, arrays: str = "") -> None:
     """Refuses a folder with anything below it but files and folders, or with a file that is larger than makes sense.
 
-    Whoever opens all that lies there would follow links out of it, wait for pipes, and read without an end.
-
-    Args:
-        folder: The folder; it may be a link itself, or not be there.
-        arrays: Files in folders of this name may be as large as they like.
-
-    Raises:
-        InputError: Something else lies there.
+    Whoever opens all that lies there would follow links out of it, wait for pipes, and read without an end. The folder
+    may be a link itself, or missing; files in folders named `arrays` may be as large as they like.
     """
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -88,13 +72,7 @@ def must_hold_files(folder: Path, arrays: str = "") -> None:
 
 
 def read_text(path: Path, largest: int) -> str:
-    """The text of a file that is not larger than it can sensibly be.
-
-    Raises:
-        InputError: It is too large.
-        OSError: It cannot be read.
-        UnicodeDecodeError: It is not UTF-8.
-    """
+    """The UTF-8 text of a file; `InputError` if it has more than `largest` bytes."""
     with path.open("rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
@@ -115,30 +93,18 @@ def not_utf8(name: str | Path, data: bytes) -> InputError:
 
 
 def must_be_writable(path: Path, folder: bool = False) -> None:
-    """Refuses a place that nothing can be written to, before there is anything to write.
-
-    Args:
-        path: The file; an existing one may be written over.
-        folder: Whether it is a folder, which may have to be made.
-
-    Raises:
-        InputError: The folder above is missing, something else lies there, or it may not be written.
-    """
+    """Refuses a path that cannot be written, before there is anything to write; a `folder` may have to be made."""
     try:
         place = path if folder else path.parent
         while folder and not place.exists():
             place = place.parent
-        wrong = (
-            f"there is no folder {place}"
-            if not place.exists()
-            else f"{place} is no folder"
-            if not place.is_dir()
-            else f"{place} may not be written to"
-            if not os.access(place, os.W_OK)
-            else "it is a folder"
-            if not folder and path.is_dir()
-            else ""
+        faults = (
+            (not place.exists(), f"there is no folder {place}"),
+            (not place.is_dir(), f"{place} is no folder"),
+            (not os.access(place, os.W_OK), f"{place} may not be written to"),
+            (not folder and path.is_dir(), "it is a folder"),
         )
+        wrong = next((fault for found, fault in faults if found), "")
         if not wrong and not folder and (path.is_file() or not path.exists()):  # a terminal or a pipe is not opened
             new = not path.exists()
             path.open("ab").close()
@@ -174,11 +140,7 @@ def lock_file(file: IO[Any]) -> bool:
 
 
 def try_to_write(folder: Path) -> None:
-    """Makes a file in a folder, and the folder with those above it where they are missing; takes all of it away again.
-
-    Raises:
-        OSError: Nothing can be written there.
-    """
+    """Makes a file in a folder, and missing folders above it, or raises `OSError`; takes all of it away again."""
     made: list[Path] = []
     try:
         for path in reversed([path for path in (folder, *folder.parents) if not os.path.lexists(path)]):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,7 +23,7 @@ from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import finite_rows, predictions
 from mtbert_jax.training.evaluate import (
-    EvalBatches,
+    EvalStep,
     evaluate_all,
     make_eval_step,
     make_pooling_step,
@@ -67,9 +68,13 @@ class MultitaskModel:
     params: Params
     step: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_eval_step", make_eval_step(self.setup.model, self.setup.layout))
-        object.__setattr__(self, "_pooling_step", make_pooling_step(self.setup.model, self.setup.layout))
+    @cached_property
+    def _eval_step(self) -> EvalStep:
+        return make_eval_step(self.setup.model, self.setup.layout)
+
+    @cached_property
+    def _pooling_step(self) -> EvalStep:
+        return make_pooling_step(self.setup.model, self.setup.layout)
 
     @classmethod
     def from_checkpoint(
@@ -143,10 +148,9 @@ class MultitaskModel:
             hint = "; pair is of two texts" if pooling == "pair" else nearest(str(pooling), get_args(Embedding))
             raise InputError(f"encode: pooling = {pooling!r} is none of {', '.join(get_args(Embedding))}{hint}")
         parts = _parts(texts, 1, "encode")
-        setup, lengths, step = self.setup, self.setup.fixed_lengths(), self._pooling_step  # type: ignore[attr-defined]
-        batches = EvalBatches(setup.config.eval_batch_size, lengths, setup.layout)
-        data, width = self._dataset(parts, lengths[-1]), setup.encoder_config.hidden_size
-        vectors = over_split(step, self.params, pooling, data, batches, width)
+        lengths, width = self.setup.fixed_lengths(), self.setup.encoder_config.hidden_size
+        compute = partial(self._pooling_step, self.params, pooling)
+        vectors = over_split(self.setup, compute, self._dataset(parts, lengths[-1]), lengths, width)
         _check_finite(vectors, parts, "its embedding")
         return vectors
 
@@ -156,12 +160,8 @@ class MultitaskModel:
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
         """Logits of texts of one's own, in their order."""
-        step = self._eval_step  # type: ignore[attr-defined]
-        size = self.setup.config.eval_batch_size
-        width = self.setup.model.heads[task].num_outputs
-        lengths = self.setup.fixed_lengths(task)
-        batches = EvalBatches(size, lengths, self.setup.layout)
-        return over_split(step, self.params, task, dataset, batches, width)
+        compute, width = partial(self._eval_step, self.params, task), self.setup.model.heads[task].num_outputs
+        return over_split(self.setup, compute, dataset, self.setup.fixed_lengths(task), width)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""
@@ -178,8 +178,8 @@ class MultitaskModel:
     ) -> tuple[dict[str, Any], dict[str, Dataset], dict[str, np.ndarray]]:
         """Scores, datasets and logits of one split of every task that has a file for it.
 
-        Without `labels` there are no scores, and rows whose label cannot be used have logits, too. A task with logits
-        that are not finite has undefined scores, NaN, and is named in a warning.
+        Without `labels` there are no scores, and rows whose label cannot be used have logits, too. A warning names a
+        task with logits that are not finite; its scores are NaN.
         """
         datasets = self.setup.datasets(split, labels)
         scores, logits = self.score(datasets)
@@ -189,16 +189,12 @@ class MultitaskModel:
 
     def score(self, datasets: dict[str, Dataset]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Scores of datasets, empty where none has labels, and their logits."""
-        step = self._eval_step  # type: ignore[attr-defined]
-        return evaluate_all(self.setup, step, self.params, datasets)
+        return evaluate_all(self.setup, self._eval_step, self.params, datasets)
 
     def write_predictions(
         self, folder: Path, split: Split, datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
     ) -> list[Path]:
-        """Writes one prediction file per task; returns their paths.
-
-        A task with logits that are not finite has no predictions: its file is left out, and an earlier one deleted.
-        """
+        """Writes one prediction file per task, but for tasks with logits that are not finite; returns their paths."""
         paths = []
         for name, values in logits.items():
             task = self.setup.tasks[name]

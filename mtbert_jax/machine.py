@@ -16,11 +16,7 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc keep memory that is freed, since the next step will ask for it again.
-
-    By default every large array comes from the kernel and goes back to it: a training step on a CPU then spends more
-    time in page faults than in some of its layers. Elsewhere than on glibc, and on a GPU, this changes nothing.
-    """
+    """Makes glibc keep freed memory: else a training step on a CPU spends more time in page faults than in layers."""
     if not sys.platform.startswith("linux"):
         return
     try:
@@ -45,10 +41,10 @@ def commit(checkout: Path = Path(__file__).parents[1]) -> str:
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs in the user's cache folder, so that the next run does not compile them again.
+    """Keeps compiled programs in the user's cache folder, if it can be written, for the next run.
 
     A folder that JAX was given, as by ``JAX_COMPILATION_CACHE_DIR``, stays; ``JAX_ENABLE_COMPILATION_CACHE=0`` turns
-    caching off. Where nothing can be written nothing is kept.
+    caching off.
     """
     if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
@@ -82,10 +78,7 @@ def compile_seconds() -> float:
 
 
 def peak_memory() -> int:
-    """The most memory in use at once so far, in bytes: the device's, where it counts, or else this process's.
-
-    0 where neither can be told.
-    """
+    """Most memory in use at once so far, in bytes: the device's, where it counts, or this process's; 0 if unknown."""
     counted = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     return _peak_resident() if counted is None else int(counted)
 

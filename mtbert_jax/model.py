@@ -19,12 +19,7 @@ from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
 
 
 class TaskIndex(NamedTuple):
-    """One task of a group, known on the device only.
-
-    Attributes:
-        names: The group.
-        place: Which of it.
-    """
+    """One task of the group `names`, at the `place` that is known on the device only."""
 
     names: tuple[str, ...]
     place: Int[Array, ""]
@@ -32,14 +27,7 @@ class TaskIndex(NamedTuple):
 
 @dataclass(frozen=True)
 class EncoderWithHeads:
-    """One encoder, shared; a head for every task.
-
-    Parameters are ``{"encoder": {...}, "heads": {"<task>": {...}}}``.
-
-    Attributes:
-        encoder: The shared encoder.
-        heads: One head for each task, by name.
-    """
+    """One encoder, shared; a head for every task. Parameters: ``{"encoder": {...}, "heads": {"<task>": {...}}}``."""
 
     encoder: Encoder
     heads: dict[str, Head]

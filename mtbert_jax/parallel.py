@@ -52,11 +52,7 @@ class Layout:
 
     @classmethod
     def build(cls, config: ParallelConfig, replicas: int = 0) -> "Layout":
-        """The layout of a run on this process's devices, or on those of all processes.
-
-        Args:
-            config: Sizes of the axes.
-            replicas: Number of seeds that train together; 0 for a run of one seed.
+        """The layout of a run on the devices of all processes, for `replicas` seeds that train together, or 0.
 
         Raises:
             InputError: The sizes do not fit the devices, or each other.
@@ -102,13 +98,7 @@ class Layout:
             jax.block_until_ready(outputs)
 
     def over_replicas(self, fn: Callable[..., Tree], in_axes: Any, out_axes: Any) -> Callable[..., Tree]:
-        """`fn` over the leading `replica` axis of its arguments, where the layout is wide; else `fn` itself.
-
-        Args:
-            fn: A function of one run's arrays.
-            in_axes: For each argument 0, or None where all replicas share it; as `jax.vmap` takes them.
-            out_axes: The same of what `fn` returns.
-        """
+        """`fn` over the `replica` axis of its arguments, as by `jax.vmap`, if the layout is wide; else `fn` itself."""
         if not self.wide:
             return fn
         return jax.vmap(fn, in_axes, out_axes, spmd_axis_name=None if self.mesh is None else REPLICA)
@@ -158,9 +148,8 @@ class Layout:
     def batch(self, part: Callable[..., Tree], *leading: int) -> Tree:
         """A batch over the devices, of which each process asks for its own part only.
 
-        Args:
-            part: ``slices → NumPy arrays``, one slice for each of `leading`.
-            leading: Sizes of the leading axes: rows, or replicas and rows.
+        `part` makes NumPy arrays of one slice for each of the leading axes, whose sizes follow: rows, or replicas and
+        rows.
         """
         if self.mesh is None:
             return part(*(slice(0, size) for size in leading))
@@ -215,16 +204,16 @@ ALONE = Layout()
 """The first device alone."""
 
 
+def common_layout() -> Layout:
+    """What checkpoints are opened in: one device, or all where no one of several processes has all arrays."""
+    return Layout.build(ParallelConfig()) if jax.process_count() > 1 else ALONE
+
+
 def join_processes(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the other processes of a run, if there are any; JAX must not have been used before.
 
-    What is not given is taken from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, and without those
-    from the cluster (SLURM, Open MPI, Kubernetes, TPU pods), if the coordinator is `auto`.
-
-    Args:
-        coordinator: ``host:port`` of process 0, or `auto`.
-        num_processes: Number of processes.
-        process_id: This one's number, from 0.
+    The coordinator is ``host:port`` of process 0, or `auto`. What is not given is taken from JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID, and with `auto` from the cluster (SLURM, Open MPI, Kubernetes, TPU pods).
 
     Raises:
         InputError: Something is missing or wrong, or the others cannot be reached.
@@ -235,16 +224,12 @@ def join_processes(coordinator: str | None, num_processes: int | None, process_i
             raise InputError("--num-processes and --process-id need --coordinator HOST:PORT (or auto)")
         return
     try:
-        count = num_processes if num_processes is not None else _number("JAX_NUM_PROCESSES")
-        number = process_id if process_id is not None else _number("JAX_PROCESS_ID")
+        given = {"JAX_NUM_PROCESSES": num_processes, "JAX_PROCESS_ID": process_id}
+        told = {name: os.environ.get(name) if value is None else value for name, value in given.items()}
+        count, number = (None if value is None else int(value) for value in told.values())
         jax.distributed.initialize(None if coordinator == "auto" else coordinator, count, number)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"cannot join the other processes (coordinator {coordinator}): {first_line(error)}") from None
-
-
-def _number(variable: str) -> int | None:
-    value = os.environ.get(variable)
-    return None if value is None else int(value)
 
 
 def agreed(value: int, choose: Callable[[np.ndarray], Any]) -> Any:

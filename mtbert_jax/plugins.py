@@ -13,11 +13,7 @@ from mtbert_jax.errors import InputError, first_line
 
 
 def run_plugins(paths: Sequence[Path]) -> None:
-    """Runs Python files, in order, each as a module ``mtbert_plugin_<its name>``.
-
-    Raises:
-        InputError: One is missing, or raises an error; where.
-    """
+    """Runs Python files, each as a module ``mtbert_plugin_<name>``; an `InputError` says where one fails."""
     for path in paths:
         name = f"mtbert_plugin_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None

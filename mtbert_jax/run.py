@@ -12,23 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
-from mtbert_jax.config import Config, ParallelConfig, load_config
+from mtbert_jax.config import Config
 from mtbert_jax.config.includes import lay_over
 from mtbert_jax.config.schema import finite, from_dict, to_dict
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.data.readers import Split
+from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.export.description import Format
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import is_folder, write_whole
+from mtbert_jax.files import write_whole
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import commit, machine_summary, peak_memory
-from mtbert_jax.parallel import ALONE, Layout
+from mtbert_jax.parallel import common_layout
 from mtbert_jax.report.contents import RunContents, find_runs
 from mtbert_jax.report.page import write_page
 from mtbert_jax.report.plots import check_matplotlib
@@ -47,8 +47,6 @@ from mtbert_jax.training.seeds import load_run_config, seeds_apart
 from mtbert_jax.version import __version__
 
 logger = logging.getLogger(__name__)
-Which = Literal["best", "latest"]
-"""A checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +90,7 @@ class Run:
         Raises:
             InputError: As `results`.
         """
-        scores: dict[str, Any] = self.results.get("dev", {})
-        return scores
+        return self.results.get("dev", {})
 
     @cached_property
     def history(self) -> dict[str, list[Any]]:
@@ -113,14 +110,9 @@ class Run:
         return self.model.evaluate(split)[0]
 
     def report(self, out: str | Path | None = None, hide_texts: bool = False) -> Path:
-        """Writes a page about the run; needs matplotlib.
+        """Writes a page about the run, by default ``report.html`` in its folder; needs matplotlib. Returns its path.
 
-        Args:
-            out: The page; ``report.html`` in the run folder if left out.
-            hide_texts: Show the ids of mistakes instead of their texts.
-
-        Returns:
-            Path of the page.
+        With `hide_texts` it shows the ids of mistakes instead of their texts.
         """
         return write_report([self.path], None if out is None else Path(out), hide_texts=hide_texts)
 
@@ -203,19 +195,14 @@ def train(
     """
     if resume and overwrite:
         raise InputError("resume and overwrite exclude each other")
-    loaded = config if isinstance(config, Config) else _read(Path(config))
+    loaded = config if isinstance(config, Config) else load_run_config(Path(config))
     if fields:
-        table = lay_over(to_dict(loaded), {name: _plain(value) for name, value in fields.items()}, by_name=("tasks",))
-        loaded = from_dict(Config, table, "train()")
+        loaded = from_dict(Config, lay_over(to_dict(loaded), to_dict(fields), by_name=("tasks",)), "train()")
     place = out or loaded.out or ("" if isinstance(config, Config) else f"runs/{Path(config).stem}")
     if not str(place):
         raise InputError('out: name the run folder, such as out="runs/mine"')
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
     return train_in(replace(loaded, out=str(place)), existing, display)
-
-
-def _read(path: Path) -> Config:
-    return load_run_config(path) if is_folder(path) else load_config(path)
 
 
 def train_in(config: Config, existing: Existing, display: Display | None = None) -> Run | SeedsOfRun:
@@ -245,43 +232,23 @@ def load_run(path: str | Path) -> Run | SeedsOfRun:
     return Run(folder)
 
 
-def _plain(value: Any) -> Any:
-    """A field's value as TOML would have it."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, os.PathLike):
-        return str(value)
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else to_dict(value)
-
-
 def write_results(
     folder: RunFolder, config: Config, read: Mapping[Split, dict[str, Dataset]] | None = None
 ) -> dict[str, Any]:
     """Writes the results and prediction files of the best checkpoint: dev, and test where there are files for it.
 
     Dev logits that training has kept are not computed again. Dev scores are on disk before a test file is scored, with
-    the mark `pending` until that is done.
-
-    Args:
-        folder: The run folder.
-        config: The run's config.
-        read: Dev and test splits by task, where they have been read already.
+    the mark `pending` until that is done. `read` are the splits by task, where they have been read already.
 
     Returns:
-        What ``results.json`` holds: config, seed, step of the checkpoint, scores by split; wall time of training in
-        seconds and peak memory in bytes, over all resumptions; the machine, the versions of the libraries, and the
-        commit, where this runs from a checkout.
+        What ``results.json`` holds: config, seed, step, scores by split; wall time of training in seconds and peak
+            memory in bytes, over all resumptions; machine, versions, and the commit, where this runs from a checkout.
     """
-    # Several processes score together, since no one of them has all arrays; one alone needs one device.
-    layout = Layout.build(ParallelConfig()) if jax.process_count() > 1 else ALONE
+    layout = common_layout()
     model = MultitaskModel.from_checkpoint(folder.path, config=config, layout=layout)
     results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
-    splits: tuple[Split, ...] = ("dev", "test")
-    read, kept = (
-        ({split: model.setup.datasets(split) for split in splits}, None)
-        if read is None
-        else (read, load_logits(folder, model.step) if jax.process_count() == 1 else None)
-    )
+    kept = None if read is None or jax.process_count() > 1 else load_logits(folder, model.step)
+    read = {split: model.setup.datasets(split) for split in SPLITS[1:]} if read is None else read
     for split, datasets in read.items():
         logits = kept if split == "dev" else None
         if logits is not None and _are_of(logits, datasets):
@@ -324,16 +291,13 @@ def _cost(folder: RunFolder) -> dict[str, Any]:
 def write_report(
     runs: Sequence[str | Path], out: Path | None = None, data_dir: str | None = None, hide_texts: bool = False
 ) -> Path:
-    """Writes one page about a run, or about several beside each other.
+    """Writes one page about a run, or about several beside each other; returns its path.
 
     Args:
         runs: Run folders, or folders above some.
         out: The page; ``report.html`` in the folder that was given, or here, where several were.
         data_dir: Folder of the data files, in place of the runs'.
         hide_texts: Show the ids of mistakes instead of their texts.
-
-    Returns:
-        Path of the page.
 
     Raises:
         InputError: A folder holds no run, matplotlib is missing, or the page cannot be written.

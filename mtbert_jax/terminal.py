@@ -1,7 +1,4 @@
-"""Tables on standard output, as all commands print them.
-
-Rich leaves colours out where standard output is no terminal, where ``NO_COLOR`` is set, and on dumb terminals.
-"""
+"""Tables on standard output, without colours where it is no terminal, by ``NO_COLOR``, and on dumb terminals."""
 
 import math
 from collections.abc import Sequence
@@ -23,14 +20,7 @@ def console() -> Console:
 
 
 def grid(cells: Sequence[Sequence[str]], title: str = "", caption: str = "", left: int = 1) -> Table:
-    """A table of texts; the first row is its header.
-
-    Args:
-        cells: The rows.
-        title: Stands above it.
-        caption: Stands below it.
-        left: How many columns, from the first one, are words; the others are numbers, which end at the right.
-    """
+    """A table of texts, the first row its header. The first `left` columns are words; the others end at the right."""
     header, *lines = cells
     table = Table(title=title and Text(title), caption=caption and Text(caption), title_justify="left")
     table.caption_justify = "left"

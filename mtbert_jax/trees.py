@@ -17,9 +17,14 @@ def path_of(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def leaves(tree: Tree) -> list[tuple[str, Any]]:
+    """All leaves with their places, in the order of `jax.tree.leaves`."""
+    return [(path_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
 def paths(tree: Tree) -> list[str]:
-    """The places of all leaves, in the order of `jax.tree.leaves`."""
-    return [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    """The places of all leaves."""
+    return [path for path, _ in leaves(tree)]
 
 
 def is_below(path: str, prefix: str) -> bool:
@@ -67,8 +72,7 @@ def count(tree: Tree) -> int:
 def fingerprint(tree: Tree) -> int:
     """A number below 2**32 that tells a tree from the same one with a damaged leaf, wherever its arrays lie.
 
-    Any change to a single word of a single leaf changes it for certain, anything else but for one time in 2**32. It is
-    a sum of whole numbers, so it does not depend on how many devices hold the arrays.
+    Any change to a single word of a single leaf changes it for certain, anything else but for one time in 2**32.
 
     >>> fingerprint({"a": jnp.arange(3.0)}) == fingerprint({"a": jnp.array([0.0, 2.0, 1.0])})
     False

@@ -1,4 +1,4 @@
-"""The values that flow through the house: examples, batches, and what a user got wrong."""
+"""The values that flow through the house: examples, batches, outputs."""
 
 from typing import Any, NamedTuple
 
@@ -43,13 +43,7 @@ class Batch(NamedTuple):
 
 
 class FeatureBatch(NamedTuple):
-    """A batch of what a frozen encoder said of its examples, in place of their tokens.
-
-    Attributes:
-        features: What the task's head reads, ``[batch feature]``, float32.
-        labels: As in `Batch`.
-        weights: As in `Batch`.
-    """
+    """What a frozen encoder said of a batch's examples, in place of tokens; labels and weights as in `Batch`."""
 
     features: Float[Array, "batch feature"]
     labels: Float[Array, "batch *label"]

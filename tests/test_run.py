@@ -119,9 +119,9 @@ def test_dev_is_read_once_and_scored_while_training_only(
 
     monkeypatch.setattr(dataset, "read_for_run", read_for_run)
 
-    def over_split(step: Any, params: Any, which: str, data: Any, *rest: Any) -> Any:
+    def over_split(setup: Any, compute: Any, data: Any, *rest: Any) -> Any:
         scored.append(len(data.labels))
-        return split(step, params, which, data, *rest)
+        return split(setup, compute, data, *rest)
 
     monkeypatch.setattr(evaluate, "over_split", over_split)
     trained = mt.train(dataclasses.replace(config, steps=4, eval_every_steps=2), out=tmp_path / "run")

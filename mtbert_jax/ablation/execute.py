@@ -18,13 +18,7 @@ from mtbert_jax.training.interrupt import Interrupted, Interruption
 
 
 class AblationResult(NamedTuple):
-    """How an ablation ended.
-
-    Attributes:
-        rows: The table.
-        gains: What rows are better by than others.
-        failed: One line for every run that failed.
-    """
+    """How an ablation ended: the table, what rows are better by than others, and one line for every run that failed."""
 
     rows: list[Row]
     gains: list[Difference]

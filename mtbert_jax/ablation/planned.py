@@ -121,15 +121,7 @@ def by_config(runs: Sequence[PlannedRun]) -> list[tuple[PlannedRun, ...]]:
 def plan_runs(
     configs: Sequence[tuple[Path, Config]], seeds: Sequence[int], out: Path, overrides: Sequence[str] = ()
 ) -> tuple[PlannedRun, ...]:
-    """All runs in the order in which they begin: every config with the first seed, then with the second, and so on.
-
-    So the table has all its rows early.
-
-    Args:
-        configs: Configs with their files, overrides included.
-        seeds: The seeds.
-        out: Folder of all run folders.
-        overrides: The flags that made them differ from their files.
+    """All runs in order, every config with the first seed, then with the second: so the table has all rows early.
 
     Raises:
         InputError: A config is wrong, two runs would share a folder, or a folder holds another run.

@@ -34,9 +34,6 @@ def share_cores(among: int) -> list[tuple[int, ...]]:
     """This process's CPU cores in so many shares, of which none is larger than another by more than one.
 
     One share is empty, which stands for all of them; so are all where the system does not bind processes to cores.
-
-    Raises:
-        InputError: There are fewer cores than shares.
     """
     if among < 1:
         raise InputError(f"--at-once {among}: must be at least 1")
@@ -50,14 +47,7 @@ def share_cores(among: int) -> list[tuple[int, ...]]:
 
 
 class Event(NamedTuple):
-    """A process begins, or has ended.
-
-    Attributes:
-        number: The run's place, from 1.
-        run: What is run.
-        seconds: How long it ran; None where it begins.
-        trouble: What went wrong, if anything did.
-    """
+    """A process begins, or has ended after so many seconds, perhaps in trouble; runs are numbered from 1."""
 
     number: int
     run: PlannedRun | SeedGroup
@@ -73,11 +63,7 @@ def work(
 ) -> Generator[Event, None, None]:
     """Takes runs to their ends, or until a signal that came here, and was passed on, has stopped them.
 
-    Args:
-        runs: In the order in which they begin; none begins after a signal.
-        shares: As `share_cores` gives them; as many run at the same time, each on a share of its own.
-        interruption: Where signals come.
-        show: Called now and then with the last line that each running process has printed.
+    As many run at the same time as there are `shares` of cores. `show` gets the last lines of all that run.
     """
     free, waiting = list(shares), list(enumerate(runs, start=1))
     with contextlib.ExitStack() as stack:
@@ -110,11 +96,7 @@ class _Process:
     """
 
     def __init__(self, number: int, run: PlannedRun | SeedGroup, cores: tuple[int, ...]) -> None:
-        """Starts it, on the given CPU cores, or on all if there are none.
-
-        Raises:
-            OSError: It cannot be started.
-        """
+        """Starts it, on the given CPU cores, or on all if there are none; `OSError` if it cannot be started."""
         self.number, self.run, self.cores, self.since = number, run, cores, time.monotonic()
         self._signalled = False
         run.folder.path.mkdir(parents=True, exist_ok=True)

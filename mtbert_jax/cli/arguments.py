@@ -11,14 +11,19 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from mtbert_jax.cli import flags
-from mtbert_jax.config import Config, StageConfig, load_config
+from mtbert_jax.config import Config, StageConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import is_folder
 from mtbert_jax.training.seeds import load_run_config
 
-RunPath = Annotated[Path, tyro.conf.Positional]
-Plugins = tuple[Path, ...]
+RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The run folder.")]
+Which = Annotated[
+    Literal["best", "latest"],
+    tyro.conf.arg(help="Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."),
+]
+DataDir = Annotated[str | None, tyro.conf.arg(help="Folder of the data files, in place of the run's.")]
+_PLUGINS = "Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."
+Plugins = Annotated[tuple[Path, ...], tyro.conf.arg(help=_PLUGINS)]
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,6 @@ class Train:
     dry_run: bool = False
     """Say what would be trained, on what, in which shapes and how much memory, and stop."""
     plugins: Plugins = ()
-    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
     coordinator: str | None = None
     """Train with others: `HOST:PORT` of process 0, or `auto`, where the cluster tells (SLURM, Open MPI, TPU pods)."""
     num_processes: int | None = None
@@ -59,7 +63,6 @@ class CheckData:
     json: Path | None = None
     """Write the same as JSON to this file, too."""
     plugins: Plugins = ()
-    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,13 @@ class Evaluate:
     """Scores a run on one split of every task that has labels there, and prints a table, or JSON."""
 
     run: RunPath
-    """The run folder."""
     split: Literal["train", "dev", "test"] = "dev"
     """The split."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
-    data_dir: str | None = None
-    """Folder of the data files, in place of the run's."""
+    checkpoint: Which = "best"
+    data_dir: DataDir = None
     json: bool = False
     """Print the scores as JSON."""
     plugins: Plugins = ()
-    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +90,15 @@ class Predict:
     """
 
     run: RunPath
-    """The run folder."""
     task: str | None = None
     """Name of a task."""
     input: Path | None = None
     """File of texts; standard input if left out."""
     output: Path | None = None
     """File of the labels, or folder of the prediction files; standard output or the run folder if left out."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
-    data_dir: str | None = None
-    """Folder of the data files, in place of the run's."""
+    checkpoint: Which = "best"
+    data_dir: DataDir = None
     plugins: Plugins = ()
-    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -119,16 +114,13 @@ class Submission:
     """The run folder."""
     output: Path | None = None
     """Folder of the files; `submission` in the run folder if left out."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
-    data_dir: str | None = None
-    """Folder of the data files, in place of the run's."""
+    checkpoint: Which = "best"
+    data_dir: DataDir = None
     check: tuple[Path, ...] = ()
     """Prediction files of the course's tasks to be checked; the header tells the task."""
     data: tuple[Path, ...] = ()
     """With `--check`: the data file of each of them, in the same order."""
     plugins: Plugins = ()
-    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +162,6 @@ class Report:
     hide_texts: bool = False
     """Shows the ids of mistakes instead of their texts, for data that must not be passed on."""
     plugins: Plugins = ()
-    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -182,17 +173,14 @@ class Export:
     """
 
     run: RunPath
-    """The run folder."""
     format: Literal["hf", "stablehlo"]
     """For `transformers`, or for plain JAX."""
     out: Path | None = None
     """The folder of the export; `export/<format>` in the run folder if left out."""
-    checkpoint: Literal["best", "latest"] = "best"
-    """Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."""
+    checkpoint: Which = "best"
     overwrite: bool = False
     """Replace an earlier export."""
     plugins: Plugins = ()
-    """Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."""
 
 
 @dataclass(frozen=True)
@@ -213,16 +201,12 @@ OWN = ("out", "seed", "seeds", "resume", "overwrite", "dry-run", "coordinator", 
 
 def colour_as_asked() -> None:
     """Keeps colours out of --help and of what is said of wrong flags where `NO_COLOR` or a file asks for that."""
-    terminal = sys.stdout.isatty() and sys.stderr.isatty()
-    tyro._experimental_options["ansi_codes"] = terminal and not os.environ.get("NO_COLOR")
+    wanted = sys.stdout.isatty() and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    tyro._experimental_options["ansi_codes"] = wanted
 
 
 def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) -> Any:
-    """Reads a command's arguments; values that cannot be read, and --help, end the program.
-
-    Raises:
-        InputError: The command has no such flag.
-    """
+    """Reads a command's arguments; --help and wrong values end the program, an unknown flag is an `InputError`."""
     flags.check_flags(kind if default is None else default, args, " ".join(prog.split()[:2]))
     extra = {} if default is None else {"default": default}
     # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
@@ -248,13 +232,7 @@ def named_plugins(args: Sequence[str]) -> list[Path]:
 
 
 def split_config(kind: type[Any], args: list[str], prog: str) -> tuple[Path, list[str]]:
-    """The config of a command, which may stand among its flags, and its other arguments.
-
-    --help without a config ends the program.
-
-    Raises:
-        InputError: There is no config.
-    """
+    """The config of a command, wherever it stands, and its other arguments. --help alone ends the program."""
     place = flags.config_place(kind, args)
     if place is not None:
         return Path(args[place]), args[:place] + args[place + 1 :]
@@ -264,18 +242,8 @@ def split_config(kind: type[Any], args: list[str], prog: str) -> tuple[Path, lis
 
 
 def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Train) -> Any:
-    """Reads the arguments that follow a config.
-
-    Args:
-        path: The config, or a run folder, which stands for the config in it.
-        args: What follows it.
-        prog: The command, for --help.
-        kind: `Train`, or another command over a config.
-
-    Raises:
-        InputError: The config cannot be read, or a flag would do nothing.
-    """
-    loaded = load_run_config(path) if is_folder(path) else load_config(path)
+    """Reads the arguments that follow a config, or a run folder; a flag that would do nothing is an `InputError`."""
+    loaded = load_run_config(path)
     args = flags.by_number(args, loaded)
     given = parse(kind, args, prog, default=kind(flags.with_own_tables(loaded, args)))
     _check_overrides(path, loaded, given.config)
@@ -283,14 +251,7 @@ def parse_train(path: Path, args: Sequence[str], prog: str, kind: type[Any] = Tr
 
 
 def parse_ablate(args: Sequence[str]) -> tuple[Ablate, list[tuple[Path, Config]], list[str]]:
-    """Reads the arguments of `ablate`.
-
-    Returns:
-        They; the configs with their files, and with all that follows `--` in them; and this itself.
-
-    Raises:
-        InputError: A config or a flag is wrong.
-    """
+    """The arguments of `ablate`; its configs by file, with all that follows `--` in them; and what follows `--`."""
     at = args.index("--") if "--" in args else len(args)
     overrides = list(args[at + 1 :])
     given, unknown = tyro.cli(Ablate, args=args[:at], prog="mtbert ablate", return_unknown_args=True)

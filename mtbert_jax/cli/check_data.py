@@ -8,26 +8,22 @@ from rich.console import Group
 
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
-from mtbert_jax.config.schema import finite
+from mtbert_jax.config.schema import finite, to_dict
 from mtbert_jax.data.raw_rows import SKIP
 from mtbert_jax.data.streams import epoch_shapes, padded_lengths, stage_batches
 from mtbert_jax.data.survey import PERCENTILES, Lines, Repeats, SplitSurvey, Surveyed, survey
 from mtbert_jax.data.unknown import unknown_warning
 from mtbert_jax.encoders.tokenizer import LoadedTokenizer, read_tokenizer
 from mtbert_jax.terminal import grid
-from mtbert_jax.training.source import encoder_folder
+from mtbert_jax.training.source import source_of, with_encoder
 
 
 class StageShapes(NamedTuple):
     """The batches of a stage's first epoch.
 
     Attributes:
-        stage: The stage's name.
-        steps: Steps of the stage.
-        steps_per_epoch: Steps of an epoch.
-        shapes: How many batches there are of each shape: rows, length, count; none where they hold
-            what a frozen encoder said, and no tokens.
-        computed_per_token: Tokens computed for each real one: what padding costs; None where there are none.
+        shapes: How many batches there are of each shape: rows, length, count; none on kept features.
+        computed_per_token: Tokens computed for each real one: what padding costs; None on kept features.
     """
 
     stage: str
@@ -39,14 +35,11 @@ class StageShapes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DataCheck:
-    """What there is to say of a config's data.
+    """What there is to say of a config's data; `problems` would stop a training run, `warnings` are probably not meant.
 
     Attributes:
-        found: Its splits.
         lengths: The lengths that training batches are padded to, by task.
         stages: The batches of every stage; empty where some task cannot be trained.
-        problems: What would stop a training run, one line each.
-        warnings: What is probably not meant, one line each.
     """
 
     found: Surveyed
@@ -57,16 +50,9 @@ class DataCheck:
 
     def as_dict(self) -> dict[str, Any]:
         """For machines: plain values, as JSON has them."""
-        return finite(
-            {
-                "splits": [_plain(split) for split in self.found.splits],
-                "overlaps": [_plain(overlap) for overlap in self.found.overlaps],
-                "lengths": self.lengths,
-                "stages": [_plain(stage) for stage in self.stages],
-                "problems": self.problems,
-                "warnings": self.warnings,
-            }
-        )
+        found = {"splits": self.found.splits, "overlaps": self.found.overlaps, "lengths": self.lengths}
+        told = {"stages": self.stages, "problems": self.problems, "warnings": self.warnings}
+        return finite(to_dict({**found, **told}))
 
     def tables(self) -> Group:
         """For people."""
@@ -116,13 +102,9 @@ STAGES = ["stage", "steps", "steps an epoch", "rows × tokens (batches)", "compu
 
 
 def check_data(config: Config) -> DataCheck:
-    """Reads all data files of a config; of the encoder only its tokenizer.
-
-    Raises:
-        InputError: The config is wrong, there is no tokenizer, or a file cannot be read as its task says.
-    """
+    """Reads all data files of a config, and its encoder's tokenizer; `InputError` where one cannot be read."""
     check_config(config)
-    loaded = read_tokenizer(encoder_folder(config, weights=False))
+    loaded = read_tokenizer(with_encoder(config, source_of(config), weights=False)[1])
     found = survey(config, loaded.tokenizer)
     problems = list(_problems(config, found))
     train = found.train
@@ -163,22 +145,10 @@ def _problems(config: Config, found: Surveyed) -> Iterator[str]:
 def _stages(config: Config, found: Surveyed) -> Iterator[StageShapes]:
     for number, stage in enumerate(config.resolved_stages()):
         batches = stage_batches(config, number, stage, found.train, lambda size: size)
-        if stage.cache_features:
-            yield StageShapes(stage.name, batches.num_steps, batches.steps_per_epoch, [], None)
-            continue
-        shapes = epoch_shapes(batches)
-        listed = [(rows, length, count) for (rows, length), count in shapes.batches.items()]
-        cost = shapes.computed / shapes.real
+        shapes = None if stage.cache_features else epoch_shapes(batches)
+        listed = [(rows, length, count) for (rows, length), count in shapes.batches.items()] if shapes else []
+        cost = shapes.computed / shapes.real if shapes else None
         yield StageShapes(stage.name, batches.num_steps, batches.steps_per_epoch, listed, cost)
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses and named tuples as dicts."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if hasattr(value, "_asdict"):
-        return {name: _plain(item) for name, item in value._asdict().items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _rows(split: SplitSurvey) -> list[str]:

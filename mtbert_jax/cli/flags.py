@@ -73,8 +73,7 @@ HINTS = {name: ours for ours, names in ELSEWHERE.items() for name in names.split
 def known_flags(command: Any) -> dict[str, int]:
     """Every flag of a command, with its number of values: 0, 1 or `MANY`.
 
-    Args:
-        command: Its dataclass; or an instance of that, whose tasks and stages then have flags, too.
+    An instance of its dataclass, rather than the class, has flags for its tasks and stages, too.
     """
     return {f"--{name}": count for name, count in _fields(command)}
 
@@ -92,7 +91,7 @@ def _fields(command: Any) -> Iterator[tuple[str, int]]:
                 yield from ((f"{name}.{number}.{below}", count) for below, count in _fields(item))
         elif kind is bool:
             yield from ((name, 0), (f"no-{name}", 0))
-        elif "Config" not in annotated and "Positional" not in annotated:
+        elif "config.fields" not in annotated and "Positional" not in annotated:
             yield name, MANY if "tuple" in annotated else 1
 
 
@@ -103,10 +102,9 @@ _EVERY = Config(
 
 
 def config_place(command: type[Any], args: Sequence[str]) -> int | None:
-    """Where the config stands among the arguments of a command over one; None where there is none.
+    """Where the config stands among the arguments of a command over one: the first that is no flag and no flag's value.
 
-    It is the first argument that is no flag and no flag's value. Flags that take any number of values leave it what
-    is named like one.
+    Flags that take any number of values leave it what is named like one.
     """
     known = known_flags(command(_EVERY))
     values = 0
@@ -134,11 +132,7 @@ def _in_general(flag: str) -> str:
 
 
 def by_number(args: Sequence[str], config: Config) -> list[str]:
-    """The arguments with tasks and stages by their numbers, from 0, wherever flags name them.
-
-    Args:
-        args: Arguments, such as ``--tasks.sst.batch-size``.
-        config: Has the tasks and stages.
+    """The arguments with tasks and stages by their numbers, from 0, in flags such as ``--tasks.sst.batch-size``.
 
     Raises:
         InputError: There is no such task or stage, or it has no such field; the nearest known one is named.
@@ -171,12 +165,7 @@ def _with_number(arg: str, names: dict[str, list[str]]) -> str:
 
 
 def with_own_tables(config: Config, args: Sequence[str]) -> Config:
-    """The config with a copy of the run's `head`, `smart` or `proximal` in each task or stage that gets a field of one.
-
-    Args:
-        config: The config as its file has it.
-        args: Arguments, as `by_number` gives them.
-    """
+    """The config with a copy of its `head`, `smart` or `proximal` in each task or stage that gets a field of one."""
     tables: dict[str, list[Any]] = {"tasks": list(config.tasks), "stages": list(config.stages)}
     for arg in args:
         parts = arg.removeprefix("--").partition("=")[0].split(".")
@@ -188,16 +177,7 @@ def with_own_tables(config: Config, args: Sequence[str]) -> Config:
 
 
 def check_flags(command: Any, args: Sequence[str], prog: str) -> None:
-    """Refuses a flag that a command does not have, with what is meant where that can be told.
-
-    Args:
-        command: As in `known_flags`.
-        args: Its arguments.
-        prog: The command's name.
-
-    Raises:
-        InputError: Names the flag.
-    """
+    """Refuses a flag that a command (as in `known_flags`) does not have, with what is meant where that can be told."""
     known = known_flags(command)
     for arg in args:
         flag = arg.partition("=")[0]

@@ -23,18 +23,18 @@ from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import finite, nearest
-from mtbert_jax.data.readers import Split
+from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError, TrainingError, plain
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import must_be_writable, write_whole
+from mtbert_jax.files import input_errors, must_be_writable, write_whole
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_freed_memory, machine_summary
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
 from mtbert_jax.results.tables import terminal
 from mtbert_jax.run import Run, train_in, write_report
-from mtbert_jax.submission.hand_in import HandIn, hand_in
+from mtbert_jax.submission.hand_in import hand_in
 from mtbert_jax.terminal import console, scores_table
 from mtbert_jax.training.evaluate import not_finite
 from mtbert_jax.training.existing import Existing
@@ -110,10 +110,8 @@ def check(args: list[str]) -> None:
     for line in found.warnings:
         print(plain(line), file=sys.stderr)
     if given.json:
-        try:
+        with input_errors(f"cannot write {given.json}"):
             write_whole(given.json, json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise InputError(f"cannot write {given.json}: {error.strerror or error}") from None
     if found.problems:
         more = f"; and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
         raise InputError(f"training would refuse these data: {found.problems[0]}{more}")
@@ -141,8 +139,7 @@ def predict(args: list[str]) -> None:
         must_be_writable(given.output, folder=given.task is None)
     model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
     if given.task is None:
-        splits: tuple[Split, ...] = ("dev", "test")
-        read = {split: model.setup.datasets(split) for split in splits}  # both, before anything is computed
+        read = {split: model.setup.datasets(split) for split in SPLITS[1:]}  # both, before anything is computed
         folder = given.output or RunFolder(given.run).predictions
         wrong: list[str] = []
         for split, datasets in read.items():
@@ -165,17 +162,15 @@ def predict(args: list[str]) -> None:
 
 
 def _read_texts(path: Path | None, task: TaskConfig) -> list[tuple[str, ...]]:
-    try:
+    with input_errors(f"cannot read {path}"):
         data = sys.stdin.buffer.read() if path is None else path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     return read_texts(data, "standard input" if path is None else str(path), task)
 
 
 def submission(args: list[str]) -> None:
     """The command `submission`."""
-    given = vars(arguments.parse(arguments.Submission, args, "mtbert submission"))
-    for line in hand_in(HandIn(**{name: value for name, value in given.items() if name != "plugins"})):
+    given = arguments.parse(arguments.Submission, args, "mtbert submission")
+    for line in hand_in(given.run, given.output, given.checkpoint, given.data_dir, given.check, given.data):
         print(line)
 
 
@@ -200,62 +195,46 @@ def completion(args: list[str]) -> None:
 
 
 class Command(NamedTuple):
-    """One command.
-
-    Attributes:
-        run: Runs it on its arguments; returns an exit status, or None for 0.
-        arguments: What it takes.
-        usage: How it is called, in short.
-        summary: What it does, in a line.
-    """
+    """One command: what runs it and returns an exit status, or None for 0; and what it takes."""
 
     run: Callable[[list[str]], int | None]
     arguments: type[Any]
-    usage: str
-    summary: str
 
 
-def _table() -> dict[str, Command]:
-    of = arguments
-    everything = "train a run; any field of the config can be given"
-    checked = "prediction files to hand in, checked; --check FILE --data FILE checks others"
-    own = "label one's own texts, one a line; without --task, write prediction files"
-    data = "what the data hold: bad rows, labels, lengths, repeats"
-    several = "train several configs with several seeds; one table"
-    return {
-        "train": Command(train, of.Train, "CONFIG.toml [--field value ...]", everything),
-        "check-data": Command(check, of.CheckData, "CONFIG.toml [--json FILE]", data),
-        "ablate": Command(ablate, of.Ablate, "CONFIG.toml ... [--seeds 0 1 2]", several),
-        "evaluate": Command(evaluate, of.Evaluate, "RUN [--split dev]", "score a run's best checkpoint on a split"),
-        "predict": Command(predict, of.Predict, "RUN [--task NAME] [--input FILE]", own),
-        "submission": Command(submission, of.Submission, "RUN", checked),
-        "report": Command(report, of.Report, "RUN ... [--out FILE.html]", "one page about a run, or about several"),
-        "export": Command(
-            export, of.Export, "RUN --format hf|stablehlo", "a checkpoint for transformers, or plain JAX"
-        ),
-        "completion": Command(completion, of.Completion, "bash|zsh|fish", "what a shell reads to complete all this"),
-    }
-
-
-COMMANDS = _table()
+COMMANDS = {
+    "train": Command(train, arguments.Train),
+    "check-data": Command(check, arguments.CheckData),
+    "ablate": Command(ablate, arguments.Ablate),
+    "evaluate": Command(evaluate, arguments.Evaluate),
+    "predict": Command(predict, arguments.Predict),
+    "submission": Command(submission, arguments.Submission),
+    "report": Command(report, arguments.Report),
+    "export": Command(export, arguments.Export),
+    "completion": Command(completion, arguments.Completion),
+}
 """All commands."""
 
+USAGE = """usage: mtbert COMMAND ...
 
-def usage() -> str:
-    """What ``mtbert --help`` prints."""
-    lines = [(f"{name} {command.usage}", command.summary) for name, command in COMMANDS.items()]
-    lines.append(("--version", "versions of this program and of JAX, and the devices"))
-    width = max(len(call) for call, _ in lines)
-    listed = "\n".join(f"  {call:{width}}  {summary}" for call, summary in lines)
-    return f"""usage: mtbert COMMAND ...
-
-{listed}
+  train CONFIG.toml [--field value ...]     train a run; any field of the config can be given
+  check-data CONFIG.toml [--json FILE]      what the data hold: bad rows, labels, lengths, repeats
+  ablate CONFIG.toml ... [--seeds 0 1 2]    train several configs with several seeds; one table
+  evaluate RUN [--split dev]                score a run's best checkpoint on a split
+  predict RUN [--task NAME] [--input FILE]  label one's own texts, one a line; without --task, write prediction files
+  submission RUN                            prediction files to hand in, checked; --check FILE --data FILE checks others
+  report RUN ... [--out FILE.html]          one page about a run, or about several
+  export RUN --format hf|stablehlo          a checkpoint for transformers, or plain JAX
+  completion bash|zsh|fish                  what a shell reads to complete all this
+  --version                                 versions of this program and of JAX, and the devices
 
 Every command takes --plugins FILE.py: Python that registers task kinds, encoder families, aggregators, regularisers.
 Exit status: 0 done; 1 failed; 2 what was given is wrong, and the message says what would be right. After a signal that
 was heeded, which saves the run first: 0 after SIGTERM, 130 after Ctrl-C.
 `mtbert COMMAND --help` explains a command; with a config, `mtbert train CONFIG.toml --help` shows its values.
 """
+
+
+"""What ``mtbert --help`` prints."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -267,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
             handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it raises, and we say that in one line
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage(), end="")
+        print(USAGE, end="")
         return 0 if argv else 2
     arguments.colour_as_asked()
     if argv[0] == "--version":
@@ -281,12 +260,9 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} (see mtbert --help)")
         run_plugins(arguments.named_plugins(argv[1:]))
         return command.run(argv[1:]) or 0
-    except InputError as error:
+    except (InputError, TrainingError) as error:
         print(f"mtbert: {error}", file=sys.stderr)
-        return 2
-    except TrainingError as error:
-        print(f"mtbert: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     except Interrupted as interrupted:
         return interrupted.status
     except KeyboardInterrupt:

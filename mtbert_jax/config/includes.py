@@ -19,12 +19,9 @@ def read_all(path: Path, root: Path | None = None) -> list[tuple[Path, Table]]:
     ``include`` is a path relative to the file that it stands in, or a list of such. A file that is reached twice counts
     once, where it is reached first: otherwise its second coming would undo what others have laid over it.
 
-    Args:
-        path: The file.
-        root: Folder that no include leads out of; the one above the file's own if left out.
-
     Raises:
-        InputError: A file is missing or no TOML, an include is no path to one, or files include each other in a circle.
+        InputError: A file is missing or no TOML, an include is no path to one or leads out of `root` (the folder above
+            the file's own if left out), or files include each other in a circle.
     """
     found: dict[Path, tuple[Path, Table]] = {}
     _visit(path, root or real(path.parent).parent, {}, found)
@@ -87,10 +84,7 @@ def _other_format(path: Path) -> str:
 def lay_over(old: Table, new: Table, by_name: tuple[str, ...] = ()) -> Table:
     """`new` over `old`: tables merge key by key, all else is replaced.
 
-    Args:
-        old: What stays where `new` is silent.
-        new: What wins.
-        by_name: Keys of lists whose tables have a `name`: those merge with the table of the same name, or are added.
+    Lists under the keys `by_name` hold tables with a `name`: each merges with the old one of its name, or is added.
 
     >>> lay_over({"lr": 1, "head": {"layers": 1, "dropout": 0.2}}, {"lr": 2, "head": {"layers": 3}})
     {'lr': 2, 'head': {'layers': 3, 'dropout': 0.2}}

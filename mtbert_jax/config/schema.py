@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import types
 import typing
 from typing import Any, TypeVar
@@ -24,12 +25,7 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 
 
 def from_dict(cls: type[T], values: Any, where: str) -> T:
-    """Builds the dataclass `cls`.
-
-    Args:
-        cls: A dataclass whose fields are scalars, literals, tuples or dataclasses.
-        values: A nested dict, as TOML or JSON gives it.
-        where: What to call the source in a message.
+    """Builds a dataclass of scalars, literals, tuples and dataclasses from a nested dict; `where` names the source.
 
     Raises:
         InputError: A key is unknown (the nearest known one is named) or a value has the wrong type.
@@ -96,11 +92,16 @@ def describe(value: Any) -> str:
 
 
 def to_dict(value: Any) -> Any:
-    """Dataclasses as nested dicts of plain values; fields that are None are left out."""
+    """Plain values, in dicts of named tuples, and of dataclasses, whose fields that are None are left out."""
     if dataclasses.is_dataclass(value):
         pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {name: to_dict(item) for name, item in pairs if item is not None}
-    return [to_dict(item) for item in value] if isinstance(value, tuple) else value
+    value = value._asdict() if hasattr(value, "_asdict") else value
+    if isinstance(value, dict):
+        return {name: to_dict(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_dict(item) for item in value]
+    return str(value) if isinstance(value, os.PathLike) else value
 
 
 def finite(value: Any) -> Any:
@@ -112,14 +113,19 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not abs(value) < LARGEST else value
 
 
+def with_nan(value: Any) -> Any:
+    """Numbers, perhaps in dicts, with NaN where JSON has null."""
+    if isinstance(value, dict):
+        return {key: with_nan(item) for key, item in value.items()}
+    return math.nan if value is None else value
+
+
 def fits(value: Any, shape: Any) -> bool:
     """Whether what was read from JSON is shaped so; for files that only this program writes, and others may spoil.
 
-    Args:
-        value: Numbers, texts, lists and dicts.
-        shape: `str`, `int`, `float` (any number or NaN) or None; a tuple of shapes, one of which is enough; or a dict
-            of them by key, where other keys may stand beside, those that end in ``?`` may be missing, and ``*`` is for
-            all that are not named.
+    A shape is `str`, `int`, `float` (any number or NaN) or None; a tuple of shapes, one of which is enough; or a dict
+    of them by key, where other keys may stand beside, those that end in ``?`` may be missing, and ``*`` is for all
+    others.
 
     >>> fits({"step": 3, "loss": {"sst": 0.5}}, {"step": int, "loss": {"*": float}, "lr?": float})
     True

@@ -28,20 +28,13 @@ ANNEALING = 0.8
 
 
 def make_batch(
-    tokens: Tokens,
-    labels: Labels,
-    rows: Rows,
-    length: int,
-    batch_size: int,
-    weights: Weights | None = None,
+    tokens: Tokens, labels: Labels, rows: Rows, length: int, batch_size: int, weights: Weights | None = None
 ) -> Batch:
     """Gathers `rows` into arrays of shape ``[batch_size length]``; what is left over is padding of weight 0.
 
     Examples weigh 1 each where `weights` does not say otherwise.
     """
-    input_ids = np.zeros((batch_size, length), np.int32)
-    attention_mask = np.zeros((batch_size, length), np.int32)
-    token_type_ids = np.zeros((batch_size, length), np.int32)
+    input_ids, attention_mask, token_type_ids = np.zeros((3, batch_size, length), np.int32)
     for place, row in enumerate(rows):
         ids = tokens.ids[tokens.starts[row] : tokens.starts[row + 1]]
         input_ids[place, : len(ids)] = ids
@@ -83,13 +76,10 @@ class TaskBatches:
 
     Attributes:
         name: The task's; streams of different tasks differ through it.
-        tokens: Encoded training examples.
-        labels: Their labels, ``[example *label]``.
-        batch_size: Examples in a batch.
+        labels: Labels of all examples, ``[example *label]``.
         lengths: The lengths that batches are padded to, ascending.
         seed: Seeds of the stream: the run's, then those that it has in common with runs of other seeds.
         weights: Weights of the examples in the loss, above 0; all 1 if left out.
-        sampling_balance: How far rare classes are repeated (see `TaskConfig.sampling_balance`).
         features: What a frozen encoder says of every example: then batches hold that in place of tokens.
         size: Rows of a batch, at least `batch_size`; those beyond are fillers. 0 takes `batch_size`.
     """
@@ -164,14 +154,9 @@ class TaskBatches:
 
 @dataclass(frozen=True, eq=False)
 class TrainBatches:
-    """All tasks' batches in the order of a stage.
+    """All tasks' batches in the order of a stage, which ends after so many `epochs`, or `steps` if that is not 0.
 
-    Attributes:
-        tasks: The streams, by task.
-        order: How tasks follow each other (see `Config.order`).
-        epochs: Length of the stage in epochs, unless `steps` tells it.
-        steps: Length of the stage in steps; 0 where `epochs` tells it.
-        seed: Seeds of the drawn orders, the same for runs of every seed.
+    The `seed` of drawn orders is the same for runs of every seed.
     """
 
     tasks: dict[str, TaskBatches]
@@ -236,20 +221,18 @@ class TrainBatches:
 
 
 def evaluation_batches(
-    tokens: Tokens, labels: Labels, batch_size: int, lengths: np.ndarray
-) -> Iterator[tuple[Rows, Batch]]:
-    """Every row once, sorted by length: the rows of each batch and the batch."""
-    order = np.argsort(tokens.lengths, kind="stable")
+    tokens: Tokens,
+    labels: Labels,
+    batch_size: int,
+    lengths: np.ndarray,
+    features: Float[np.ndarray, "example hidden"] | None = None,
+) -> Iterator[tuple[Rows, Batch | FeatureBatch]]:
+    """Every row once: the rows of each batch and the batch, of tokens, sorted by length, or of features, in order."""
+    order = np.argsort(tokens.lengths, kind="stable") if features is None else np.arange(len(labels))
     buckets = np.searchsorted(lengths, tokens.lengths)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        yield rows, make_batch(tokens, labels, rows, int(lengths[buckets[rows].max()]), batch_size)
-
-
-def evaluation_feature_batches(
-    features: Float[np.ndarray, "example hidden"], labels: Labels, batch_size: int
-) -> Iterator[tuple[Rows, FeatureBatch]]:
-    """Every row once, in order: the rows of each batch and the batch."""
-    for start in range(0, len(labels), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(labels)))
-        yield rows, make_feature_batch(features, labels, rows, batch_size)
+        if features is None:
+            yield rows, make_batch(tokens, labels, rows, int(lengths[buckets[rows].max()]), batch_size)
+        else:
+            yield rows, make_feature_batch(features, labels, rows, batch_size)

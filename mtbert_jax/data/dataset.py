@@ -13,17 +13,14 @@ from mtbert_jax.tasks import kind_of
 
 
 class Dataset(NamedTuple):
-    """Encoded examples of one split.
+    """Encoded examples of one split, in the file's order.
 
     Attributes:
-        ids: Identifiers, in the file's order.
-        texts: The texts, in the file's order.
-        tokens: The same, encoded.
         labels: Labels, ``[example *label]``; zeros where there are none.
         labelled: Whether the examples have labels: all of them, or some in a test split.
         skipped: One message for every bad row that was left out.
         features: What a frozen encoder says of every example, ``[example hidden]``, where that has been kept.
-        unlabelled: Number of rows that were left out since they have no label of the task, in a file of several tasks.
+        unlabelled: Number of rows without a label of the task, left out of a file of several tasks.
         scored: Places of the examples that have a label, where only some do.
     """
 
@@ -39,11 +36,7 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
-    """Reads and encodes one split; `labels` as in `read_split`.
-
-    Raises:
-        InputError: The file is missing or has a bad row (see `read_split`).
-    """
+    """Reads and encodes one split; arguments and errors as in `read_split`."""
     read = read_for_run(config, task, split, labels=labels)
     tokens = tokenize_cached(tokenizer, [example.texts for example in read.examples], task.max_length, config.cache_dir)
     return make_dataset(task, read, tokens)

@@ -22,14 +22,7 @@ UNKNOWN = ("-1", "-1.0")
 
 
 def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Labels) -> Read:
-    """What a task makes of a row.
-
-    Args:
-        task: The task, which names columns.
-        row: The row's fields; the columns that must be there are.
-        number: The row's id, where the task has no column of ids.
-        rule: What a row without a label is.
-    """
+    """What a task makes of a row that has all required columns; `number` is its id where no column has ids."""
     for column in task.text:
         if not isinstance(row[column], str):
             return fault(f"field {column!r} is {_json_type(row[column])}, not a text")

@@ -29,11 +29,7 @@ def is_json(name: str, first_line: str) -> bool:
 
 
 def json_rows(file: TextIO, name: str) -> Iterator[Row]:
-    """The objects of a file, one a line or in a list.
-
-    Args:
-        file: The open file.
-        name: What messages call it.
+    """The objects of a file, one a line or in a list; `name` is what messages call it.
 
     Raises:
         InputError: A list is not JSON, or an object takes several lines without being in a list.

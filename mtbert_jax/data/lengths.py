@@ -24,11 +24,7 @@ def fit_ladder(counts: Float[np.ndarray, " length"], max_shapes: int, max_length
     """The lengths with the fewest padded tokens: multiples of 8, the last as long as the longest example needs.
 
     Found by dynamic programming over ``[rungs, last rung]``; the cost of an example is the length that it is padded to.
-
-    Args:
-        counts: How many examples have 0, 1, 2 … tokens; shares do as well.
-        max_shapes: The most lengths.
-        max_length: No length is longer; no example may be.
+    `counts` are of examples with 0, 1, 2 … tokens, or their shares; none has more than `max_length`.
 
     >>> fit_ladder(np.bincount([5, 6, 7, 7, 20, 21, 60]), 3, 64).tolist()
     [8, 24, 64]

@@ -7,13 +7,7 @@ NUMBERED = 'id = "" numbers the rows instead, and keeps them all'
 
 
 class Fault(NamedTuple):
-    """What is wrong with a row.
-
-    Attributes:
-        reason: The fault in words that many rows can share; nothing of the row is quoted.
-        text: The fault in full.
-        advice: A way out.
-    """
+    """What is wrong with a row, in words that quote nothing of it and many rows can share; in full; and a way out."""
 
     reason: str
     text: str
@@ -21,12 +15,9 @@ class Fault(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row.
+    """One row: the line that it begins in, from 1; its fields by column, or its fault; and how many lines it takes.
 
-    Attributes:
-        line: Line of the file that the row begins in, from 1.
-        fields: Fields by column, or the row's fault. Fields of a table are texts, those of JSON any value but null.
-        height: Number of lines that the row takes.
+    Fields of a table are texts, those of JSON any value but null.
     """
 
     line: int

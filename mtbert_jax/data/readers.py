@@ -21,20 +21,6 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
-class BadRow(NamedTuple):
-    """A row that was left out since something is wrong with it.
-
-    Attributes:
-        line: Line that the row begins in.
-        reason: Reason of its fault.
-        advice: A way out.
-    """
-
-    line: int
-    reason: str
-    advice: str = SKIP
-
-
 class Reading(NamedTuple):
     """What a file gave.
 
@@ -42,15 +28,15 @@ class Reading(NamedTuple):
         examples: The good rows, in the file's order.
         skipped: One message for every bad row that was left out.
         lines: Line that each good row begins in.
-        bad: The rows behind `skipped`.
-        unlabelled: Lines of rows that were left out since they have no label of this task, in a file of several tasks.
+        bad: The rows behind `skipped`: the line that each begins in, and its fault.
+        unlabelled: Lines of rows without a label of this task, left out of a file of several tasks.
         several: Lines where rows begin that take several.
     """
 
     examples: list[Example]
     skipped: list[str]
     lines: list[int]
-    bad: list[BadRow]
+    bad: list[tuple[int, Fault]]
     unlabelled: list[int]
     several: list[int]
 
@@ -73,15 +59,7 @@ def read_for_run(
 ) -> Reading:
     """Reads one split as a run does: bad rows as its config says, and blank labels left out of files of several tasks.
 
-    Args:
-        config: The run's config.
-        task: One of its tasks.
-        split: The split.
-        bad_rows: In place of the config's, as `read_split` takes it.
-        labels: As `read_split` takes it.
-
-    Raises:
-        InputError: As `read_split`.
+    Arguments and errors are those of `read_split`.
     """
     shared = is_shared(task, split, config.tasks, config.data_dir)
     return read_split(task, split, config.data_dir, bad_rows or config.bad_rows, labels, shared)
@@ -108,14 +86,14 @@ def read_split(
     and not all rows have it.
 
     Args:
-        task: Names the file and its columns.
+        task: Names the file, below `data_dir`, and its columns.
         split: The split.
         data_dir: Folder that the file's name is relative to.
-        bad_rows: `error` stops at the first bad row; `skip` leaves it out and reports it; `count` does the same, and
-            takes a file without any good row, too.
+        bad_rows: `error` stops at the first; `skip` leaves them out and reports them; `count` does, even if none is
+            good.
         labels: False passes labels over: a row is then as good without one.
-        shared: Whether other tasks have labels in other columns of the file. A row of a training or dev file without
-            a label of this task is then left out and counted; otherwise it is a bad row.
+        shared: Other tasks have labels in other columns: a row of a training or dev file without one of this task is
+            not bad, but left out and counted.
 
     Raises:
         InputError: The file is missing, lacks a column, or has a bad row under `error`.
@@ -140,7 +118,7 @@ def read_split(
             raise InputError(f"{path}:{row.line}: {result.text} ({result.advice})")
         else:
             reading.skipped.append(plain(f"{path}:{row.line}: {result.text}"))
-            reading.bad.append(BadRow(row.line, result.reason, result.advice))
+            reading.bad.append((row.line, result))
     if not reading.examples and (bad_rows != "count" or not (reading.bad or reading.unlabelled)):
         raise InputError(_no_rows(path, task, reading))
     if rule == "optional" and are_unknown(task, reading.examples):
@@ -181,13 +159,7 @@ def _rows(path: Path, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Rea
 
 
 def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Read]]:
-    """The rows of an open file, and what the task makes of each.
-
-    Args:
-        file: The file, with line ends as they are.
-        name: What messages call it; its suffix may tell the format.
-        task: Names the columns.
-        rule: How rows without a label are taken.
+    """The rows of an open file, with line ends as they are, and what the task makes of each; its name tells the format.
 
     Raises:
         InputError: The file is no table and no JSON, or a table lacks a column.

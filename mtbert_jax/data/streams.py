@@ -14,12 +14,9 @@ from mtbert_jax.data.lengths import Ladder, fit_ladder, ladder
 
 
 def padded_lengths(config: Config, *splits: dict[str, Dataset], alike: bool = False) -> dict[str, Ladder]:
-    """The lengths that each task's batches are padded to: the config's, or those that fit these datasets.
+    """The lengths that each task's batches are padded to: the config's, or those that fit all these splits.
 
-    Args:
-        config: The run's.
-        splits: One or more splits, by task; all share fitted lengths, since they share programs.
-        alike: Every task counts the same, however many examples it has, as when each is in every step.
+    If `alike`, every task counts the same, however many examples it has, as when each is in every step.
     """
     limits = {task.name: task.max_length for task in config.resolved_tasks()}
     names = [name for split in splits for name in split]
@@ -34,15 +31,7 @@ def padded_lengths(config: Config, *splits: dict[str, Dataset], alike: bool = Fa
 def stage_batches(
     config: Config, number: int, stage: Stage, train: dict[str, Dataset], size: Callable[[int], int]
 ) -> TrainBatches:
-    """The batches of stage `number`.
-
-    Args:
-        config: The run's.
-        number: The stage's place, from 0.
-        stage: Its config, with every field filled in.
-        train: Training splits, by task.
-        size: Rows of a batch of so many examples, fillers included.
-    """
+    """The batches of stage `number`, from 0; `size` makes rows, fillers included, of a number of examples."""
     seed = (config.seed, number)
     tasks = {task.name: task for task in config.tasks}
     lengths = padded_lengths(config, train, alike=stage.order == "round_robin")

@@ -7,15 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, Task
 from mtbert_jax.data.dataset import Dataset, make_dataset
-from mtbert_jax.data.raw_rows import SKIP
-from mtbert_jax.data.readers import BadRow, Reading, Split, read_for_run
+from mtbert_jax.data.raw_rows import SKIP, Fault
+from mtbert_jax.data.readers import SPLITS, Reading, Split, read_for_run
 from mtbert_jax.data.tokens import tokenize_cached
 from mtbert_jax.data.unknown import unknown_share
 from mtbert_jax.tasks import kind_of
@@ -31,14 +31,7 @@ UNCUT = 2**31 - 1
 
 
 class BadRows(NamedTuple):
-    """Bad rows with one thing wrong.
-
-    Attributes:
-        reason: Reason of the fault.
-        rows: Number of the rows.
-        lines: Lines of the first few.
-        advice: A way out.
-    """
+    """Bad rows with one thing wrong: the reason, their number, lines of the first few, and a way out."""
 
     reason: str
     rows: int
@@ -47,21 +40,14 @@ class BadRows(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Rows that have something in common.
-
-    Attributes:
-        rows: Number of the rows.
-        lines: Lines of the first few.
-    """
+    """Number of rows that have something in common, and lines of the first few."""
 
     rows: int
     lines: list[int]
 
 
 class Repeats(NamedTuple):
-    """Rows whose texts stand in an earlier row, or in another split.
-
-    Texts are the same if they differ in capitals and blanks at most, those of a pair in their order.
+    """Rows whose texts, but for capitals and blanks, stand in an earlier row, or in another split.
 
     Attributes:
         rows: How many.
@@ -79,21 +65,17 @@ class SplitSurvey:
     """One split of one task.
 
     Attributes:
-        task: The task's name.
-        split: The split.
-        file: The data file, as the config names it.
         rows: Rows that can be used.
         bad: Rows that cannot, by what is wrong with them.
         labelled: Rows with a label.
         classes: Labelled rows of each class; empty where labels are no classes.
         scores: Percentiles of the labels, where they are numbers.
         tokens: Percentiles of the lengths in tokens, special ones included, as if nothing were cut off.
-        limit: Tokens after which an example is cut off.
-        cut: Rows that are.
+        cut: Rows that are cut off, after `limit` tokens.
         unknown: Share of the tokens that stand for words that the vocabulary lacks.
         duplicates: Rows whose texts stand in an earlier row of the split.
-        unlabelled: Rows without a label: predicted and not scored in a test split; elsewhere left out, since the file
-            is also another task's, which has labels in another column.
+        unlabelled: Rows without a label: predicted and not scored in a test split, else left out of a file of several
+            tasks.
         several: Rows that take several lines of the file.
     """
 
@@ -115,14 +97,7 @@ class SplitSurvey:
 
 
 class Overlap(NamedTuple):
-    """Rows of one split whose texts stand in another split, too.
-
-    Attributes:
-        task: The task's name.
-        split: The split whose rows are counted.
-        within: The split that they stand in as well.
-        repeats: They.
-    """
+    """Rows of one split of a task whose texts stand `within` another split, too."""
 
     task: str
     split: Split
@@ -131,13 +106,7 @@ class Overlap(NamedTuple):
 
 
 class Surveyed(NamedTuple):
-    """All splits of all tasks.
-
-    Attributes:
-        splits: Each of them, in the config's order.
-        overlaps: Each two splits of a task: how much of the later one stands in the earlier one.
-        train: Training splits by task, encoded as for training.
-    """
+    """All splits of all tasks, in order; how much of each stands in earlier ones; and training splits, encoded."""
 
     splits: list[SplitSurvey]
     overlaps: list[Overlap]
@@ -153,7 +122,7 @@ def survey(config: Config, tokenizer: Tokenizer) -> Surveyed:
     splits, overlaps, train = [], [], {}
     for task in config.resolved_tasks():
         read: dict[Split, Reading] = {}
-        for split in (split for split in get_args(Split) if getattr(task, split)):
+        for split in (split for split in SPLITS if getattr(task, split)):
             read[split] = read_for_run(config, task, split, "count")
             facts, data = _survey_split(config, task, split, read[split], tokenizer)
             splits.append(facts)
@@ -198,15 +167,16 @@ def _survey_split(
     return facts, make_dataset(task, read, tokens)
 
 
-def by_reason(bad: Sequence[BadRow]) -> list[BadRows]:
+def by_reason(bad: Sequence[tuple[int, Fault]]) -> list[BadRows]:
     """Bad rows by what is wrong with them, the most frequent first.
 
-    >>> by_reason([BadRow(3, "is not JSON"), BadRow(5, "is empty"), BadRow(9, "is not JSON")])[0]
+    >>> broken, empty = Fault("is not JSON", "is not JSON: '{'"), Fault("is empty", "is empty")
+    >>> by_reason([(3, broken), (5, empty), (9, broken)])[0]
     BadRows(reason='is not JSON', rows=2, lines=[3, 9], advice='bad_rows = "skip" would leave such rows out')
     """
     lines = defaultdict(list)
-    for row in bad:
-        lines[row.reason, row.advice].append(row.line)
+    for line, fault in bad:
+        lines[fault.reason, fault.advice].append(line)
     ordered = sorted(lines.items(), key=lambda item: -len(item[1]))
     return [BadRows(reason, len(own), own[:FIRST], advice) for (reason, advice), own in ordered]
 

@@ -21,10 +21,8 @@ class Table(NamedTuple):
     """An open table.
 
     Attributes:
-        name: What messages call the file.
         line: Line of the header.
         columns: The header's names; empty where the file has no line but blank ones.
-        delimiter: What separates fields.
         rows: Iterates over the rows; the argument tells whether a line would be a row by itself.
     """
 
@@ -50,16 +48,7 @@ def delimiter_of(name: str, header: str) -> str:
 
 
 def open_table(file: TextIO, name: str, quotes: bool) -> Table:
-    """Reads a table's header.
-
-    Args:
-        file: The open file, with line ends as they are.
-        name: What messages call it; its suffix may tell the delimiter.
-        quotes: Whether fields may be quoted; otherwise every quote is text.
-
-    Raises:
-        InputError: The header cannot be read.
-    """
+    """Reads the header of a file that keeps its line ends; without `quotes` every quote is text."""
     csv.field_size_limit(LONGEST_FIELD)
     delimiter = delimiter_of(name, next((line for line in file if line.strip()), ""))
     file.seek(0)
@@ -112,17 +101,7 @@ def open_table(file: TextIO, name: str, quotes: bool) -> Table:
 
 
 def check_columns(table: Table, required: Sequence[str], optional: str = "", advice: str = "") -> None:
-    """Refuses a header that lacks a column, or has one twice.
-
-    Args:
-        table: The table.
-        required: Columns that must be there.
-        optional: A column that may be missing.
-        advice: A way out where the last of `required` is missing.
-
-    Raises:
-        InputError: A column is missing or stands twice.
-    """
+    """Refuses a header that lacks a required column, or has a column twice; `advice` is about the last required."""
     columns, where = table.columns, f"{table.name}:{table.line}"
     for column in required:
         if column not in columns:

@@ -16,16 +16,11 @@ from mtbert_jax.files import not_utf8
 
 
 def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]]:
-    """The texts of every example.
+    """The texts of every example, of UTF-8 bytes with or without a byte order mark; `name` may tell the format.
 
     JSON Lines, lists of JSON objects, CSV files, and tables whose header has the task's text columns are read by
     column. Everything else is one example a line, the two texts of a pair separated by a tab; a blank line is an empty
     text.
-
-    Args:
-        data: What was given, UTF-8 with or without a byte order mark.
-        name: What messages call it; its suffix may tell the format.
-        task: The task, which names text columns.
 
     Raises:
         InputError: The bytes are no UTF-8, a column is missing, or a line has another number of texts than the task.
@@ -35,7 +30,7 @@ def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]
     except UnicodeDecodeError:
         raise not_utf8(name, data) from None
     first = next((line for line in io.StringIO(text) if line.strip()), "")
-    if first and (_is_list(text) or _has_columns(first, name, task)):
+    if first and (re.match(r"\s*\[\s*\{", text) or _has_columns(first, name, task)):
         return list(_by_column(text, name, task))
     return list(_by_line(text, name, task))
 
@@ -50,10 +45,6 @@ def _has_columns(first: str, name: str, task: TaskConfig) -> bool:
     columns = [column.strip().strip('"') for column in first.split(delimiter_of(name, first))]
     named = suffix in (".tsv", ".tab") or len(columns) > 1  # one word alone may be a text
     return named and all(column in columns for column in task.text)
-
-
-def _is_list(text: str) -> bool:
-    return re.match(r"\s*\[\s*\{", text) is not None
 
 
 def _is_object(line: str) -> bool:

@@ -19,9 +19,9 @@ class Tokens(NamedTuple):
     """Encoded examples, one after the other.
 
     Attributes:
-        ids: All token ids, ``[total]``.
-        starts: Where each example begins, and the end of the last, ``[example + 1]``.
-        first: Length of each example's first segment, which ends where the second text begins, ``[example]``.
+        ids: All token ids.
+        starts: Where each example begins, and the end of the last.
+        first: Length of each example's first segment, which ends where the second text begins.
     """
 
     ids: Int[np.ndarray, " total"]
@@ -35,13 +35,7 @@ class Tokens(NamedTuple):
 
 
 def tokenize_texts(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
-    """Encodes one text or two, with special tokens by the tokenizer's template; the longer text is cut first.
-
-    Args:
-        tokenizer: As `load_tokenizer` gives it.
-        texts: One or two texts per example.
-        max_length: Tokens after which an example is cut off, special ones included.
-    """
+    """Encodes one text or two, with special tokens; after `max_length` tokens the longer text is cut first."""
     parts = [_shortened(tokenizer, text, max_length) if len(text) == 2 else text[0] for text in texts]
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     encodings = tokenizer.encode_batch_fast(parts)

@@ -11,13 +11,7 @@ MUCH = 0.02
 
 
 def unknown_share(tokenizer: Tokenizer, tokens: Tokens, num_texts: int) -> float:
-    """Share of the tokens that stand for a word that the vocabulary lacks; special tokens are not counted.
-
-    Args:
-        tokenizer: The encoder's.
-        tokens: What it makes of a split.
-        num_texts: Texts of an example, 1 or 2.
-    """
+    """Share of the tokens, special ones aside, that stand for a word that the vocabulary lacks."""
     name = tokenizer.model.unk_token
     unknown = None if name is None else tokenizer.token_to_id(name)
     real = len(tokens.ids) - len(tokens.lengths) * tokenizer.num_special_tokens_to_add(num_texts == 2)
@@ -25,13 +19,7 @@ def unknown_share(tokenizer: Tokenizer, tokens: Tokens, num_texts: int) -> float
 
 
 def unknown_warning(tokenizer: Tokenizer, whose: str, share: float) -> str | None:
-    """A line about a share of unknown tokens that is too large, with its probable cause; None where it is not.
-
-    Args:
-        tokenizer: The encoder's.
-        whose: The task, or the task and the split, whose texts they are.
-        share: Of its tokens.
-    """
+    """A line about a share of unknown tokens that is too large, with its probable cause; None where it is not."""
     if share <= MUCH:
         return None
     lower, cased = lower_cases(tokenizer), has_capitals(tokenizer)

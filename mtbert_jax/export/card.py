@@ -49,6 +49,10 @@ _POOLING = {
         "x = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)",
     ],
 }
+_WHOSE = {
+    "student": "The parameters are those that were trained.",
+    "teacher": "The parameters are the teacher's, made of earlier ones of the run: it is what the run evaluated.",
+}
 _END = """\
     layer = lambda key, x: linear(x, heads[f"{name}.{key}.weight"], heads[f"{name}.{key}.bias"])
     for number in range(task["hidden_layers"]):
@@ -58,12 +62,7 @@ _END = """\
 
 
 def model_card(model: MultitaskModel, about: dict[str, Any]) -> str:
-    """The card, with front matter as the hub reads it.
-
-    Args:
-        model: What is exported.
-        about: What `describe_export` says of it.
-    """
+    """The card, with front matter as the hub reads it, of what `describe_export` describes."""
     config, family, encoder = model.setup.config, model.setup.family, model.setup.encoder_config
     tasks, hub = about["tasks"], hub_name(config)
     size = trees.count(model.params["encoder"]) / 1e6
@@ -115,7 +114,7 @@ print({_call(tasks)})
 
 ## What to know
 
-- {_whose(about)}
+- {_WHOSE[about["parameters"]]}
 - `pipeline(...)` of `transformers` gives the encoder's states, no labels.
 - Nothing is known here of texts unlike those of the training data.
 - No licence is stated here: those of the base encoder and of the training data apply.
@@ -123,12 +122,7 @@ print({_call(tasks)})
 
 
 def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
-    """Python for torch, `transformers` and `safetensors`: logits of every task, by the poolings that the heads have.
-
-    Args:
-        tasks: As `describe_export` describes them.
-        token_types: Whether the encoder takes token types; else they are kept from it.
-    """
+    """Python for torch, `transformers` and `safetensors`: logits of every task, by the poolings that the heads have."""
     poolings = [pooling for pooling in _POOLING if any(task["pooling"] == pooling for task in tasks.values())]
     lines = []
     for pooling in poolings:
@@ -177,9 +171,3 @@ def _dtype_note(about: dict[str, Any]) -> str:
         f"- The run computed matrix products in {about['compute_dtype']}, this code does so in float32: numbers differ "
         "by that type's rounding.\n"
     )
-
-
-def _whose(about: dict[str, Any]) -> str:
-    if about["parameters"] == "student":
-        return "The parameters are those that were trained."
-    return "The parameters are the teacher's, made of earlier ones of the run: it is what the run evaluated."

@@ -13,12 +13,7 @@ Format = Literal["hf", "stablehlo"]
 
 
 def describe_export(model: MultitaskModel, run: RunFolder, form: Format) -> dict[str, Any]:
-    """What ``tasks.json`` says of an export, but for the names of its files.
-
-    Returns:
-        Writer, format, name of the run, step of the checkpoint, whose parameters they are (``student`` or
-        ``teacher``), type of the matrix products, and every task under its name: see `_task`.
-    """
+    """What ``tasks.json`` says of an export, but for its files' names; ``parameters`` are student or teacher."""
     config = model.setup.config
     results = run.load_results() or {}
     dev = results.get("dev") if results.get("step") == model.step else None  # of this checkpoint, or of none

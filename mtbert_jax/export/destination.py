@@ -11,23 +11,18 @@ from typing import Any
 from safetensors import SafetensorError
 
 from mtbert_jax.errors import InputError, first_line
+from mtbert_jax.files import input_errors
 
 ABOUT = "tasks.json"
 """Says what an export holds, and that it is one."""
 
 
 def check_destination(out: Path, overwrite: bool) -> None:
-    """Checks that `out` is free, or holds an earlier export that may go.
-
-    Raises:
-        InputError: It is a file, holds anything else, or holds an export that may not go.
-    """
-    try:
+    """Refuses a folder that is not free, but for an earlier export that may go."""
+    with input_errors(f"cannot read --out {out}"):
         if out.exists() and not out.is_dir():
             raise InputError(f"--out {out} is a file; name a folder")
         found = {path.name for path in out.iterdir()} if out.exists() else set()
-    except OSError as error:
-        raise InputError(f"cannot read --out {out}: {error.strerror or error}") from None
     if not found:
         return
     about = read_about(out)
@@ -52,11 +47,7 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def whole_folder(out: Path, about: dict[str, Any]) -> Iterator[Path]:
-    """A new folder to fill; afterwards it gets `about`, and takes the place of `out` and of all that is in there.
-
-    Raises:
-        InputError: Something cannot be written; `out` is then what it was before.
-    """
+    """A new folder to fill, which then gets `about` and takes the place of `out`, or leaves all as it was."""
     place = Path(os.path.realpath(out))  # a link to a folder stays a link
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from mtbert_jax import trees
@@ -14,12 +13,7 @@ HEADS = "heads.safetensors"
 
 
 def write_hugging_face(folder: Path, model: MultitaskModel) -> None:
-    """Writes encoder and tokenizer as `transformers` has them, and all heads in one file.
-
-    Args:
-        folder: It is there already.
-        model: The model.
-    """
+    """Writes encoder and tokenizer as `transformers` has them, and all heads in one file."""
     save_pretrained(folder, model.setup.encoder_config, model.params["encoder"], model.setup.tokenizer)
     save_tensors(folder / HEADS, head_tensors(model.params["heads"]))
 
@@ -31,8 +25,8 @@ def head_tensors(heads: Params) -> dict[str, np.ndarray]:
     (5, 16)
     """
     tensors = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(heads):
-        layer, _, name = trees.path_of(path).replace("/", ".").rpartition(".")
+    for path, leaf in trees.leaves(heads):
+        layer, _, name = path.replace("/", ".").rpartition(".")
         value = np.asarray(leaf, np.float32)
         tensors[f"{layer}.{'weight' if name == 'kernel' else name}"] = np.ascontiguousarray(value.T)
     return tensors

@@ -11,20 +11,16 @@ _COMPATIBILITY = "https://docs.jax.dev/en/latest/export/export.html#compatibilit
 
 
 def program_notes(about: dict[str, Any], platforms: tuple[str, ...], setup: Setup) -> str:
-    """A page in Markdown.
-
-    Args:
-        about: What `describe_export` says of the export.
-        platforms: What the programs were lowered for.
-        setup: The run's, which knows the encoder.
-    """
+    """A page in Markdown about an export that `describe_export` describes, lowered for these platforms."""
     tasks, positions = about["tasks"], setup.positions
+    whose = "the teacher's parameters" if about["parameters"] == "teacher" else "the parameters that were trained"
+    rounding = ", which on a GPU may be rounded to TF32" if about["compute_dtype"] == "float32" else ""
     first = next(iter(tasks))
     text = "\\t".join(EXAMPLES[len(tasks[first]["text"])])
     return f"""\
 # {about["run"]}, for plain JAX
 
-Step {about["step"]} of a run of mtbert_jax, {_whose(about)}: a program for each task, and one file of parameters for
+Step {about["step"]} of a run of mtbert_jax, {whose}: a program for each task, and one file of parameters for
 all of them.
 
 {task_table(tasks)}
@@ -55,7 +51,7 @@ to one size; `load.py` takes its whole input as one batch. Parameters that are u
 `params = jax.device_put(params)`.
 
 Programs were lowered for {" and ".join(platforms)}, attention in plain operations. Matrix products are in
-{about["compute_dtype"]}{_gpu_note(about)}.
+{about["compute_dtype"]}{rounding}.
 
 ## For equal numbers
 
@@ -68,11 +64,3 @@ They were written by JAX {jax.__version__}. JAX promises to run them in versions
 and up to three weeks older ([its words]({_COMPATIBILITY})).
 Later, export the run again. `params.npz` does not age.
 """
-
-
-def _whose(about: dict[str, Any]) -> str:
-    return "the teacher's parameters" if about["parameters"] == "teacher" else "the parameters that were trained"
-
-
-def _gpu_note(about: dict[str, Any]) -> str:
-    return ", which on a GPU may be rounded to TF32" if about["compute_dtype"] == "float32" else ""

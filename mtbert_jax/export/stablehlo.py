@@ -28,12 +28,7 @@ Flat = dict[str, Array]
 
 
 def write_stablehlo(folder: Path, model: MultitaskModel) -> None:
-    """Writes a program per task, the parameters, the tokenizer and a script that loads them.
-
-    Args:
-        folder: It is there already.
-        model: The model.
-    """
+    """Writes a program per task, the parameters, the tokenizer and a script that loads them."""
     for task in model.setup.tasks:
         data = program(model.setup.model, model.params, task, model.setup.positions).serialize()
         (folder / f"{task}.jax").write_bytes(data)
@@ -46,11 +41,7 @@ def write_stablehlo(folder: Path, model: MultitaskModel) -> None:
 def program(model: EncoderWithHeads, params: Params, task: str, positions: int) -> export.Exported:
     """``(params, input_ids, attention_mask, token_type_ids) → logits`` of one task, for any batch and length.
 
-    Args:
-        model: Encoder and heads.
-        params: All parameters, of which only shapes are read.
-        task: Name of the task.
-        positions: Tokens that the encoder has positions for; a longer input is refused when the program is called.
+    Of `params` only shapes are read. A program refuses an input with more tokens than `positions`.
     """
     # Whatever computed attention in training: cuDNN's kernel is of one vendor, and of one version.
     plain = replace(model, encoder=model.encoder.clone(kernel="xla", remat=False))

@@ -16,27 +16,12 @@ from mtbert_jax.training.origin import not_finite
 
 
 def export_run(
-    run: Path,
-    form: Format,
-    out: Path | None = None,
-    which: Literal["best", "latest"] = "best",
-    overwrite: bool = False,
+    run: Path, form: Format, out: Path | None = None, which: Literal["best", "latest"] = "best", overwrite: bool = False
 ) -> Path:
-    """Exports what a run evaluates: encoder, heads, tokenizer and a page that explains them.
-
-    Args:
-        run: The run folder.
-        form: `hf`: for `transformers`; `stablehlo`: for plain JAX.
-        out: The folder of the export; ``export/<form>`` in the run folder if left out.
-        which: The best or the latest checkpoint.
-        overwrite: Replace an earlier export.
-
-    Returns:
-        The folder.
+    """Exports what a run evaluates, encoder, heads, tokenizer and a page about them, to ``export/<form>`` or `out`.
 
     Raises:
-        InputError: This is no run folder, it has no checkpoint, or one with parameters that are not finite, or `out` is
-            not free or cannot be written.
+        InputError: There is no checkpoint, or none with finite parameters, or `out` is not free or cannot be written.
     """
     out = out or run / "export" / form
     check_destination(out, overwrite)

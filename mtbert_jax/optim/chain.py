@@ -69,21 +69,17 @@ def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.Gradie
     """The chain that `calls` spell out; `context` is that of `chain_context`.
 
     Raises:
-        InputError: A string is no call, a name is unknown (the nearest known one is named), an argument does not fit,
-            or what comes out is no gradient transformation.
+        InputError: A string is no call, a name is unknown, an argument does not fit, or no transformation comes out.
     """
     clock = StageClock()
-    known = {
-        **known_calls(),
-        "chain": chain,
-        **{name: _of_tasks(name, context.get("num_tasks")) for name in AGGREGATORS},
-    }
-    known = {name: _headwise(clock.followed_by(factory)) for name, factory in known.items()}
+    num_tasks = context.get("num_tasks")
+    of_tasks = {name: functools.partial(factory, num_tasks=num_tasks) for name, factory in AGGREGATORS.items()}
+    factories: dict[str, Callable[..., Any]] = {**known_calls(), "chain": chain, **of_tasks}
     vocabulary = Vocabulary(
         unknown="unknown transformation",
         example="adam(lr)",
-        calls=known,
-        accept=_transformation,
+        calls={name: _headwise(clock.followed_by(factory)) for name, factory in factories.items()},
+        accept=lambda value: value if isinstance(value, optax.GradientTransformation) else None,
         wanted="a gradient transformation",
         known=f"aggregators: {', '.join(sorted(AGGREGATORS))}; then optax's; --plugins FILE can add one",
         names=context,
@@ -110,34 +106,11 @@ def _headwise(factory: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-def _transformation(value: Any) -> optax.GradientTransformation | None:
-    return value if isinstance(value, optax.GradientTransformation) else None
-
-
-def _of_tasks(name: str, num_tasks: int | None) -> Callable[..., optax.GradientTransformation]:
-    """An aggregator's factory that knows the number of tasks of a step."""
-    factory: Callable[..., optax.GradientTransformation] = AGGREGATORS[name]
-
-    @functools.wraps(factory)
-    def make(*values: Any, **named: Any) -> optax.GradientTransformation:
-        return factory(*values, **{"num_tasks": num_tasks, **named})
-
-    return make
-
-
 def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) -> None:
-    """Checks that updates come out like the parameters, that the state stays as it is, and that its counts count steps.
+    """Refuses a chain whose updates are not shaped like the parameters, or whose state or counts fall out of step.
 
-    optax does not check this: without an aggregator, adam would broadcast stacked gradients silently. Nothing of the
-    model's size is computed.
-
-    Args:
-        tx: The chain.
-        grads: Gradients as a step yields them, or their shapes.
-        params: Parameters, or their shapes.
-
-    Raises:
-        InputError: The chain does not fit.
+    optax does not check this: without an aggregator, adam would broadcast stacked gradients silently. Shapes are
+    enough; nothing of the model's size is computed.
     """
     tx = optax.with_extra_args_support(tx)
     stacked = aggregators.stacked_leaves(grads, params)
@@ -153,10 +126,9 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
         raise
     except Exception as error:  # noqa: BLE001 - any transformation may fail in its own way
         raise InputError(f"optimizer: the chain does not run on these parameters: {first_line(error)}") from None
-    shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
-    alike = trees.paths(updates) == trees.paths(params)
-    if not alike or [leaf.shape for leaf in jax.tree.leaves(updates)] != shapes:
-        if alike and any(aggregators.stacked_leaves(updates, params)):
+    made, wanted = ([(path, leaf.shape) for path, leaf in trees.leaves(tree)] for tree in (updates, params))
+    if made != wanted:
+        if trees.paths(updates) == trees.paths(params) and any(aggregators.stacked_leaves(updates, params)):
             raise InputError(
                 "optimizer: the chain has no aggregator, so every task's gradient would be applied by itself; put one "
                 f'first, such as "pcgrad()" (aggregators: {", ".join(sorted(AGGREGATORS))})'
@@ -164,8 +136,7 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) ->
         raise InputError("optimizer: the chain's updates are not shaped like the parameters")
     if jax.tree.map(_signature, new_state) != jax.tree.map(_signature, state):
         raise InputError("optimizer: the chain's state changes its shape or type from step to step; reorder the chain")
-    counts = [path for path, leaf in zip(trees.paths(state), jax.tree.leaves(state), strict=True) if is_count(leaf)]
-    if counts:
+    if counts := [path for path, leaf in trees.leaves(state) if is_count(leaf)]:
         _check_counts(counts, update, grads, tx.init, params)
 
 

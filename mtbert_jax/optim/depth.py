@@ -33,7 +33,6 @@ def layerwise_decay(rate: float) -> optax.GradientTransformation:
         raise InputError(f"rate must be above 0, got {rate}")
 
     def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
-        del params
         numbers = [int(match[1]) for path in trees.paths(updates) if (match := LAYER.match(path))]
         num_layers = max(numbers, default=-1) + 1
 

@@ -28,8 +28,7 @@ class HeadwiseState(NamedTuple):
     """State of a transformation that has clocks.
 
     Attributes:
-        state: The transformation's own. What lies below a parameter's path belongs to the encoder or the head that the
-            parameter is of; the clocks in it are the encoder's.
+        state: The transformation's own; the clocks in it are the encoder's.
         clocks: Each head's copy of the clocks, in the order of the leaves.
     """
 
@@ -116,9 +115,6 @@ def chain(*links: optax.GradientTransformation) -> Headwise:
     """
     apart = [headwise(link) for link in links]
 
-    def init(params: optax.Params) -> optax.OptState:
-        return tuple(link.init(params) for link in apart)
-
     def update(
         updates: optax.Updates,
         state: optax.OptState,
@@ -135,7 +131,7 @@ def chain(*links: optax.GradientTransformation) -> Headwise:
             after.append(new)
         return updates, tuple(after)
 
-    return Headwise(init, update)
+    return Headwise(lambda params: tuple(link.init(params) for link in apart), update)
 
 
 def _present(updates: optax.Updates, finite: Finite) -> dict[str, Bool[Array, ""] | bool]:
@@ -154,8 +150,7 @@ def _of_present(updates: optax.Updates, finite: Finite, state: optax.OptState) -
 
 
 def _heads(tree: Tree) -> dict[str, Tree]:
-    heads: dict[str, Tree] = tree.get("heads", {}) if isinstance(tree, dict) else {}
-    return heads
+    return tree.get("heads", {}) if isinstance(tree, dict) else {}
 
 
 def _with_heads(tree: Tree, heads: dict[str, Tree]) -> Tree:
@@ -168,8 +163,7 @@ def _clocks(leaves: list[Array], owners: list[str]) -> tuple[Array, ...]:
 
 def _owners(state: optax.OptState) -> list[str]:
     """For each leaf of a state whose it is: ``heads/<head>``, `SHARED`, `SCHEDULE`, or `CLOCK`: a copy for each."""
-    owners: list[str] = jax.tree.leaves(jax.tree_util.tree_map_with_path(_owner, state, is_leaf=_stands_apart))
-    return owners
+    return jax.tree.leaves(jax.tree_util.tree_map_with_path(_owner, state, is_leaf=_stands_apart))
 
 
 def _stands_apart(node: Any) -> bool:

@@ -55,16 +55,7 @@ def register_transformation(name: str) -> Callable[[F], F]:
 
 
 def add(name: str, function: Callable[..., Any], source: str) -> None:
-    """Lets call strings name a function.
-
-    Args:
-        name: What they call it.
-        function: What makes a gradient transformation of their arguments.
-        source: The module that it comes from, which may register it again: a file may run, or a cell be edited, twice.
-
-    Raises:
-        InputError: The name is taken, or is none.
-    """
+    """Lets call strings name a function; `InputError` if the name is that of another `source`, its module."""
     if not name.isidentifier():
         raise InputError(f"{name!r} cannot be registered: call strings need a name such as my_name")
     of_optax = any(_function(module, name) is not None for module in (optax, optax.contrib))

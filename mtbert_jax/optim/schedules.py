@@ -12,13 +12,9 @@ from mtbert_jax.config import Schedule
 
 
 def learning_rate(peak: float, schedule: Schedule, warmup_fraction: float, steps: int) -> optax.Schedule:
-    """Step → learning rate.
+    """Step → learning rate: it rises linearly from 0 to `peak` during the warm-up's share of the steps.
 
-    Args:
-        peak: Rate after warm-up.
-        schedule: `constant`, or falling to 0 at the last step as a `linear` or half a `cosine` curve.
-        warmup_fraction: Share of `steps` during which the rate rises linearly from 0.
-        steps: Steps of the stage.
+    After that it is constant, or falls to 0 at the last step as a `linear` or half a `cosine` curve.
 
     >>> rate = learning_rate(1.0, "linear", 0.5, 8)
     >>> [round(float(rate(step)), 2) for step in (0, 2, 4, 6, 8)]

@@ -8,13 +8,15 @@ import abc
 import dataclasses
 import zlib
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
+from mtbert_jax.tasks import TaskKind, kind_of
 from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.types import Batch, FeatureBatch
 
@@ -22,18 +24,9 @@ Logits = Float[Array, "batch output"]
 Embeddings = Float[Array, "batch seq hidden"]
 Scalar = Float[Array, ""]
 R = TypeVar("R", bound="type[Regularizer]")
-RECORD_FIELDS = (
-    "kind",
-    "stage",
-    "step",
-    "epoch",
-    "loss",
-    "cosine",
-    "conflict",
-    "left_out",
-    "lr",
-    "examples_per_second",
-)
+PLACE = ("kind", "stage", "step", "epoch")
+"""What every record says of itself, before its numbers."""
+RECORD_FIELDS = (*PLACE, "loss", "cosine", "conflict", "left_out", "lr", "examples_per_second")
 """What training records hold besides penalties, which cannot have these names."""
 
 
@@ -64,24 +57,40 @@ class Share(NamedTuple):
 WHOLE = Share(1.0, 1.0)
 
 
-class Comparison(Protocol):
-    """How two outputs for the same examples are compared, as a task's kind says it (see `TaskKind`)."""
+@dataclasses.dataclass(frozen=True)
+class GroupTask:
+    """One task of a group, known on the device only: its loss and comparison, on logits of the group's width."""
 
-    def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
-        """ℓ_s: the symmetric Kullback-Leibler divergence, or the squared difference."""
-
-    def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
-        """KL(clean ‖ perturbed), or the squared difference."""
-
-
-class ChosenTask(Comparison, Protocol):
-    """The task of a batch; which one is known on the device only."""
+    tasks: tuple[TaskConfig, ...]
+    index: Int[Array, ""]
 
     def loss(self, logits: Logits, labels: Float[Array, "batch *label"]) -> Float[Array, " batch"]:
         """Loss of every example."""
+        return self._chosen("loss", (logits,), (labels,))
+
+    def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
+        """ℓ_s of every example."""
+        return self._chosen("divergence", (one, other), (), detach)
+
+    def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
+        """KL(clean ‖ perturbed) of every example, or the squared difference."""
+        return self._chosen("one_sided", (perturbed, clean), ())
 
     def number(self, of: Callable[[TaskConfig], float]) -> Scalar:
         """A number from the task's config."""
+        return jnp.array([of(task) for task in self.tasks])[self.index]
+
+    def _chosen(self, name: str, logits: tuple[Logits, ...], rest: tuple[Array, ...], *options: Any) -> Any:
+        def branch(task: TaskConfig) -> Callable[..., Array]:
+            kind = kind_of(task)
+            width, method = kind.num_outputs(task), getattr(kind, name)
+            return lambda logits, rest: method(*(one[:, :width] for one in logits), *rest, *options)
+
+        return jax.lax.switch(self.index, [branch(task) for task in self.tasks], logits, rest)
+
+
+Comparison = TaskKind | GroupTask
+"""How two outputs for the same examples are compared: by `divergence`, or `one_sided`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +116,7 @@ class Forward:
     logits: Logits
     embeddings: Embeddings | None
     key: PRNGKeyArray
-    task: ChosenTask
+    task: GroupTask
     logits_of: Callable[[Embeddings, PRNGKeyArray], Logits]
     logits_again: Callable[[PRNGKeyArray], Logits]
     teacher_logits: Callable[[], Logits]
@@ -159,7 +168,6 @@ class Regularizer(abc.ABC):
 
     def is_on(self, task: TaskConfig) -> bool:
         """Whether a task has these terms at all; all tasks do, if not overridden."""
-        del task
         return True
 
     def describe(self) -> str:

@@ -28,7 +28,6 @@ class Proximal(Regularizer):
 
     def penalty(self, forward: Forward, key: PRNGKeyArray) -> dict[str, Penalty]:
         """D_Breg of a batch."""
-        del key
         loss = proximal_loss(forward.task, forward.logits, forward.teacher_logits(), forward.real)
         return {"proximal": Penalty(forward.share.examples * loss, self.config.weight)}
 
@@ -55,15 +54,7 @@ def proximal_loss(
 def update_teacher(
     config: ProximalConfig, teacher: Tree, params: Tree, step: Int[Array, ""] | int, num_steps: int
 ) -> Tree:
-    """The teacher of the next step.
-
-    Args:
-        config: Which teacher.
-        teacher: The present one.
-        params: Parameters after this step's update.
-        step: Number of this step in its stage, from 0.
-        num_steps: Steps of the stage.
-    """
+    """The teacher of the next step; `params` are those after step number `step` of the stage, from 0."""
     if config.teacher == "vanilla":
         renew = (step + 1) % config.anchor_every_steps == 0
         return jax.tree.map(lambda old, new: jnp.where(renew, new, old), teacher, params)

@@ -164,21 +164,12 @@ def smoothness_loss(  # noqa: PLR0913 - the public contract
     clean = logits_fn(embeddings) if clean_logits is None else clean_logits
     weights = jnp.ones(clean.shape[0]) if weights is None else weights
     compare = KINDS[kind] if isinstance(kind, str) else kind
-    return smoothness(CleanPass(logits_fn, clean, embeddings, mask, compare, weights), key, config).loss
+    return smoothness(CleanPass(logits_fn, clean, embeddings, mask, compare, weights), key, config)[0]
 
 
 @dataclass(frozen=True)
 class CleanPass:
-    """What noise is sought around; `smoothness_loss` explains the parts.
-
-    Attributes:
-        logits_fn: Embeddings → logits.
-        logits: Those of the clean embeddings.
-        embeddings: The clean embeddings, x.
-        mask: 1 for a token.
-        kind: How logits are compared.
-        weights: 1 for an example, 0 for a row that only fills the batch up.
-    """
+    """What noise is sought around; `smoothness_loss` explains the parts."""
 
     logits_fn: LogitsFn
     logits: Logits
@@ -188,20 +179,8 @@ class CleanPass:
     weights: Float[Array, " batch"]
 
 
-class Smoothness(NamedTuple):
-    """R_s of a batch, and what it was found with.
-
-    Attributes:
-        loss: R_s.
-        noise: Mean norm (the config's) of a token's noise.
-    """
-
-    loss: Float[Array, ""]
-    noise: Float[Array, ""]
-
-
-def smoothness(at: CleanPass, key: PRNGKeyArray, config: SmartConfig) -> Smoothness:
-    """R_s, and how large the noise was."""
+def smoothness(at: CleanPass, key: PRNGKeyArray, config: SmartConfig) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """R_s of a batch, and the mean norm, the config's, of a token's noise."""
     preset = resolve(config)
     noise = adversarial_noise(at, key, config)
     perturbed = at.logits_fn(at.embeddings.astype(jnp.float32) + noise)
@@ -209,7 +188,7 @@ def smoothness(at: CleanPass, key: PRNGKeyArray, config: SmartConfig) -> Smoothn
     loss = mean_loss(losses, at.weights) if preset.outer == "mean" else jnp.sum(losses * at.weights)
     norms = jnp.linalg.norm(noise, ORDERS[config.norm], axis=-1)
     shown = (at.mask * at.weights[:, None]).reshape(-1).astype(norms.dtype)
-    return Smoothness(loss, mean_loss(norms.reshape(-1), shown))
+    return loss, mean_loss(norms.reshape(-1), shown)
 
 
 def adversarial_noise(at: CleanPass, key: PRNGKeyArray, config: SmartConfig) -> Embeddings:
@@ -250,14 +229,11 @@ def _direction(gradient: Embeddings, preset: Preset) -> Embeddings:
 def _constrain(noise: Embeddings, preset: Preset, config: SmartConfig) -> Embeddings:
     """Projects every token's noise onto the ball, or scales it to the ball's surface."""
     if preset.ball:
-        project = {"inf": _clip, "2": projection_l2_ball, "1": _project_l1}[config.norm]
+        clip = lambda token, radius: jnp.clip(token, -radius, radius)  # noqa: E731
+        project = {"inf": clip, "2": projection_l2_ball, "1": _project_l1}[config.norm]
         # At radius 0 optax's projection onto the 1-ball divides by zero.
         return jax.vmap(jax.vmap(lambda token: project(token, preset.radius)))(noise) if preset.radius else 0 * noise
     return preset.radius * noise / (jnp.linalg.norm(noise, ORDERS[config.norm], axis=-1, keepdims=True) + GUARD)
-
-
-def _clip(token: Float[Array, " hidden"], radius: float) -> Float[Array, " hidden"]:
-    return jnp.clip(token, -radius, radius)
 
 
 def _project_l1(token: Float[Array, " hidden"], radius: float) -> Float[Array, " hidden"]:

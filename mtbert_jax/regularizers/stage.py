@@ -39,11 +39,7 @@ def stage_regularizers(stage: Stage) -> tuple[Regularizer, ...]:
 
 
 def check_regularizers(stage: Stage) -> None:
-    """Checks that the regularisers of a stage exist and fit it.
-
-    Raises:
-        InputError: As `stage_regularizers`; or the stage keeps features, which leave no embeddings to perturb.
-    """
+    """Refuses regularisers that do not exist, or need embeddings in a stage that keeps features."""
     for regularizer in stage_regularizers(stage):
         if stage.cache_features and regularizer.needs_embeddings:
             raise InputError(

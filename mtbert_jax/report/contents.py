@@ -1,6 +1,5 @@
 """What a run folder tells: its config, its records, its scores, and its dev predictions beside the data files."""
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,24 +11,16 @@ from jaxtyping import Float
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.readers import SPLITS, read_for_run
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_be_file, must_lie_in
-from mtbert_jax.limits import LARGEST_LOGITS
 from mtbert_jax.results.rows import dev_predictions
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.training.active import load_logits
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import Record, read_metrics
 from mtbert_jax.types import Example
 
 
 class Judgement(NamedTuple):
-    """One task's dev file beside what the run's best checkpoint says of it.
-
-    Attributes:
-        task: The task.
-        examples: The dev examples.
-        predicted: Class indices, 0 or 1, or real numbers, ``[example]``.
-        losses: The loss of every example, ``[example]``; None where the run has kept no logits.
-    """
+    """One task's dev file beside what the run's best checkpoint says of it; no losses where no logits are kept."""
 
     task: TaskConfig
     examples: Sequence[Example]
@@ -55,7 +46,6 @@ class RunContents:
 
     Attributes:
         name: What to call it.
-        folder: Where it lies.
         config: Its config, with the data and the run where they are now.
         records: Its records, oldest first.
         results: Its results; None for a run that has not ended.
@@ -75,21 +65,12 @@ class RunContents:
 
     @classmethod
     def read(cls, path: Path, name: str, data_dir: str | None = None) -> "RunContents":
-        """Reads a run folder, finished or not.
-
-        Args:
-            path: The folder.
-            name: What to call it.
-            data_dir: Folder of the data files, in place of the config's.
-
-        Raises:
-            InputError: This is no run folder.
-        """
+        """Reads a run folder, finished or not; `data_dir` stands in for the config's."""
         folder = RunFolder(path)
         config = folder.load_config()
         config = replace(config, data_dir=data_dir or config.data_dir, out=str(path))
         results, notes, sizes, judged = folder.load_results(), [], {}, {}
-        logits = _logits(folder)
+        logits = load_logits(folder) or {}
         for task in config.resolved_tasks():
             try:
                 read = {s: read_for_run(config, task, s).examples for s in SPLITS if getattr(task, s)}
@@ -142,11 +123,7 @@ class RunContents:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """The run folders among `paths` and, where one is none itself, in the folders below it.
-
-    Raises:
-        InputError: There is none in one of them.
-    """
+    """The run folders among `paths` and, where one is none itself, in the folders below it; there must be one."""
     found: list[Path] = []
     for path in paths:
         runs = list(_runs_below(path, 3))
@@ -162,20 +139,6 @@ def _runs_below(path: Path, depth: int) -> Iterator[Path]:
     elif depth and path.is_dir():
         for below in sorted(path.iterdir()):
             yield from _runs_below(below, depth - 1)
-
-
-def _logits(folder: RunFolder) -> dict[str, Float[np.ndarray, "example output"]]:
-    """The logits that a run has kept of its dev examples; empty where they cannot be read."""
-    try:
-        must_be_file(folder.logits)
-        must_lie_in(folder.path, folder.logits)
-        with zipfile.ZipFile(folder.logits) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST_LOGITS:
-                return {}
-        with np.load(folder.logits, allow_pickle=False) as arrays:
-            return {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
-    except Exception:  # noqa: BLE001 - NumPy and zipfile raise many kinds; a report goes without
-        return {}
 
 
 def _judge(folder: RunFolder, task: TaskConfig, examples: Sequence[Example], logits: np.ndarray | None) -> Judgement:

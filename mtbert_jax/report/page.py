@@ -7,8 +7,7 @@ from html import escape
 from pathlib import Path
 
 from mtbert_jax.config import Config
-from mtbert_jax.errors import InputError
-from mtbert_jax.files import write_whole
+from mtbert_jax.files import input_errors, write_whole
 from mtbert_jax.report.contents import RunContents
 from mtbert_jax.report.plots import Series, curves
 from mtbert_jax.report.sections import figures, run_body, table
@@ -40,12 +39,7 @@ summary { cursor: pointer; margin: .5rem 0; } footer { margin-top: 2rem; opacity
 
 
 def page(stories: Sequence[RunContents], version: str) -> str:
-    """The page: the one run, or what sets several apart, and then each of them.
-
-    Args:
-        stories: One or more.
-        version: Of this program.
-    """
+    """The page about one run, or about what sets several apart and then about each; by this version of the program."""
     if len(stories) == 1:
         title, body = f"Run {stories[0].name}", run_body(stories[0])
     else:
@@ -106,14 +100,8 @@ def group_runs(stories: Sequence[RunContents]) -> list[tuple[Row, dict[int, RunF
 
 
 def write_page(path: Path, stories: Sequence[RunContents], version: str) -> None:
-    """Writes the page, whole or not at all.
-
-    Raises:
-        InputError: It cannot be written, or matplotlib is missing.
-    """
+    """Writes the page, whole or not at all; `InputError` if it cannot be written, or matplotlib is missing."""
     text = page(stories, version)
-    try:
+    with input_errors(f"cannot write the report {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
-    except OSError as error:
-        raise InputError(f"cannot write the report {path}: {error.strerror or error}") from None

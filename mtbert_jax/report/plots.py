@@ -48,14 +48,9 @@ def curves(
     right: tuple[str, Series] | None = None,
     scale: Literal["linear", "log"] = "linear",
 ) -> str:
-    """Lines over steps, and perhaps one on an axis of its own at the right.
+    """Lines over steps, and perhaps one on an axis of its own at the right, with its name.
 
-    Args:
-        title: Over the plot.
-        y: What the lines are.
-        lines: By name; those that share a name look alike. A single name gets no legend.
-        right: What the line at the right is, and the line.
-        scale: Of `y`.
+    Lines that share a name look alike; a single name gets no legend.
     """
 
     def draw(axes: "Axes") -> None:
@@ -79,16 +74,7 @@ def curves(
 
 
 def heat(title: str, rows: Sequence[str], columns: Sequence[str], values: np.ndarray, y: str = "", x: str = "") -> str:
-    """A matrix with its numbers in its cells.
-
-    Args:
-        title: Over the plot.
-        rows: Names.
-        columns: Names.
-        values: ``[row column]``; NaN leaves a cell empty.
-        y: What the rows are.
-        x: What the columns are.
-    """
+    """A matrix ``[row column]`` with its numbers in its cells; NaN leaves a cell empty."""
     largest = max(float(np.nanmax(np.abs(values), initial=0.0)), 1e-9)
 
     def draw(axes: "Axes") -> None:
@@ -137,11 +123,7 @@ def _svg(title: str, draw: Any, height: float = 2.9) -> str:
 
 
 def check_matplotlib() -> None:
-    """Checks that plots can be drawn.
-
-    Raises:
-        InputError: matplotlib is missing; how to install it.
-    """
+    """Refuses to draw without matplotlib; the message says how to install it."""
     try:
         import matplotlib.backends.backend_svg  # noqa: F401
     except ImportError:

@@ -12,6 +12,7 @@ from mtbert_jax.report.contents import Judgement, RunContents
 from mtbert_jax.report.plots import Series, curves, heat, scatter
 from mtbert_jax.results.tables import GIB
 from mtbert_jax.tasks import kind_of, primary_metric
+from mtbert_jax.tasks.scores import AVERAGES
 from mtbert_jax.training.display import clock_text
 
 WORST = 8  # mistakes that are shown of each task
@@ -54,9 +55,7 @@ def _scores(story: RunContents) -> str:
     for task, values in scores.items():
         if isinstance(values, dict):
             lines += [[task, metric, _number(value)] for metric, value in values.items()]
-    lines += [
-        [name.replace("_", " "), "", _number(scores[name])] for name in ("average", "plain_average") if name in scores
-    ]
+    lines += [[name.replace("_", " "), "", _number(scores[name])] for name in AVERAGES if name in scores]
     return table(lines) if len(lines) > 1 else '<p class="note">There are no dev scores yet.</p>'
 
 

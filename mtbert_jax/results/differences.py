@@ -14,12 +14,10 @@ class Difference(NamedTuple):
     """One row beside another.
 
     Attributes:
-        name: The row.
-        against: The other.
         seeds: The seeds that both have.
         metrics: The metric of every task that both have with the same dev labels.
         values: Score of the row less that of the other, by task, and under the names of `AVERAGES` where all tasks are
-            the same. The deviation is over seeds, each seed's run beside the other's run of that seed.
+            the same; the deviation is over seeds, each beside itself.
     """
 
     name: str

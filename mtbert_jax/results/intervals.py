@@ -19,13 +19,7 @@ Interval = tuple[float, float]
 
 
 class Judged(NamedTuple):
-    """Predictions of one task beside their labels.
-
-    Attributes:
-        task: The task; its primary metric is what intervals are of.
-        predicted: As the task's kind predicts them, one row per seed.
-        labels: The labels of the same examples.
-    """
+    """Predictions of one task, one row per seed, beside the labels of the same examples."""
 
     task: TaskConfig
     predicted: Float[np.ndarray, "seed example *label"]
@@ -33,15 +27,11 @@ class Judged(NamedTuple):
 
 
 def bootstrap(tasks: Mapping[str, Judged], minus: Mapping[str, Judged] | None = None) -> dict[str, Interval]:
-    """Percentile intervals of the primary metrics and of both averages, all of them means over seeds.
+    """Percentile intervals of the primary metrics and both averages, all of them means over seeds.
 
-    A resample draws as many examples of each task as it has, with replacement, and the same ones for every seed:
-    the interval is about the dev files, not about seeds. The same tasks with as many examples draw the same ones.
-
-    Args:
-        tasks: Each with two or more examples.
-        minus: Predictions of another model for the same examples: the intervals are then of what the first is better
-            by, with the same resamples for both.
+    A resample draws as many examples of each task, two or more, as it has, with replacement, and the same ones for
+    every seed: the interval is about the dev files, not about seeds. The same tasks with as many examples draw the same
+    ones. With `minus`, another model's predictions, the intervals are of what the first is better by.
 
     Returns:
         Intervals by task, and under `average` and `plain_average`; NaN where a metric is undefined in some resample.

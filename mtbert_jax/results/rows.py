@@ -42,7 +42,6 @@ class Row(NamedTuple):
     """All runs of one config.
 
     Attributes:
-        name: What to call it.
         planned: The seeds that were asked for.
         seeds: Those whose run is finished.
         metrics: The primary metric's name, by task, in the config's order.
@@ -81,13 +80,7 @@ def read_results(folder: RunFolder, config: Config) -> dict[str, Any] | None:
 
 
 def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
-    """The row of one config.
-
-    Args:
-        name: What to call it.
-        config: The config of all runs, but for seed and folder.
-        runs: Run folders by seed, finished or not.
-    """
+    """The row of one config, which all runs have but for seed and folder; `runs` by seed, finished or not."""
     read = {seed: read_results(folder, replace(config, seed=seed)) for seed, folder in runs.items()}
     done = {seed: results for seed, results in read.items() if results is not None}
     scores = [results.get("dev", {}) for results in done.values()]
@@ -154,17 +147,7 @@ def spread(values: list[float]) -> tuple[float, float | None]:
 def judge(
     config: Config, tasks: list[TaskConfig], runs: list[RunFolder], scores: list[dict[str, Any]]
 ) -> dict[str, Judged]:
-    """The runs' prediction files beside the labels in the data files, by task.
-
-    Args:
-        config: The runs' config.
-        tasks: Those that have scores.
-        runs: Finished runs.
-        scores: Their scores on dev, in the same order.
-
-    Raises:
-        InputError: Labels or predictions are missing, or do not belong together.
-    """
+    """Prediction files of finished runs, which give their scores, beside the labels in the data files, by task."""
     judged = {}
     for task in tasks:
         examples = read_for_run(config, task, "dev").examples
@@ -188,11 +171,7 @@ def judge(
 def dev_predictions(
     folder: RunFolder, task: TaskConfig, examples: Sequence[Example]
 ) -> tuple[Path, Float[np.ndarray, " example"]]:
-    """A run's prediction file of a task's dev examples, and what it holds.
-
-    Raises:
-        InputError: It is missing, or is of other examples.
-    """
+    """A run's prediction file of these dev examples, and what it holds; `InputError` if it is of others."""
     path = folder.predictions / prediction_file(task, "dev")
     must_lie_in(folder.path, path)
     ids, predicted = read_predictions(path, task)

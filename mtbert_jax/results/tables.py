@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Group
 
 from mtbert_jax.config.schema import finite
-from mtbert_jax.errors import InputError
-from mtbert_jax.files import write_whole
+from mtbert_jax.files import input_errors, write_whole
 from mtbert_jax.results.differences import Difference
 from mtbert_jax.results.intervals import CONFIDENCE, RESAMPLES
 from mtbert_jax.results.rows import Row, Value
@@ -23,23 +22,12 @@ GIB = 2**30
 
 
 def write_tables(rows: Sequence[Row], folder: Path, gains: Sequence[Difference] = ()) -> None:
-    """Writes ``table.md``, ``table.csv`` and ``table.json``, each whole or not at all.
-
-    Args:
-        rows: The rows.
-        folder: Where to.
-        gains: Their differences.
-
-    Raises:
-        InputError: The folder cannot be written.
-    """
+    """Writes ``table.md``, ``table.csv`` and ``table.json``, each whole or not at all; `InputError` if that fails."""
     texts = {"md": markdown(rows, gains), "csv": comma_separated(rows), "json": as_json(rows, gains)}
-    try:
+    with input_errors(f"cannot write the tables in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             write_whole(folder / f"table.{name}", text)
-    except OSError as error:
-        raise InputError(f"cannot write the tables in {folder}: {error.strerror or error}") from None
 
 
 def caption(rows: Sequence[Row]) -> str:
@@ -167,35 +155,26 @@ def comma_separated(rows: Sequence[Row]) -> str:
 
 def as_json(rows: Sequence[Row], gains: Sequence[Difference] = ()) -> str:
     """Everything: the rows, per-task intervals too, the results of every run, and differences."""
-    described = []
-    for row in rows:
-        described.append(
-            {
-                "config": row.name,
-                "seeds": row.seeds,
-                "planned_seeds": row.planned,
-                "tasks": {
-                    task: {"metric": metric, **row.values[task]._asdict()} for task, metric in row.metrics.items()
-                },
-                **{name: row.values[name]._asdict() for name in AVERAGES if name in row.values},
-                "seconds_median": row.seconds,
-                "examples_per_second_median": row.rate,
-                "peak_memory_bytes_max": row.peak_memory,
-                "note": row.note,
-                "runs": row.results,
-            }
-        )
-    document: dict[str, Any] = {
-        "caption": caption(rows),
-        "split": "dev",
-        "confidence": CONFIDENCE,
-        "resamples": RESAMPLES,
-    }
-    document |= {"rows": described, "differences": [_described(gain) for gain in gains]}
-    return json.dumps(finite(document), indent=2, ensure_ascii=False) + "\n"
+    about = {"caption": caption(rows), "split": "dev", "confidence": CONFIDENCE, "resamples": RESAMPLES}
+    described = [
+        {
+            "config": row.name,
+            "seeds": row.seeds,
+            "planned_seeds": row.planned,
+            **_values(row),
+            "seconds_median": row.seconds,
+            "examples_per_second_median": row.rate,
+            "peak_memory_bytes_max": row.peak_memory,
+            "note": row.note,
+            "runs": row.results,
+        }
+        for row in rows
+    ]
+    less = [{"config": gain.name, "against": gain.against, "seeds": gain.seeds, **_values(gain)} for gain in gains]
+    document = finite({**about, "rows": described, "differences": less})
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _described(gain: Difference) -> dict[str, Any]:
-    tasks = {task: {"metric": metric, **gain.values[task]._asdict()} for task, metric in gain.metrics.items()}
-    averages = {name: gain.values[name]._asdict() for name in AVERAGES if name in gain.values}
-    return {"config": gain.name, "against": gain.against, "seeds": gain.seeds, "tasks": tasks, **averages}
+def _values(of: Row | Difference) -> dict[str, Any]:
+    tasks = {task: {"metric": metric, **of.values[task]._asdict()} for task, metric in of.metrics.items()}
+    return {"tasks": tasks, **{name: of.values[name]._asdict() for name in AVERAGES if name in of.values}}

@@ -24,15 +24,11 @@ COURSE = {
 
 
 def check_pair(path: Path, data: Path) -> tuple[int, list[str]]:
-    """Holds a prediction file against its data file; the header tells the task.
-
-    Args:
-        path: The prediction file. Sentiment is CFIMDB's if one of the two names says so, and SST's otherwise.
-        data: The data file.
+    """Holds a prediction file against its data file; the header tells the task, the files' names SST from CFIMDB.
 
     Returns:
         How many predictions there must be; and what is wrong, one line each. Quotes in the data file are taken as the
-        prediction file fits better: as csv has them, or as text.
+            prediction file fits better: as csv has them, or as text.
 
     Raises:
         InputError: A file cannot be read, or the header is of none of the course's tasks.
@@ -61,17 +57,8 @@ def check_pair(path: Path, data: Path) -> tuple[int, list[str]]:
 
 
 def faults(path: Path, task: TaskConfig, ids: Sequence[str]) -> Iterator[str]:
-    """What is wrong with a prediction file, one line each, which names the file and its line.
-
-    Args:
-        path: The file.
-        task: Its task.
-        ids: The ids of the data file, in its order.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    first, *lines = _lines(path)
+    """What is wrong with a prediction file, one line each that names the file and its line; `ids` are in order."""
+    (first, *lines), kind = _lines(path), kind_of(task)
     if first != header(task):
         yield plain(f"{path}:1: the header is {first!r}, not {header(task)!r}")
     due = dict.fromkeys(ids)
@@ -87,8 +74,10 @@ def faults(path: Path, task: TaskConfig, ids: Sequence[str]) -> Iterator[str]:
             yield plain(f"{path}:{number}: id {name!r} stands already in line {seen[name]}")
         else:
             seen[name] = number
-        if wrong := _wrong_value(task, rest[:-1]):
-            yield plain(f"{path}:{number}: {wrong}")
+        try:
+            kind.parse(task, rest[:-1])
+        except ValueError:
+            yield plain(f"{path}:{number}: prediction {rest[:-1]!r} is not {kind.expected(task)}")
     in_order = [name for name in due if name in seen]
     for name, wanted in zip(seen, in_order, strict=True):
         if name != wanted:
@@ -107,12 +96,3 @@ def _lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from None
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-
-
-def _wrong_value(task: TaskConfig, text: str) -> str:
-    kind = kind_of(task)
-    try:
-        kind.parse(task, text)
-    except ValueError:
-        return f"prediction {text!r} is not {kind.expected(task)}"
-    return ""

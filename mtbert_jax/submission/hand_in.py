@@ -1,15 +1,14 @@
 """Prediction files to hand in: written by a run, or made elsewhere, and checked."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
-from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.predictions import prediction_file, write_predictions
-from mtbert_jax.data.readers import Split
+from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.errors import InputError
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.submission.course import COURSE, check_pair, faults
@@ -19,39 +18,10 @@ from mtbert_jax.training.folder import RunFolder
 
 FAULTS = 5
 """Of a file: how many are told."""
-SPLITS: tuple[Split, ...] = get_args(Split)[1:]
-
-
-@dataclass(frozen=True)
-class HandIn:
-    """What is to be written or checked.
-
-    Attributes:
-        run: The run folder; None checks files that were made elsewhere.
-        output: Folder of the files; `submission` in the run folder if left out.
-        checkpoint: `best`, by the config's `checkpoint_metric`, or `latest`.
-        data_dir: Folder of the data files, in place of the run's.
-        check: Prediction files of the course's tasks, made elsewhere.
-        data: The data file of each of them, in the same order.
-    """
-
-    run: Path | None = None
-    output: Path | None = None
-    checkpoint: Literal["best", "latest"] = "best"
-    data_dir: str | None = None
-    check: tuple[Path, ...] = ()
-    data: tuple[Path, ...] = ()
 
 
 class Checked(NamedTuple):
-    """A prediction file.
-
-    Attributes:
-        path: The file.
-        rows: How many predictions it must hold.
-        faults: What is wrong with it, one line each.
-        clipped: Similarities that the model put outside of the task's range, and that were set to its nearer end.
-    """
+    """A prediction file: what it must hold, what is wrong with it, how many values were set to a range's end."""
 
     path: Path
     rows: int
@@ -59,21 +29,36 @@ class Checked(NamedTuple):
     clipped: int = 0
 
 
-def hand_in(given: HandIn) -> Iterator[str]:
+def hand_in(
+    run: Path | None,
+    output: Path | None = None,
+    checkpoint: str = "best",
+    data_dir: str | None = None,
+    check: Sequence[Path] = (),
+    data: Sequence[Path] = (),
+) -> Iterator[str]:
     """Writes and checks the prediction files of a run, or checks those of others; tells what came of it, line by line.
+
+    Args:
+        run: The run folder; None checks files that were made elsewhere.
+        output: Folder of the files; `submission` in the run folder if left out.
+        checkpoint: `best`, by the config's `checkpoint_metric`, or `latest`.
+        data_dir: Folder of the data files, in place of the run's.
+        check: Prediction files of the course's tasks, made elsewhere.
+        data: The data file of each of them, in the same order.
 
     Raises:
         InputError: What was given is wrong, or a prediction file is.
     """
-    if (given.run is None) == (not given.check):
+    if (run is None) == (not check):
         raise InputError("give a run folder, or files to check: mtbert submission --check FILE ... --data FILE ...")
-    if given.run is None:
-        checked = check_elsewhere(given.check, given.data)
-    elif given.data:
+    if run is None:
+        checked = check_elsewhere(check, data)
+    elif data:
         raise InputError("--data goes with --check; --data-dir names the folder of a run's data files")
     else:
-        model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
-        checked = write_submission(model, given.output or RunFolder(given.run).submission)
+        model = MultitaskModel.from_checkpoint(run, checkpoint, data_dir)
+        checked = write_submission(model, output or RunFolder(run).submission)
         for name in ("sst", "para", "sts"):
             if name not in model.setup.tasks:
                 yield f"this run has no task {name}: its two files are not there"
@@ -86,20 +71,18 @@ def hand_in(given: HandIn) -> Iterator[str]:
 
 
 def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
-    """Writes the dev and test files of all tasks of a run, and checks what was written.
-
-    Rows are predicted whether or not they have a usable label.
+    """Writes the dev and test files of all tasks of a run, of every row, and checks what was written.
 
     Raises:
         InputError: A task has no dev or no test file, or logits that are not finite; nothing has been written.
     """
     tasks = model.setup.tasks
     for task in tasks.values():
-        for split in SPLITS:
+        for split in SPLITS[1:]:
             if not getattr(task, split):
                 raise InputError(f'task {task.name} has no {split} file to predict; give its name as {split} = "..."')
     checked, said = [], {}
-    for split in SPLITS:
+    for split in SPLITS[1:]:
         datasets = model.setup.datasets(split, labels=False)
         said[split] = datasets, model.score(datasets)[1]
         for line in not_finite(split, *said[split]).values():
@@ -108,32 +91,20 @@ def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
         for name, task in tasks.items():
             known = COURSE[name].output_column if name in COURSE else f"Predicted_{name.capitalize()}"
             task = replace(task, output_column=task.output_column or known)
+            ids, skipped = datasets[name].ids, datasets[name].skipped
             path, predicted = folder / prediction_file(task, split), kind_of(task).predict(logits[name])
             whole = np.clip(predicted, min(task.label_range), max(task.label_range)) if task.label_range else predicted
-            write_predictions(path, task, datasets[name].ids, whole)
-            wrong = [*faults(path, task, datasets[name].ids), *_unread(path, datasets[name])]
-            checked.append(
-                Checked(path, len(datasets[name].ids), wrong, int(np.sum((whole != predicted) & ~np.isnan(predicted))))
-            )
+            write_predictions(path, task, ids, whole)
+            wrong = list(faults(path, task, ids))
+            if skipped:
+                wrong.append(f"{path}: {len(skipped)} rows of the data file cannot be read, the first: {skipped[0]}")
+            clipped = int(np.sum((whole != predicted) & ~np.isnan(predicted)))
+            checked.append(Checked(path, len(ids), wrong, clipped))
     return checked
 
 
-def _unread(path: Path, data: Dataset) -> list[str]:
-    if not data.skipped:
-        return []
-    return [f"{path}: {len(data.skipped)} rows of the data file cannot be read, the first: {data.skipped[0]}"]
-
-
 def check_elsewhere(paths: Sequence[Path], data: Sequence[Path]) -> list[Checked]:
-    """Checks prediction files of the course's tasks, whoever wrote them.
-
-    Args:
-        paths: The prediction files.
-        data: The data file of each of them, in the same order.
-
-    Raises:
-        InputError: There are not as many of both, or a file cannot be read.
-    """
+    """Checks prediction files of the course's tasks, whoever wrote them, beside their data files, in the same order."""
     if len(paths) != len(data):
         raise InputError(f"--check names {len(paths)} files and --data {len(data)}: each needs its data file, in order")
     return [Checked(path, *check_pair(path, source)) for path, source in zip(paths, data, strict=True)]

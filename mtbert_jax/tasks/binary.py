@@ -21,22 +21,18 @@ class Binary(TaskKind):
 
     def num_outputs(self, task: TaskConfig) -> int:
         """One."""
-        del task
         return 1
 
     def classes(self, task: TaskConfig) -> tuple[str, ...]:
         """0 and 1."""
-        del task
         return ("0", "1")
 
     def expected(self, task: TaskConfig) -> str:
         """0 or 1."""
-        del task
         return "a whole number from 0 to 1"
 
     def parse(self, task: TaskConfig, text: str) -> float:
         """0 or 1, also as 0.0 or 1.0."""
-        del task
         value = parse_number(text)
         if value not in (0.0, 1.0):
             raise ValueError(text)
@@ -44,12 +40,10 @@ class Binary(TaskKind):
 
     def format(self, task: TaskConfig, prediction: float) -> str:
         """0.0 or 1.0, as the course has it."""
-        del task
         return str(float(prediction))
 
     def describe(self, task: TaskConfig, prediction: float) -> int:
         """0 or 1."""
-        del task
         return int(prediction)
 
     def loss(self, logits: Logits, labels: Labels) -> Float[Array, " batch"]:

@@ -57,7 +57,6 @@ class TaskKind(abc.ABC):
 
     def label_shape(self, task: TaskConfig) -> tuple[int, ...]:
         """Shape of one label; a single number if not overridden."""
-        del task
         return ()
 
     def classes(self, task: TaskConfig) -> tuple[str, ...]:
@@ -97,7 +96,6 @@ class TaskKind(abc.ABC):
 
     def describe(self, task: TaskConfig, prediction: Any) -> Any:
         """A prediction for a person: the class by its name, a list of names, or the number."""
-        del task
         return float(prediction)
 
     @abc.abstractmethod
@@ -199,11 +197,7 @@ def register_metric(
 
 
 def kind_of(task: TaskConfig) -> TaskKind:
-    """The kind of a task.
-
-    Raises:
-        InputError: There is no such kind; the nearest known one is named.
-    """
+    """The kind of a task; the `InputError` where there is none names the nearest known one."""
     if task.kind not in KINDS:
         known = ", ".join(KINDS)
         raise InputError(
@@ -231,11 +225,7 @@ def finite_rows(values: Float[np.ndarray, "example ..."]) -> Bool[np.ndarray, " 
 
 
 def check_methods(task: TaskConfig) -> None:
-    """Calls the methods of a task's kind for two examples: one that fails does so before any step.
-
-    Raises:
-        InputError: One raises an error, or returns another shape than it must.
-    """
+    """Calls the methods of a task's kind for two examples: what is wrong with one shows before any step."""
     kind = kind_of(task)
     logits = np.zeros((2, kind.num_outputs(task)), np.float32)
     labels = np.zeros((2, *kind.label_shape(task)), np.float32)
@@ -256,11 +246,7 @@ def check_methods(task: TaskConfig) -> None:
 
 
 def primary_metric(task: TaskConfig) -> Metric:
-    """The metric by which a task enters averages and tables: the task's own `metric`, or its kind's first.
-
-    Raises:
-        InputError: The kind has no metric of that name.
-    """
+    """The metric by which a task enters averages and tables: the task's own `metric`, or its kind's first."""
     metrics = kind_of(task).metrics
     if not task.metric:
         return metrics[0]
@@ -288,12 +274,7 @@ def kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch class"]) -
 
 
 def parse_number(text: str) -> float:
-    """A decimal number, as data files and prediction files write it.
-
-    Raises:
-        ValueError: The text is none, such as ``1_000``, which Python would take, or ``nan``; or labels, which are
-            float32, cannot hold it.
-    """
+    """A decimal number, as files write it; `ValueError` for ``1_000``, ``nan``, and what float32 cannot hold."""
     if not NUMBER.fullmatch(text) or not abs(float(text)) <= LARGEST_LABEL:
         raise ValueError(text)
     return float(text)

@@ -41,7 +41,6 @@ class Regression(TaskKind):
 
     def read(self, task: TaskConfig, text: str) -> float:
         """Any number: predictions may leave the range of the labels."""
-        del task
         return float(text)
 
     def loss(self, logits: Logits, labels: Labels) -> Float[Array, " batch"]:
@@ -55,5 +54,4 @@ class Regression(TaskKind):
 
     def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
         """The squared difference."""
-        del detach
         return jnp.square(one[:, 0] - other[:, 0])

@@ -18,12 +18,7 @@ AVERAGES = ("average", "plain_average")
 
 
 def task_scores(task: TaskConfig, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """All metrics of a task by name, the primary one first; NaN where one is undefined.
-
-    Args:
-        task: The task.
-        predictions: As its kind predicts them, ``[example *label]``.
-        labels: The labels of the same examples, float64.
+    """All metrics of a task by name, the primary one first, of float64 predictions and labels; NaN if undefined.
 
     >>> task_scores(TaskConfig(kind="binary"), np.array([1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]))["accuracy"]
     0.6666666666666666
@@ -74,15 +69,11 @@ def score(
 def deciding(
     tasks: Sequence[TaskConfig], labels: Mapping[str, Float[np.ndarray, "example *label"]], which: str
 ) -> tuple[TaskConfig, ...]:
-    """The tasks that the best checkpoint is chosen by: those whose score can have a value at all.
+    """The tasks that `which`, a config's `checkpoint_metric`, can go by: those whose score can have a value at all.
 
     Pearson's r of labels that are all equal has none, whatever a model predicts: one such task would leave the average
-    of all tasks, and with it the best checkpoint, undefined for the whole run. Here the labels themselves are scored.
-
-    Args:
-        tasks: All tasks of the run.
-        labels: The dev labels of those that have any.
-        which: A config's `checkpoint_metric`.
+    of all tasks, and with it the best checkpoint, undefined for the whole run. Here the dev labels themselves are
+    scored.
     """
     name = which.partition(".")[0]
     asked = [task for task in tasks if task.name in labels and (which in AVERAGES or task.name == name)]
@@ -91,13 +82,7 @@ def deciding(
 
 
 def chosen_score(scores: Mapping[str, Any], tasks: Sequence[TaskConfig], which: str) -> float:
-    """The score that the best checkpoint is chosen by: a number that is larger the better, or NaN for an undefined one.
-
-    Args:
-        scores: As `score` gives them.
-        tasks: The tasks that it is chosen by (`deciding`).
-        which: A config's `checkpoint_metric`.
-    """
+    """The score that the best checkpoint is chosen by, larger the better, of the `deciding` tasks; NaN if undefined."""
     if not tasks:
         return math.nan
     if which in AVERAGES:
@@ -113,11 +98,7 @@ def _chosen_metric(task: TaskConfig, which: str) -> Metric:
 
 
 def check_chosen_score(tasks: Sequence[TaskConfig], which: str) -> None:
-    """Checks a config's `checkpoint_metric`.
-
-    Raises:
-        InputError: It names no average, task or metric that the run has, or a task without a dev file.
-    """
+    """Refuses a `checkpoint_metric` that is no average, task or metric of the run, or of a task without a dev file."""
     if which in AVERAGES:
         return
     name, dot, metric = which.partition(".")

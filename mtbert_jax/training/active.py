@@ -1,5 +1,6 @@
 """A run in training: its stages, batches, checkpoints, records, scores, and where it stands."""
 
+import zipfile
 from dataclasses import dataclass, field, replace
 
 import jax
@@ -9,6 +10,8 @@ from mtbert_jax.config.schema import to_dict
 from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.errors import InputError, TrainingError
+from mtbert_jax.files import must_be_file, must_lie_in
+from mtbert_jax.limits import LARGEST_LOGITS
 from mtbert_jax.machine import peak_memory
 from mtbert_jax.tasks.scores import chosen_score, deciding
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
@@ -32,12 +35,7 @@ class ActiveRun:
     """One run in training.
 
     Attributes:
-        setup: The run's config and what belongs to it.
-        folder: The run folder.
-        plans: The stages.
-        train: Training splits.
         dev: Dev splits, empty where no task has one.
-        checkpoints: The checkpoints.
         eval_step: Program of the dev logits; runs that share a model share it.
         metrics: The records; None in a process that writes none.
         trackers: Where records go besides.
@@ -84,17 +82,12 @@ class ActiveRun:
         self.metrics, config = MetricsFile(self.folder.metrics, step), self.setup.config
         self.trackers = [Tracker(name, self.folder, to_dict(config)) for name in config.writers]
         for record in read_metrics(self.folder.metrics) if self.trackers else ():
-            self._pass_on(record)  # what was written before a tracker was asked for, or while it failed
-
-    @property
-    def standings(self) -> dict[int, Progress]:
-        """Where the run stood at each step that was saved when it was opened, newest first."""
-        return self.checkpoints.standings
+            for tracker in self.trackers:
+                tracker.write(record)  # what was written before it was asked for, or while it failed
 
     def new_state(self, plan: Plan, params: Params) -> TrainState:
         """The state at a stage's first step, with a fresh optimizer; not laid out over devices yet."""
-        step = self.progress.stage_start
-        return first_state(self.setup, plan, params, step)
+        return first_state(self.setup, plan, params, self.progress.stage_start)
 
     def begin(self, plan: Plan) -> TrainState:
         """The state at the run's first step."""
@@ -111,12 +104,8 @@ class ActiveRun:
         self.progress = Progress(stage=plan.number, stage_start=step, best=self.progress.best)
 
     def restore(self) -> TrainState | None:
-        """The newest state that can be read, walking past damaged ones; None where nothing has been saved.
-
-        Raises:
-            InputError: There are checkpoints, but none can be read.
-        """
-        for step in self.standings:
+        """The newest state that can be read; None where nothing is saved, `InputError` where nothing can be read."""
+        for step in self.checkpoints.standings:
             state = self.try_restore(step)
             if state is not None:
                 self.stand_at(step)
@@ -126,20 +115,16 @@ class ActiveRun:
 
     def try_restore(self, step: int) -> TrainState | None:
         """The state at a step, or None where it is damaged."""
-        plan = self.plans[self.standings[step].stage]
+        plan = self.plans[self.checkpoints.standings[step].stage]
         return self.checkpoints.try_restore(step, abstract_state(self.setup, plan))
 
     def stand_at(self, step: int) -> None:
         """Goes on from a saved step: what is newer is moved out of the way."""
-        self.progress = self.earlier = self.standings[step]
+        self.progress = self.earlier = self.checkpoints.standings[step]
         self.checkpoints.set_aside(step)
 
     def check_nothing_saved(self) -> None:
-        """Checks that a run of which nothing could be restored has no checkpoints.
-
-        Raises:
-            InputError: It has some.
-        """
+        """Refuses to begin a run of which nothing could be restored, and which has checkpoints."""
         if self.checkpoints.steps():
             raise InputError(
                 f"{self.folder.checkpoints} holds no checkpoint that can be read; --overwrite begins the run again "
@@ -156,12 +141,9 @@ class ActiveRun:
         return stage_step(self.setup, plan, self.progress.stage_start)
 
     def open_stage(self, plan: Plan, state: TrainState) -> int:
-        """Gets a stage's batches and dev splits ready.
+        """Gets a stage's batches and dev splits ready; returns the number of examples whose features are kept.
 
         Where the stage says so they hold what the encoder says of every example, since it will not change.
-
-        Returns:
-            The number of examples whose features are kept.
         """
         self.batches, self.scored = plan.batches, self.dev
         if not plan.stage.cache_features:
@@ -183,13 +165,7 @@ class ActiveRun:
         return sum(len(self.batches.tasks[name].rows(index)[0]) for name, index in self.batches.indices(place).items())
 
     def record(self, plan: Plan, done: int, steps: list[StepMetrics], rate: float) -> Record:
-        """Writes one training record of several steps.
-
-        Args:
-            plan: The stage.
-            done: Number of the stage's steps so far.
-            steps: Metrics of the steps since the last record.
-            rate: Examples per second.
+        """Writes the record of the steps since the last one.
 
         Raises:
             TrainingError: A task was not finite in too many steps in a row.
@@ -220,11 +196,7 @@ class ActiveRun:
                     )
 
     def evaluate(self, plan: Plan, state: TrainState, done: int) -> list[str]:
-        """Scores the dev splits, records the scores, and keeps the logits where they are the best so far.
-
-        Returns:
-            What to say of it, line by line.
-        """
+        """Scores the dev splits, records that, and keeps the best logits; returns what to say, line by line."""
         config, self.score = self.setup.config, None
         if not self.scored:
             return []
@@ -249,8 +221,7 @@ class ActiveRun:
 
     def end_stage(self, plan: Plan, done: int, compiled_shapes: int, compile_seconds: float) -> None:
         """Notes that a stage has ended, and records what it compiled."""
-        told = {"compiled_shapes": compiled_shapes, "compile_seconds": compile_seconds}
-        self.write("stage", plan, done, told)
+        self.write("stage", plan, done, {"compiled_shapes": compiled_shapes, "compile_seconds": compile_seconds})
         self.progress = replace(self.progress, stage_done=True)
 
     def write(self, kind: str, plan: Plan, done: int, record: Record) -> None:
@@ -258,20 +229,11 @@ class ActiveRun:
         place = {"kind": kind, "stage": plan.stage.name, "step": self.progress.stage_start + done}
         if self.metrics:
             self.metrics.write({**place, **record})
-            self._pass_on({**place, **record})
-
-    def _pass_on(self, record: Record) -> None:
-        for tracker in self.trackers:
-            tracker.write(record)
+            for tracker in self.trackers:
+                tracker.write({**place, **record})
 
     def save(self, state: TrainState, pending: list[StepMetrics], seconds: float) -> None:
-        """Saves a checkpoint, with the dev score of this step where there is one.
-
-        Args:
-            state: All arrays.
-            pending: Metrics of the steps since the last record.
-            seconds: Wall time since the run was opened or restored.
-        """
+        """Saves a checkpoint, with the dev score of this step, `seconds` after the run was opened or restored."""
         seconds, peak = self.earlier.seconds + seconds, max(self.earlier.peak_memory, peak_memory())
         steps = pack(jax.device_get(pending))
         progress = replace(self.progress, pending=steps, seconds=seconds, peak_memory=peak, average=self.score)
@@ -280,11 +242,9 @@ class ActiveRun:
 
     def close(self) -> None:
         """Waits until everything is on disk."""
-        if self.metrics:
-            self.metrics.close()
-        for tracker in self.trackers:
-            tracker.close()
-        self.checkpoints.close()
+        for file in (self.metrics, *self.trackers, self.checkpoints):
+            if file:
+                file.close()
 
 
 def stage_step(setup: Setup, plan: Plan, start: int) -> TrainStep:
@@ -322,10 +282,17 @@ def save_logits(folder: RunFolder, step: int, logits: dict[str, np.ndarray]) -> 
     part.replace(folder.logits)
 
 
-def load_logits(folder: RunFolder, step: int) -> dict[str, np.ndarray] | None:
-    """The dev logits of a step by task, where they have been kept and can be read."""
+def load_logits(folder: RunFolder, step: int | None = None) -> dict[str, np.ndarray] | None:
+    """The dev logits of a step, or of whichever, by task; None where none have been kept or they cannot be read."""
     try:
+        must_be_file(folder.logits)
+        must_lie_in(folder.path, folder.logits)
+        with zipfile.ZipFile(folder.logits) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_LOGITS:
+                return None
         with np.load(folder.logits, allow_pickle=False) as arrays:
-            return {n: a for n, a in arrays.items() if n != LOGITS_STEP} if arrays[LOGITS_STEP] == step else None
+            if step is not None and arrays[LOGITS_STEP] != step:
+                return None
+            return {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
     except Exception:  # noqa: BLE001 - NumPy and zipfile raise many kinds for a damaged file
         return None

@@ -36,7 +36,6 @@ class Progress:
     Attributes:
         stage: Number of the stage, from 0.
         stage_start: Step at which it began.
-        stage_done: Whether it has ended.
         best: Best dev score so far, or None.
         stale: Evaluations since then.
         pending: Steps since the last record, packed: a resumed run writes the same record.
@@ -76,16 +75,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, config: dict[str, Any] | None = None) -> None:
-        """Opens the folder.
+        """Opens the folder; `InputError` if links, pipes or the like are in it.
 
-        Args:
-            directory: The folder.
-            config: The run's config, as `schema.to_dict` gives it; saved with every step. Without it the folder is only
-                read; with it the folder is made, and by the first save cleared of those that a killed process left
-                unfinished.
-
-        Raises:
-            InputError: Links, pipes or the like are in it.
+        With the run's config, as `to_dict` gives it, the folder is made, and by the first save cleared of what a killed
+        process left unfinished; without it the folder is only read.
         """
         must_hold_files(directory, arrays="d")  # where orbax keeps them; it would open whatever lies there
         self._config = config
@@ -103,6 +96,7 @@ class Checkpoints:
         with _without_remark("Given directory is read only"):
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
         self.standings = dict(self._read_standings())
+        """Where the run stood at each step that was saved when the folder was opened, newest first."""
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -117,15 +111,7 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, state: TrainState, progress: Progress) -> None:
-        """Saves `state` under its step; a second save of one step is passed over.
-
-        Args:
-            state: All arrays.
-            progress: Where the run stands; its average decides whether this step is the best.
-
-        Raises:
-            TrainingError: The disk is full, or cannot be written: now, or when the step before was.
-        """
+        """Saves `state` under its step, once; a `TrainingError` says that this save or the one before has failed."""
         step = int(state.step)
         if step in self.steps():
             return
@@ -141,10 +127,8 @@ class Checkpoints:
 
     def about(self, step: int) -> dict[str, Any]:
         """What was saved with a step beside its arrays."""
-        about: dict[str, Any] = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
-            "about"
-        ]
-        return about
+        asked = ocp.args.Composite(about=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=asked)["about"]
 
     def steps(self) -> list[int]:
         """All steps that are there, newest first."""
@@ -165,10 +149,7 @@ class Checkpoints:
     def restore_params(self, step: int, target: Params, teacher: Params | None = None) -> Params | None:
         """The parameters at `step`, shaped like `target`; None, and a warning, where they are damaged.
 
-        Args:
-            step: The step.
-            target: Shapes of all parameters.
-            teacher: Shapes of the teacher's, where those are wanted instead; what the teacher lacks was frozen.
+        With `teacher`, the teacher's, which lack what was frozen.
         """
         wanted = {"params": target} if teacher is None else {"params": target, "teacher": teacher}
         restored = self._restored(step, wanted)
@@ -207,7 +188,8 @@ class Checkpoints:
 
     def _restored(self, step: int, items: dict[str, Any]) -> dict[str, Any] | None:
         """Some parts of a step, if they are what was saved."""
-        args = {name: ocp.args.StandardRestore(_abstract(item)) for name, item in items.items()}
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, items)
+        args = {name: ocp.args.StandardRestore(shape) for name, shape in shapes.items()}
         try:
             with _threads_kept_quiet():
                 restored = self._manager.restore(step, args=ocp.args.Composite(**args))
@@ -274,7 +256,3 @@ def _items(state: TrainState) -> dict[str, Any]:
     """The parts of a checkpoint that hold arrays; parameters and teacher apart, so that they can be read alone."""
     items = {"params": state.params, "rest": {"opt_state": state.opt_state, "key": state.key}}
     return items if state.teacher is None else {**items, "teacher": state.teacher}
-
-
-def _abstract(tree: Any) -> Any:
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)

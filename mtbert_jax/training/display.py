@@ -29,13 +29,9 @@ class Display:
         self._total = total
         self._shown = (step, time.monotonic())
         if self._console.is_terminal:
-            columns = (
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(20),
-                TextColumn("{task.fields[text]}"),
-            )
-            self._progress = Progress(*columns, TimeElapsedColumn(), console=self._console)
+            stage_name, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
+            columns = (SpinnerColumn(), stage_name, BarColumn(20), text, TimeElapsedColumn())
+            self._progress = Progress(*columns, console=self._console)
             self._bar = self._progress.add_task(stage, total=total, completed=step, text="compiling …")
             self._progress.start()
 

@@ -6,6 +6,7 @@ from typing import Literal
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.config.schema import difference, to_dict
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import input_errors
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.source import source_of
 from mtbert_jax.training.trackers import BACKENDS
@@ -21,11 +22,7 @@ Existing = Literal["refuse", "resume", "overwrite"]
 
 
 def check_folder(folder: RunFolder, config: Config, existing: Existing) -> None:
-    """Checks that the run folder is free, or holds the run that is to go on.
-
-    Raises:
-        InputError: A run lies there already, or, under `resume`, another one; or the run would begin from itself.
-    """
+    """Refuses a folder that is not free, or under `resume` holds another run, and a run that begins from itself."""
     source = source_of(config) if existing != "resume" else None
     if source is not None and source.path.resolve() == folder.path.resolve():
         raise InputError(
@@ -39,8 +36,7 @@ def check_folder(folder: RunFolder, config: Config, existing: Existing) -> None:
             f"{folder.path} holds a run already; --resume goes on with it, --overwrite deletes it, "
             "--out names another folder"
         )
-    changes = config_changes(folder.load_config(), config)
-    if changes:
+    if changes := config_changes(folder.load_config(), config):
         raise InputError(
             f"{folder.path} holds a run with another config ({'; '.join(changes)}); --resume cannot go on: "
             f"mtbert train {folder.path} --resume takes the run's own config, and --init-from {folder.path} with "
@@ -57,18 +53,12 @@ def config_changes(old: Config, new: Config) -> list[str]:
 
 
 def open_folder(folder: RunFolder, config: Config, overwrite: bool = False) -> None:
-    """Makes the run folder, or empties it.
-
-    Raises:
-        InputError: It cannot be written.
-    """
+    """Makes the run folder, or empties it; `InputError` if it cannot be written."""
     if overwrite:
         delete_run(folder)
-    try:
+    with input_errors(f"cannot write the run folder {folder.path}"):
         folder.path.mkdir(parents=True, exist_ok=True)
         save_config(config, folder.config)
-    except OSError as error:
-        raise InputError(f"cannot write the run folder {folder.path}: {error.strerror or error}") from None
 
 
 def delete_run(folder: RunFolder) -> None:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 from mtbert_jax.config import Config
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.data.readers import Split
+from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.encoders.hub import save_description
 from mtbert_jax.parallel import wait_for_all
 from mtbert_jax.training.active import ActiveRun
@@ -20,17 +20,10 @@ from mtbert_jax.training.seeds import trained_together
 def fit(
     config: Config, folder: RunFolder, existing: Existing = "refuse", display: Display | None = None
 ) -> dict[Split, dict[str, Dataset]]:
-    """Trains a run to its end, leaving checkpoints and records in `folder`.
+    """Trains a run to its end, leaving checkpoints and records in `folder`; returns the dev and test splits by task.
 
-    Args:
-        config: The run.
-        folder: The run folder.
-        existing: What to do about a run that lies there. `resume`: go on from its newest checkpoint that can be read;
-            without one, begin. `overwrite`: delete it, once it is sure that this one can start.
-        display: Where progress is shown.
-
-    Returns:
-        The dev and test splits by task, as they were read.
+    `resume` goes on from the newest checkpoint that can be read; without one, it begins. `overwrite` deletes what lies
+    there, once it is sure that this run can start.
 
     Raises:
         InputError: Config, encoder, data or folder are not right, or another process trains in the folder.
@@ -68,4 +61,4 @@ def fit(
             if dev and one.progress.best is None:
                 seed = f"seed {one.setup.config.seed}: " if config.seeds else ""
                 display.say(f"{seed}no dev score was ever defined: the latest checkpoint stands in for the best")
-    return {split: ready.splits[split] for split in ("dev", "test")}
+    return {split: ready.splits[split] for split in SPLITS[1:]}

@@ -1,7 +1,6 @@
 """The run folder: where everything of a run lies, and who may write there."""
 
 import json
-import math
 import os
 import socket
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mtbert_jax.config import Config, load_config
-from mtbert_jax.config.schema import fits
+from mtbert_jax.config.schema import fits, with_nan
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text, try_to_write
 from mtbert_jax.limits import LARGEST_JSON
@@ -30,74 +29,48 @@ RESULTS = {
 """What a run's results hold, as `fits` reads it."""
 
 
+class _Inside:
+    """A path in a run folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "RunFolder", _: object = None) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside one run folder.
-
-    Attributes:
-        path: The folder itself.
-    """
+    """Paths inside the run folder that lies at `path`."""
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The run's config, complete, as TOML."""
-        return self.path / "config.toml"
-
-    @property
-    def encoder(self) -> Path:
-        """The encoder's ``config.json`` and tokenizer: with the checkpoints, all that predicting needs."""
-        return self.path / "encoder"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Orbax's folder."""
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON record per log interval and evaluation."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def predictions(self) -> Path:
-        """Prediction files in the course's format."""
-        return self.path / "predictions"
-
-    @property
-    def submission(self) -> Path:
-        """Prediction files to hand in: of every row, checked."""
-        return self.path / "submission"
-
-    @property
-    def logits(self) -> Path:
-        """Logits of the dev files, by task, in NumPy's format."""
-        return self.predictions / "dev-logits.npz"
-
-    @property
-    def tensorboard(self) -> Path:
-        """TensorBoard's event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def wandb(self) -> Path:
-        """What Weights & Biases keeps here."""
-        return self.path / "wandb"
+    config = _Inside("config.toml")
+    """The run's config, complete, as TOML."""
+    encoder = _Inside("encoder")
+    """The encoder's ``config.json`` and tokenizer: with the checkpoints, all that predicting needs."""
+    checkpoints = _Inside("checkpoints")
+    """Orbax's folder."""
+    metrics = _Inside("metrics.jsonl")
+    """One JSON record per log interval and evaluation."""
+    predictions = _Inside("predictions")
+    """Prediction files in the course's format."""
+    submission = _Inside("submission")
+    """Prediction files to hand in: of every row, checked."""
+    logits = _Inside("predictions/dev-logits.npz")
+    """Logits of the dev files, by task, in NumPy's format."""
+    tensorboard = _Inside("tensorboard")
+    """TensorBoard's event files."""
+    wandb = _Inside("wandb")
+    """What Weights & Biases keeps here."""
+    lock = _Inside(".lock")
+    """Locked while a process trains here; it tells which."""
+    results = _Inside("results.json")
+    """Scores of the best checkpoint."""
 
     def note(self, writer: str) -> Path:
         """What a writer has been given of the records."""
         return self.path / f".{writer}.json"
-
-    @property
-    def lock(self) -> Path:
-        """Locked while a process trains here; it tells which."""
-        return self.path / ".lock"
-
-    @property
-    def results(self) -> Path:
-        """Scores of the best checkpoint."""
-        return self.path / "results.json"
 
     @property
     def has_checkpoint(self) -> bool:
@@ -110,11 +83,7 @@ class RunFolder:
         return self.config.is_file() or any(self.checkpoints.glob("*"))
 
     def check_writable(self) -> None:
-        """Checks that a run can be written here and that no other process trains here; leaves nothing behind.
-
-        Raises:
-            InputError: The folder, or a place in it, cannot be written; or another process trains here.
-        """
+        """Refuses a folder that cannot be written, or that another process trains in; leaves nothing behind."""
         for path in (self.config, self.metrics, self.results, self.lock):
             must_be_file(path)
         below = (self.checkpoints, self.predictions, self.encoder)
@@ -171,14 +140,10 @@ class RunFolder:
             return None
         if not fits(results, RESULTS):
             return None
-        return {**results, **{split: _with_nan(results[split]) for split in ("dev", "test") if split in results}}
+        return {**results, **{split: with_nan(results[split]) for split in ("dev", "test") if split in results}}
 
     def load_config(self) -> Config:
-        """The config of the run that lies here.
-
-        Raises:
-            InputError: This is no run folder, or what lies there leads out of it.
-        """
+        """The config of the run that lies here; `InputError` where there is none, or it leads out of the folder."""
         if not self.config.is_file():
             seeds = sorted(path.parent.name for path in self.path.glob("seed*/config.toml"))
             hint = f"; it holds the runs {', '.join(seeds)}: name one of them" if seeds else ""
@@ -187,10 +152,3 @@ class RunFolder:
         must_lie_in(self.path, self.config)
         must_hold_files(self.encoder)
         return load_config(self.config, self.path)
-
-
-def _with_nan(scores: Any) -> Any:
-    """Scores with NaN where they are undefined, for which JSON has null."""
-    if isinstance(scores, dict):
-        return {name: _with_nan(value) for name, value in scores.items()}
-    return math.nan if scores is None else scores

@@ -20,8 +20,7 @@ class Interrupted(Exception):  # noqa: N818 - it is no error
 class Interruption:
     """Catches both signals inside a ``with``; a second Ctrl-C stops at once.
 
-    Attributes:
-        status: None until a signal comes, then the exit status that it asks for.
+    `status` is None until a signal comes, then the exit status that it asks for.
     """
 
     status: int | None = None

@@ -47,14 +47,7 @@ class Trained(Protocol):
 
 @dataclass
 class Loop:
-    """Takes a run through its stages.
-
-    Attributes:
-        run: The run.
-        display: Where progress is shown.
-        interruption: Signals.
-        pending: Metrics of the steps since the last record.
-    """
+    """Takes a run through its stages; `pending` are metrics of the steps since the last record."""
 
     run: Trained
     display: Display
@@ -67,10 +60,7 @@ class Loop:
         self.since = time.monotonic()
 
     def train(self, resume: bool) -> None:
-        """Takes the run to its end.
-
-        Args:
-            resume: Go on from the newest checkpoint that can be read; without one, begin.
+        """Takes the run to its end: under `resume` from the newest checkpoint that can be read, if there is one.
 
         Raises:
             Interrupted: A signal came; all that was done is saved.
@@ -90,7 +80,9 @@ class Loop:
     def stage(self, plan: Plan, state: TrainState) -> TrainState:
         """Runs one stage from where `state` stands to its end."""
         config, compiling = self.config, compile_seconds()
-        self._open_stage(plan, state)
+        since = time.monotonic()
+        if kept := self.run.open_stage(plan, state):
+            self.display.say(f"features of {kept} examples kept ({time.monotonic() - since:.0f} s)")
         train_step = self.run.make_step(plan)
         done, total = int(state.step) - self.run.progress.stage_start, plan.batches.num_steps
         self.display.start(plan.stage.name, done, total)
@@ -116,7 +108,9 @@ class Loop:
             elif not recorded and (done - begun).bit_count() == 1:
                 self._show_losses(plan, done, step_metrics)
             if ended or done % (config.eval_every_steps or plan.batches.steps_per_epoch) == 0:
-                self._evaluate(plan, state, done)
+                for line in self.run.evaluate(plan, state, done):
+                    self.display.say(line)
+                self.clock = Clock()  # an evaluation is no training
                 if 0 < config.patience <= self.run.progress.stale and not ended:
                     ended = True
                     self._record(plan, done)
@@ -132,11 +126,6 @@ class Loop:
                 raise Interrupted(status)
         return state
 
-    def _open_stage(self, plan: Plan, state: TrainState) -> None:
-        since = time.monotonic()
-        if kept := self.run.open_stage(plan, state):
-            self.display.say(f"features of {kept} examples kept ({time.monotonic() - since:.0f} s)")
-
     def _record(self, plan: Plan, done: int) -> None:
         """Records the steps since the last record, and shows them."""
         if self.pending:
@@ -148,11 +137,6 @@ class Loop:
         """Shows a step's losses, for which the device is waited for: after 1, 2, 4, 8, … steps, until a record."""
         losses = {task: float(np.mean(loss)) for task, loss in jax.device_get(step.losses).items()}
         self.display.show_losses(plan.stage.name, losses, done)
-
-    def _evaluate(self, plan: Plan, state: TrainState, done: int) -> None:
-        for line in self.run.evaluate(plan, state, done):
-            self.display.say(line)
-        self.clock = Clock()  # an evaluation is no training
 
     def _save(self, state: TrainState) -> None:
         self.run.save(state, self.pending, time.monotonic() - self.since)

@@ -12,10 +12,9 @@ from mtbert_jax import trees
 from mtbert_jax.errors import InputError
 from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import Layout
-from mtbert_jax.training.active import first_state
+from mtbert_jax.training.active import abstract_state
 from mtbert_jax.training.objective import Objective, Place
 from mtbert_jax.training.setup import Plan, Setup
-from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Batch, Params
 
 Tree = Any
@@ -47,7 +46,7 @@ def estimate(setup: Setup, plan: Plan, layout: Layout) -> Memory:
 
     Compilers save some of it and need work space of their own: measured peaks lie around it, not at it.
     """
-    params, state = setup.abstract_params(), _state(setup, plan)
+    params, state = setup.abstract_params(), abstract_state(setup, plan)
     trainable = trees.split(params, plan.frozen)[1]
     tasks = len(plan.batches.names(0))
     copies = 2 * tasks if tasks > 1 else 1
@@ -59,21 +58,13 @@ def estimate(setup: Setup, plan: Plan, layout: Layout) -> Memory:
 
 
 def check_state(setup: Setup, plan: Plan, layout: Layout) -> None:
-    """Refuses a stage whose state alone does not fit: sizes in a config can be anything.
-
-    Raises:
-        InputError: Parameters, optimizer state and teacher need more than is free.
-    """
-    need, room = _on_device(layout.narrow, _state(setup, plan)), free_memory()
+    """Refuses a stage whose parameters, optimizer state and teacher need more memory than is free."""
+    need, room = _on_device(layout.narrow, abstract_state(setup, plan)), free_memory()
     if room is not None and need > room:
         raise InputError(
             f"stage {plan.stage.name}: parameters and optimizer state take {need / 2**30:.1f} GiB on a device, "
             f"{room / 2**30:.1f} are free; take smaller heads, a smaller encoder or another optimizer"
         )
-
-
-def _state(setup: Setup, plan: Plan) -> TrainState:
-    return jax.eval_shape(lambda params: first_state(setup, plan, params, 0), setup.abstract_params())
 
 
 def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:

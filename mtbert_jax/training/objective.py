@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from mtbert_jax.config import ProximalConfig, Stage, TaskConfig
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.regularizers import Forward, Penalty, Regularizer, stage_regularizers
-from mtbert_jax.regularizers.base import WHOLE, Logits, Share
+from mtbert_jax.regularizers.base import WHOLE, GroupTask, Share
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -38,11 +38,7 @@ class StageSpec:
 
     @classmethod
     def of(cls, stage: Stage, start: int, num_steps: int) -> "StageSpec":
-        """That of a stage of a config.
-
-        Raises:
-            InputError: A call string of its regularisers is wrong.
-        """
+        """That of a stage of a config; `InputError` where a call string of its regularisers is wrong."""
         return cls(stage.freeze, stage_regularizers(stage), stage.proximal, start, num_steps)
 
     def is_on(self, task: TaskConfig) -> tuple[bool, ...]:
@@ -61,25 +57,14 @@ def shares(batch: Batch | FeatureBatch, part: Batch | FeatureBatch) -> Share:
 
 
 class Terms(NamedTuple):
-    """The parts of an objective, unweighted.
-
-    Attributes:
-        loss: Mean loss of the batch.
-        penalties: What the regularisers that are on gave, by name: terms, and numbers that are none.
-    """
+    """The parts of an objective, unweighted: mean loss, and what the regularisers that are on gave, by name."""
 
     loss: Float[Array, ""]
     penalties: dict[str, Float[Array, ""]]
 
 
 class Place(NamedTuple):
-    """Where in a run an objective is computed.
-
-    Attributes:
-        task: Which task of its group the batch is of.
-        key: Dropout key of this task and step.
-        step: Step of the run.
-    """
+    """Where in a run an objective is computed: task of the group, dropout key of task and step, step of the run."""
 
     task: Int[Array, ""]
     key: PRNGKeyArray
@@ -90,12 +75,8 @@ class Place(NamedTuple):
 class Objective:
     """``loss_weight (loss + Σ weight · penalty)`` of a batch, and its parts.
 
-    The forward pass on the clean embeddings is computed once: its logits enter the loss and every regulariser.
-
-    Attributes:
-        model: Encoder and heads.
-        tasks: A group whose tasks differ after the encoder only, so that one program serves all of them.
-        stage: What is added to their losses.
+    The forward pass on the clean embeddings is computed once: its logits enter the loss and every regulariser. The
+    group's `tasks` differ after the encoder only, so that one program serves all of them.
     """
 
     model: EncoderWithHeads
@@ -103,21 +84,9 @@ class Objective:
     stage: StageSpec
 
     def __call__(
-        self,
-        params: Params,
-        teacher: Params | None,
-        batch: Batch | FeatureBatch,
-        place: Place,
-        share: Share = WHOLE,
+        self, params: Params, teacher: Params | None, batch: Batch | FeatureBatch, place: Place, share: Share = WHOLE
     ) -> tuple[Float[Array, ""], Terms]:
-        """The objective and its parts.
-
-        Args:
-            params: Parameters θ of the encoder and the group's heads.
-            teacher: Parameters θ̃ of the same, where a regulariser needs them.
-            batch: Of tokens, or of a frozen encoder's features.
-            place: Task, key and step.
-            share: What the batch is of a larger one.
+        """The objective and its parts, by parameters θ of encoder and heads, and a teacher's θ̃ where they are needed.
 
         Raises:
             InputError: A regulariser fails, or gives what its titles do not name.
@@ -174,43 +143,6 @@ def _penalties(regularizer: Regularizer, forward: Forward) -> dict[str, Penalty]
     return penalties
 
 
-@dataclass(frozen=True)
-class GroupTask:
-    """One task of a group, known on the device only: its loss and comparison, on logits of the group's width.
-
-    Attributes:
-        tasks: The group.
-        index: Which of it.
-    """
-
-    tasks: tuple[TaskConfig, ...]
-    index: Int[Array, ""]
-
-    def loss(self, logits: Logits, labels: Float[Array, "batch *label"]) -> Float[Array, " batch"]:
-        """Loss of every example."""
-        return self._chosen("loss", (logits,), (labels,))
-
-    def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
-        """ℓ_s of every example."""
-        return self._chosen("divergence", (one, other), (), detach)
-
-    def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
-        """KL(clean ‖ perturbed) of every example, or the squared difference."""
-        return self._chosen("one_sided", (perturbed, clean), ())
-
-    def number(self, of: Callable[[TaskConfig], float]) -> Float[Array, ""]:
-        """A number from the task's config."""
-        return jnp.array([of(task) for task in self.tasks])[self.index]
-
-    def _chosen(self, name: str, logits: tuple[Logits, ...], rest: tuple[Array, ...], *options: Any) -> Any:
-        def branch(task: TaskConfig) -> Callable[..., Array]:
-            kind = kind_of(task)
-            width, method = kind.num_outputs(task), getattr(kind, name)
-            return lambda logits, rest: method(*(one[:, :width] for one in logits), *rest, *options)
-
-        return jax.lax.switch(self.index, [branch(task) for task in self.tasks], logits, rest)
-
-
 def task_groups(
     model: EncoderWithHeads, tasks: Mapping[str, TaskConfig], stage: StageSpec
 ) -> list[tuple[TaskConfig, ...]]:
@@ -233,11 +165,7 @@ def check_objectives(
     batches: Mapping[str, Batch | FeatureBatch],
     params: Params,
 ) -> None:
-    """Traces the objective of each task, on shapes alone: a regulariser that fails does so before any step.
-
-    Raises:
-        InputError: One does.
-    """
+    """Traces the objective of each task, on shapes alone: the `InputError` of a regulariser comes before any step."""
     place = Place(np.int32(0), jax.random.key(0), np.int32(0))  # type: ignore[arg-type]
     for name, batch in batches.items():
         objective = Objective(model, (tasks[name],), stage)

@@ -12,10 +12,10 @@ from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
 from mtbert_jax.config.schema import to_toml
 from mtbert_jax.data.dataset import Dataset
-from mtbert_jax.data.readers import Split
+from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.data.unknown import unknown_share, unknown_warning
-from mtbert_jax.encoders.hub import locate
+from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.errors import InputError
 from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.products import choose_dtype
@@ -27,24 +27,19 @@ from mtbert_jax.training.active import labels_of
 from mtbert_jax.training.existing import Existing, check_folder
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import check_state, estimate
-from mtbert_jax.training.origin import Origin, from_run, pretrained
+from mtbert_jax.training.origin import Origin, from_run
 from mtbert_jax.training.seeds import seeds_apart
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.source import source_of, with_encoder
 from mtbert_jax.training.trackers import check_trackers
 
 GIB = 2**30
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 class PreparedRun(NamedTuple):
     """One of the runs that a config stands for: the only one, or that of one seed.
 
-    Attributes:
-        setup: Its config and what belongs to it.
-        folder: Its folder.
-        plans: Its stages.
-        origin: What it begins with; None where a checkpoint in its folder is gone on from.
+    What it begins with is None where it goes on from a checkpoint in its folder.
     """
 
     setup: Setup
@@ -54,16 +49,7 @@ class PreparedRun(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a run is made of, checked.
-
-    Attributes:
-        config: The config, with the encoder that `init_from` stands for filled in.
-        layout: The devices.
-        setup: Config, encoder's description, tokenizer, model.
-        splits: Training, dev and test splits, by task.
-        runs: The runs that the config stands for.
-        existing: What is done about runs that lie in the folders.
-    """
+    """What a run is made of, checked; `config` has the encoder that `init_from` stands for filled in."""
 
     config: Config
     layout: Layout
@@ -76,15 +62,10 @@ class Prepared(NamedTuple):
 def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *, busy: bool = False) -> Prepared:
     """Reads and checks everything that a run needs, test files and weights included; leaves nothing behind.
 
-    Args:
-        config: The run.
-        folder: The run folder.
-        existing: What is to be done about a run that lies there.
-        busy: Whether the folder may hold a run although it is to be refused.
+    If `busy`, the folder may hold a run although it is to be refused.
 
     Raises:
-        InputError: Config, encoder or data are not right, a package is missing, or the folder is not free or cannot be
-            written.
+        InputError: Config, encoder or data are not right, a package is missing, or the folder is not free or writable.
     """
     check_config(config)
     for task in config.tasks:
@@ -100,7 +81,12 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
             check_folder(place, own, existing)
     goes_on = [existing == "resume" and place.has_checkpoint for _, place in apart]
     sources = [None if on else source_of(own) for on, (own, _) in zip(goes_on, apart, strict=True)]
-    config, directory = _with_directory(config, apart[0][1], next((one for one in sources if one), None))
+    known = next(filter(None, sources), None)
+    if config.init_from and known is None:  # all runs go on: what they began with need not be there any more
+        before, directory = apart[0][1].load_config(), apart[0][1].encoder
+        config = replace(config, encoder=before.encoder, revision=before.revision)
+    else:
+        config, directory = with_encoder(config, known)
 
     setup = Setup.load(config, directory, layout.narrow)
     splits = {split: setup.datasets(split) for split in SPLITS}
@@ -115,7 +101,7 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     for own_setup, (_, place), stages, on, source in zip(setups, apart, plans, goes_on, sources, strict=True):
         where = source.path if source else directory
         if not on and where not in read:
-            read[where] = from_run(source, own_setup) if source else pretrained(directory)
+            read[where] = from_run(source, own_setup) if source else Origin(load_pretrained(directory)[1], {})
         runs.append(PreparedRun(own_setup, place, stages, None if on else read[where]))
     return Prepared(config, layout, setup, splits, runs, existing)
 
@@ -128,21 +114,8 @@ def _with_dtype(config: Config, folder: RunFolder, existing: Existing) -> Config
     return replace(config, compute_dtype=begun[0].load_config().compute_dtype if begun else choose_dtype("auto"))
 
 
-def _with_directory(config: Config, folder: RunFolder, source: RunFolder | None) -> tuple[Config, Path]:
-    """The config with its encoder filled in, and the folder that describes that encoder."""
-    if config.init_from and source is None:  # all runs go on: what they began with need not be there any more
-        known = folder.load_config()
-        return replace(config, encoder=known.encoder, revision=known.revision), folder.encoder
-    config = with_encoder(config, source)
-    return config, source.encoder if source else locate(config.encoder, config.revision)
-
-
 def rehearse(config: Config, existing: Existing = "refuse") -> Iterator[str]:
-    """What training would be, line by line: the whole config, data, stages, shapes to compile, memory by estimate.
-
-    Raises:
-        InputError: As `prepare`; or the optimizer or what is frozen does not fit the model.
-    """
+    """What training would be, line by line: the whole config, data, stages, shapes to compile, memory by estimate."""
     ready = prepare(config, RunFolder(Path(config.out)), existing, busy=True)
     layout, setup = ready.layout, ready.setup
     yield to_toml(ready.config)

@@ -5,6 +5,7 @@ import json
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,15 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from mtbert_jax.config.schema import finite, fits
+from mtbert_jax.config.schema import finite, fits, with_nan
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, must_lie_in, write_whole
 from mtbert_jax.limits import LARGEST_RECORDS, MEBIBYTE
+from mtbert_jax.regularizers.base import PLACE
 from mtbert_jax.training.step import StepMetrics
 
 Record = dict[str, Any]
-PLACE = ("kind", "stage", "step", "epoch")
-"""What every record says of itself, before its numbers."""
 _NUMBERS = {"*": (float, None)}
 _ANY = {"kind": str, "stage": str, "step": int, "epoch?": float}
 SHAPES = {
@@ -61,9 +61,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """All records of a run, oldest first; a line that was being written when the process died is left out.
-
-    So is any other that is no record.
+    """All records of a run, oldest first, without lines that are none, such as one that a killed process was writing.
 
     Raises:
         InputError: What lies there is no file of the run, is far too large, or cannot be read.
@@ -103,38 +101,28 @@ class Clock:
 def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
     """One record of several steps: mean losses, penalties and cosines between tasks, and what was left out.
 
-    Args:
-        steps: Metrics of the steps since the last record, on the host.
-        rate: Examples per second.
-        lr: Learning rate of the last of these steps.
+    `rate` is in examples per second, `lr` that of the last step.
     """
-    losses: dict[str, list[float]] = {}
-    penalties: dict[str, dict[str, list[float]]] = {}
-    cosine: dict[str, list[float]] = {}
-    conflicts: dict[str, list[bool]] = {}
-    left_out: dict[str, int] = {}
+    found: dict[str, dict[str, list[float]]] = {"loss": {}}
+    left_out: Counter[str] = Counter()
+
+    def add(kind: str, name: str, value: Any) -> None:
+        found.setdefault(kind, {}).setdefault(name, []).append(float(value))
+
     for step in steps:
-        names = list(step.losses)
-        for name in names:
-            if step.finite[name]:
-                losses.setdefault(name, []).append(float(step.losses[name]))
-                for penalty, values in step.penalties.items():
-                    if name in values:
-                        penalties.setdefault(penalty, {}).setdefault(name, []).append(float(values[name]))
-            else:
-                left_out[name] = left_out.get(name, 0) + 1
+        left_out.update(name for name, finite in step.finite.items() if not finite)
+        for kind, values in {"loss": step.losses, **step.penalties}.items():
+            for name in values:
+                if step.finite[name]:
+                    add(kind, name, values[name])
+    for step in steps:
         if step.cosines is not None:
-            for i, j in itertools.combinations(range(len(names)), 2):
-                pair = f"{names[i]}/{names[j]}"
-                cosine.setdefault(pair, []).append(float(step.cosines[i, j]))
-                conflicts.setdefault(pair, []).append(bool(step.cosines[i, j] < 0))
-    record: Record = {"loss": _means(losses)}
-    record |= {penalty: _means(values) for penalty, values in penalties.items()}
-    if cosine:
-        record |= {"cosine": _means(cosine), "conflict": _means(conflicts)}
-    if left_out:
-        record["left_out"] = left_out
-    return {**record, "lr": lr, "examples_per_second": rate}
+            for (i, one), (j, other) in itertools.combinations(enumerate(step.losses), 2):
+                add("cosine", f"{one}/{other}", step.cosines[i, j])
+                add("conflict", f"{one}/{other}", step.cosines[i, j] < 0)
+    record = {kind: _means(values) for kind, values in found.items()}
+    counts = {"left_out": dict(left_out)} if left_out else {}
+    return {**record, **counts, "lr": lr, "examples_per_second": rate}
 
 
 def mean_record(records: Sequence[Record]) -> Record:
@@ -142,12 +130,11 @@ def mean_record(records: Sequence[Record]) -> Record:
     if len(records) == 1:
         return records[0]
     losses: dict[str, list[float]] = {}
-    left_out: dict[str, int] = {}
+    left_out: Counter[str] = Counter()
     for record in records:
         for task, loss in record["loss"].items():
             losses.setdefault(task, []).append(loss)
-        for task, count in record.get("left_out", {}).items():
-            left_out[task] = left_out.get(task, 0) + count
+        left_out.update(record.get("left_out", {}))
     total = sum(record["examples_per_second"] for record in records)
     return {"loss": _means(losses), "left_out": left_out, "examples_per_second": total}
 
@@ -177,17 +164,13 @@ def unpack(packed: tuple[Record, ...]) -> list[StepMetrics]:
     arrays = (None if step["cosines"] is None else np.array(step["cosines"], np.float32) for step in packed)
     return [
         StepMetrics(
-            losses=_with_nan(step["losses"]),
-            penalties={name: _with_nan(values) for name, values in step.get("penalties", {}).items()},
+            losses=with_nan(step["losses"]),
+            penalties=with_nan(step.get("penalties", {})),
             finite=step["finite"],
             cosines=cosines,  # type: ignore[arg-type]
         )
         for step, cosines in zip(packed, arrays, strict=True)
     ]
-
-
-def _with_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def numbers(record: Record) -> Iterator[tuple[str, float]]:

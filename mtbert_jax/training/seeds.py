@@ -4,8 +4,7 @@ Every run keeps the folder that it would have alone: it can be resumed, scored a
 carry a leading `replica` axis; the step is the single run's, vmapped over that axis.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -16,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mtbert_jax.config import Config
+from mtbert_jax.config import Config, load_config
 from mtbert_jax.data.batches import TaskBatches
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import is_folder
 from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import REPLICA, Layout, agreed
 from mtbert_jax.training.active import ActiveRun, stage_step
@@ -48,11 +48,9 @@ def seeds_apart(config: Config, folder: RunFolder) -> list[tuple[Config, RunFold
 
 
 def load_run_config(path: Path) -> Config:
-    """The config of the run, or of the runs of several seeds together, that lie in a folder, to be run there again.
-
-    Raises:
-        InputError: No run lies there, or runs of several configs do.
-    """
+    """The config in a file; or of the run, or of several seeds' runs together, in a folder, to be run there again."""
+    if not is_folder(path):
+        return load_config(path)
     folder, seeds = RunFolder(path), seed_folders(path)
     if folder.config.is_file() or not seeds:
         return replace(folder.load_config(), out=str(path))
@@ -67,7 +65,7 @@ def load_run_config(path: Path) -> Config:
 
 def groups(runs: Sequence[ActiveRun], at_once: int, resume: bool) -> list[list[ActiveRun]]:
     """The runs that train together: so many at once, and under `resume` such as stand at the same step."""
-    steps = [next(iter(run.standings), None) if resume else None for run in runs]
+    steps = [next(iter(run.checkpoints.standings), None) if resume else None for run in runs]
     found = []
     for step in dict.fromkeys(steps):
         alike = [run for run, own in zip(runs, steps, strict=True) if own == step]
@@ -76,11 +74,7 @@ def groups(runs: Sequence[ActiveRun], at_once: int, resume: bool) -> list[list[A
 
 
 def fitting(run: ActiveRun, count: int, layout: Layout) -> tuple[int, str]:
-    """How many of `count` seeds fit into memory together, as far as that can be told.
-
-    Returns:
-        The number; and what to say of it, empty where all fit.
-    """
+    """How many of `count` seeds fit into memory together, as far as that can be told; and what to say unless all do."""
     room = free_memory() if count > 1 else None
     if room is None:
         return count, ""
@@ -106,12 +100,7 @@ def trained_together(runs: Sequence[ActiveRun], layout: Layout, resume: bool, di
 
 @dataclass
 class SeedRuns:
-    """Runs of several seeds as one, for the loop: it does for all of them what `ActiveRun` does for one.
-
-    Attributes:
-        runs: The runs, which stand at the same step.
-        layout: Where their arrays lie; wide.
-    """
+    """Runs that stand at the same step as one, for the loop: it does for all what `ActiveRun` does for one."""
 
     runs: Sequence[ActiveRun]
     layout: Layout
@@ -144,12 +133,8 @@ class SeedRuns:
         return together([run.new_state(plan, own) for run, own in zip(self.runs, params, strict=True)], self.layout)
 
     def restore(self) -> TrainState | None:
-        """The newest state that all runs have and that can be read; None where nothing has been saved.
-
-        Raises:
-            InputError: There are checkpoints, but none can be read.
-        """
-        for step in sorted(set.intersection(*(set(run.standings) for run in self.runs)), reverse=True):
+        """The newest state that all runs have and that can be read; None where nothing has been saved."""
+        for step in sorted(set.intersection(*(set(run.checkpoints.standings) for run in self.runs)), reverse=True):
             states = [run.try_restore(step) for run in self.runs]
             if all(state is not None for state in states):
                 for run in self.runs:
@@ -229,20 +214,11 @@ def together(states: Sequence[TrainState], layout: Layout) -> TrainState:
     return layout.computed(stack, *states)
 
 
-def state_of(state: TrainState, number: int, layout: Layout) -> TrainState:
+@partial(jax.jit, static_argnums=2)
+def state_of(state: TrainState, number: Int[Array, ""] | int, layout: Layout) -> TrainState:
     """The state of one run among several; `layout` is the wide one."""
-    return _taking(layout)(state, number)
-
-
-@functools.cache
-def _taking(layout: Layout) -> Callable[[TrainState, int], TrainState]:
-    """``(state of several runs, number) → state of one``, jitted once."""
-
-    def take(state: TrainState, number: Int[Array, ""]) -> TrainState:
-        rest = state._replace(step=None)  # type: ignore[arg-type]
-        return layout.split(jax.tree.map(lambda leaf: leaf[number], rest)._replace(step=state.step))
-
-    return jax.jit(take)
+    rest = state._replace(step=None)  # type: ignore[arg-type]
+    return layout.split(jax.tree.map(lambda leaf: leaf[number], rest)._replace(step=state.step))
 
 
 def _stacked(streams: Sequence[TaskBatches], index: int, length: int, some: slice, rows: slice) -> Batch | FeatureBatch:

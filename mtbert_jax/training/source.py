@@ -22,11 +22,7 @@ def seed_folders(path: Path) -> dict[int, RunFolder]:
 
 
 def source_of(config: Config) -> RunFolder | None:
-    """The run that a run begins from: `init_from` itself or, where several seeds lie there, that of the same seed.
-
-    Raises:
-        InputError: No such run lies there.
-    """
+    """The run that a run begins from: `init_from` itself or, where several seeds lie there, that of the same seed."""
     if not config.init_from:
         return None
     folder, where = RunFolder(Path(config.init_from)), f"init_from = {config.init_from!r}"
@@ -47,29 +43,15 @@ def source_of(config: Config) -> RunFolder | None:
     raise InputError(f"{where} is no run folder: it has no config.toml{hint}")
 
 
-def encoder_folder(config: Config, weights: bool = True) -> Path:
-    """The folder that a run reads its encoder's description and tokenizer from.
-
-    Args:
-        config: The run.
-        weights: Whether weights are needed from there; if not, they are not fetched from the hub.
+def with_encoder(config: Config, source: RunFolder | None, weights: bool = True) -> tuple[Config, Path]:
+    """The config with its encoder filled in, and the folder of that; without `weights`, none are fetched.
 
     Raises:
-        InputError: There is no such run or encoder.
-    """
-    source = source_of(config)
-    config = with_encoder(config, source)
-    return source.encoder if source else locate(config.encoder, config.revision, weights)
-
-
-def with_encoder(config: Config, source: RunFolder | None) -> Config:
-    """The config with `encoder` and `revision` filled in: what a run from `source` is, in the end, a training of.
-
-    Raises:
-        InputError: `encoder` or `revision` contradict `init_from`.
+        InputError: There is no such encoder, or it contradicts `init_from`.
     """
     if source is None:
-        return replace(config, encoder=config.encoder or DEFAULT_ENCODER)
+        config = replace(config, encoder=config.encoder or DEFAULT_ENCODER)
+        return config, locate(config.encoder, config.revision, weights)
     theirs = source.load_config()
     whose, remedy = f"init_from = {config.init_from!r}", "leave encoder and revision out: init_from brings its own"
     name = theirs.encoder or DEFAULT_ENCODER
@@ -82,4 +64,4 @@ def with_encoder(config: Config, source: RunFolder | None) -> Config:
             raise InputError(f"encoder = {config.encoder!r} is not that of {whose} ({'; '.join(changes)}); {remedy}")
     elif config.revision not in (None, theirs.revision):
         raise InputError(f"revision = {config.revision!r} is not that of {whose}, {theirs.revision!r}; {remedy}")
-    return replace(config, encoder=name, revision=theirs.revision)
+    return replace(config, encoder=name, revision=theirs.revision), source.encoder

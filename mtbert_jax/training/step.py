@@ -42,8 +42,8 @@ class StepMetrics(NamedTuple):
         losses: Mean loss of each task of the step.
         penalties: What the regularisers that are on gave, unweighted, by name and task.
         finite: Whether the task's loss and gradient were finite; if not, it had no part in the step.
-        cosines: Cosine between each two tasks' gradients of the shared parameters, in the order of `losses`;
-            None for a step of one task, or while the encoder is frozen.
+        cosines: Cosine between each two tasks' gradients of the shared parameters, in the order of `losses`; None for a
+            step of one task, or while the encoder is frozen.
     """
 
     losses: dict[str, Float[Array, ""]]
@@ -57,11 +57,10 @@ class TrainStep:
     """``state, metrics = train_step(state, batches)``; `state` is donated and must not be used again.
 
     Attributes:
-        gradients: For each task, ``(params, teacher, batch, key, step) → (gradients, terms)``, jitted once for all
-            tasks of a group.
-        programs: Everything that is jitted.
+        gradients: For each task, ``(params, teacher, batch, key, step) → (gradients, terms)``.
+        programs: Everything that is jitted: one gradient for all tasks of a group, and the update.
         compiled_before: Programs among them that an earlier run had compiled.
-        update: ``(state, gradients, terms) → (state, metrics)``, jitted, with the state donated.
+        update: ``(state, gradients, terms) → (state, metrics)``.
     """
 
     gradients: Mapping[str, Callable[..., tuple[Params, Terms]]]
@@ -162,13 +161,7 @@ def _own_gradient(
 
 @dataclass(frozen=True, eq=False)
 class TaskGradient:
-    """The gradient of the objectives of a group of tasks.
-
-    Attributes:
-        objective: Their objective.
-        layout: Where arrays lie.
-        micro_batches: Parts that a batch's gradient is computed in.
-    """
+    """The gradient of the objective of a group of tasks, each batch's computed in so many micro-batches."""
 
     objective: Objective
     layout: Layout
@@ -229,13 +222,7 @@ def micro_parts(batch: Batch | FeatureBatch, number: int) -> Batch | FeatureBatc
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """One update of a stage.
-
-    Attributes:
-        tx: The chain.
-        stage: What does not train, and how the teacher follows.
-        layout: Where arrays lie.
-    """
+    """One update of a stage."""
 
     tx: optax.GradientTransformation
     stage: StageSpec

@@ -40,7 +40,6 @@ class TensorBoard:
     def __init__(self, folder: RunFolder, config: dict[str, Any], identity: str) -> None:
         from tensorboardX.event_file_writer import EventsWriter
 
-        del config, identity
         folder.tensorboard.mkdir(exist_ok=True)
         # Its own name ends with a second: another file that was opened in the same one would be lost.
         self._file = EventsWriter(str(folder.tensorboard / "events"), f".{secrets.token_hex(4)}")
@@ -93,11 +92,7 @@ BACKENDS: dict[str, Callable[[RunFolder, dict[str, Any], str], TrackerBackend]] 
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Checks that the packages of these writers are there.
-
-    Raises:
-        InputError: One is not; how to install it.
-    """
+    """Refuses writers whose packages are missing; the message says how to install them."""
     for name in names:
         try:
             if name == "tensorboard":

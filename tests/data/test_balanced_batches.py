@@ -8,7 +8,7 @@ import pytest
 
 from mtbert_jax.config import Order
 from mtbert_jax.data.balance import epoch_counts
-from mtbert_jax.data.batches import TaskBatches, TrainBatches, evaluation_batches, evaluation_feature_batches
+from mtbert_jax.data.batches import TaskBatches, TrainBatches, evaluation_batches
 from tests.data.test_batches import LENGTHS, epoch_rows, random_lengths, shares, stream
 
 
@@ -88,7 +88,7 @@ def test_an_up_sampled_task_is_drawn_as_often_as_its_epoch_is_long() -> None:
 def test_evaluation_weighs_every_example_the_same_and_repeats_none() -> None:
     task = uneven(1.0)
     tokens = evaluation_batches(task.tokens, task.labels, 8, LENGTHS)
-    features = evaluation_feature_batches(np.zeros((43, 2), np.float32), task.labels, 8)
+    features = evaluation_batches(task.tokens, task.labels, 8, LENGTHS, np.zeros((43, 2), np.float32))
     for batches in (tokens, features):
         weights = np.concatenate([batch.weights for _, batch in batches])
         assert sorted(weights.tolist()) == [0.0] * 5 + [1.0] * 43

@@ -84,8 +84,8 @@ def test_a_value_of_the_wrong_type_is_no_text(field: str, value: Any, message: s
     good = {"id": 1, "sentence": "a", "label": 1}
     text = "\n\n".join(map(json.dumps, [good, {**good, "id": 2, field: value}]))
     assert refusal(tmp_path, text).startswith(f"a.jsonl:3: {message}")
-    (bad,) = read_split(dataclasses.replace(TASK, train="a.jsonl"), "train", tmp_path, "skip").bad
-    assert (bad.line, bad.reason) == (3, message)
+    ((line, bad),) = read_split(dataclasses.replace(TASK, train="a.jsonl"), "train", tmp_path, "skip").bad
+    assert (line, bad.reason) == (3, message)
 
 
 @pytest.mark.parametrize("classes", [("no", "yes"), ("false", "true"), ("0", "1")])

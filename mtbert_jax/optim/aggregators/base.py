@@ -30,22 +30,13 @@ Rule = Callable[..., tuple[Weights, State]]
 
 
 class AggregatorState(NamedTuple):
-    """State of an aggregator.
-
-    Attributes:
-        key: Key from which the next step's random choices come.
-    """
+    """State of an aggregator: the key from which the next step's random choices come."""
 
     key: Key
 
 
 class StatefulAggregatorState(NamedTuple):
-    """State of an aggregator whose rule keeps one; a class of its own, since checkpoints would hold a None, too.
-
-    Attributes:
-        key: Key from which the next step's random choices come.
-        rule_state: What the rule keeps from step to step.
-    """
+    """State of an aggregator whose rule keeps one; a class of its own, since checkpoints would hold a None, too."""
 
     key: Key
     rule_state: State
@@ -111,7 +102,6 @@ def aggregator(
         return AggregatorState(key) if init is None else StatefulAggregatorState(key, rule_state)
 
     def init_fn(params: optax.Params) -> AggregatorState | StatefulAggregatorState:
-        del params
         return state_of(jax.random.key(seed), first_state(init, num_tasks))
 
     def update_fn(
@@ -120,9 +110,8 @@ def aggregator(
         params: optax.Params | None = None,
         *,
         losses: Losses | None = None,
-        **others: Any,
+        **_: Any,  # meant for other transformations of the chain
     ) -> tuple[optax.Updates, AggregatorState | StatefulAggregatorState]:
-        del others  # meant for other transformations of the chain
         leaves, treedef = jax.tree.flatten(updates)
         shared = stacked_leaves(updates, params)
         carry, key = jax.random.split(state.key)
@@ -152,11 +141,7 @@ def finite_part(gram: Gramian) -> tuple[Gramian, Bool[Array, " task"]]:
 
 
 def follow(rule: Rule, gram: Gramian, state: State, key: Key, losses: Losses) -> tuple[Weights, State]:
-    """What a rule gives, if it is shaped as it must be.
-
-    Raises:
-        InputError: It gives no pair, another number of weights than of tasks, or a state of another shape or type.
-    """
+    """What a rule gives: one weight per task, and a state that keeps its shape and type, or else an `InputError`."""
     result = rule(gram, state, key, losses)
     if not isinstance(result, tuple) or len(result) != 2:
         raise InputError(f"aggregator {_name(rule)}: its rule must return a pair, (weights, state)")

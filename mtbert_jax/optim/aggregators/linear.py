@@ -11,12 +11,10 @@ from mtbert_jax.optim.aggregators.registry import register_aggregator
 @register_aggregator("sum_tasks")
 def sum_tasks(gram: Gramian, state: Any, key: Key, losses: Losses) -> tuple[Weights, Any]:
     """The sum of the tasks' gradients: what training on the summed losses does."""
-    del key, losses
     return jnp.ones(gram.shape[0]), state
 
 
 @register_aggregator("mean_tasks")
 def mean_tasks(gram: Gramian, state: Any, key: Key, losses: Losses) -> tuple[Weights, Any]:
     """The mean of the tasks' gradients."""
-    del key, losses
     return jnp.full(gram.shape[0], 1.0 / gram.shape[0]), state

@@ -34,7 +34,6 @@ def pcgrad(
         reduction: ``"sum"`` or ``"mean"`` of the projected gradients.
         include_self: A task's running gradient may be projected onto its own original, too.
     """
-    del losses
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction = {reduction!r}: must be 'sum' or 'mean'")
     tasks = gram.shape[0]

@@ -32,12 +32,7 @@ TRIED = 2
 
 
 class Factory(Protocol):
-    """What `register_aggregator` makes of a rule: ``(**options, seed=0, num_tasks=None) → transformation``.
-
-    Attributes:
-        rule: The rule, with all its options.
-        init: The rule's first state, by the number of tasks; None for a rule without one.
-    """
+    """What `register_aggregator` makes of a rule: ``(**options, seed=0, num_tasks=None) → transformation``."""
 
     rule: Rule
     init: Callable[[int], State] | None
