@@ -50,3 +50,7 @@ LONGEST_WORD = 1000
 LARGEST_SIZES = {"num_hidden_layers": 100, "hidden_size": 10**5, "intermediate_size": 10**6}
 LARGEST_SIZE = 10**7
 """Of any other whole number in an encoder's config.json."""
+LARGEST_CHARSMAP = MEBIBYTE
+"""Bytes of a tokenizer's table of replacements; sentencepiece's own have a quarter of it."""
+MOST_GROWTH = 16
+"""Bytes of a replacement for each that it replaces; compatibility composition (NFKC) needs 11."""

@@ -4,7 +4,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mtbert_jax.data.tokens import Tokens
-from mtbert_jax.encoders.tokenizer import SETTINGS, has_capitals, lower_cases
+from mtbert_jax.encoders.tokenizer import SETTINGS, has_capitals, lower_cases, unknown_token
 
 MUCH = 0.02
 """Share of unknown tokens above which something is probably wrong; text in the encoder's language has far less."""
@@ -12,7 +12,7 @@ MUCH = 0.02
 
 def unknown_share(tokenizer: Tokenizer, tokens: Tokens, num_texts: int) -> float:
     """Share of the tokens, special ones aside, that stand for a word that the vocabulary lacks."""
-    name = tokenizer.model.unk_token
+    name = unknown_token(tokenizer)
     unknown = None if name is None else tokenizer.token_to_id(name)
     real = len(tokens.ids) - len(tokens.lengths) * tokenizer.num_special_tokens_to_add(num_texts == 2)
     return 0.0 if unknown is None or real <= 0 else float(np.mean(tokens.ids == unknown)) * len(tokens.ids) / real
@@ -28,5 +28,5 @@ def unknown_warning(tokenizer: Tokenizer, whose: str, share: float) -> str | Non
         cause = f'the vocabulary has capitals, and texts lose theirs unless {SETTINGS} says "do_lower_case": false'
     elif not (lower or cased):
         cause = f'the vocabulary has no capitals, and texts keep theirs unless {SETTINGS} says "do_lower_case": true'
-    name = tokenizer.model.unk_token
+    name = unknown_token(tokenizer)
     return f"warning: {whose}: {share:.1%} of the tokens are {name}, words that the vocabulary lacks; {cause}"

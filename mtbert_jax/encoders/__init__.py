@@ -3,6 +3,6 @@
 One file a family; `family` has the protocol.
 """
 
-from mtbert_jax.encoders import bert
+from mtbert_jax.encoders import albert, bert, distilbert, electra, mpnet, roberta
 
-__all__ = ["bert"]
+__all__ = ["albert", "bert", "distilbert", "electra", "mpnet", "roberta"]

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, register_family
+from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, family_of, register_family
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn.layers import Embeddings, Layer
 from mtbert_jax.types import EncoderOutput
@@ -40,7 +40,7 @@ class BertConfig:
 
 
 class BertEncoder(Encoder):
-    """The encoder; relatives override `embed`.
+    """The encoder; relatives override `embed`, `table_width` or `attention_bias`.
 
     >>> import jax
     >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2)
@@ -53,13 +53,25 @@ class BertEncoder(Encoder):
 
     def setup(self) -> None:
         """Names the parts; parameters are ``embeddings``, ``layer_0`` … and, if there is one, ``pooler``."""
-        self.embeddings = Embeddings(self.config, self.dtype)
+        self.embeddings = Embeddings(self.config, self.dtype, self.table_width)
         layer = nn.remat(Layer, static_argnums=(3, 4)) if self.remat else Layer  # `deterministic` and `cls_only`
-        self.layer = [layer(self.config, self.dtype, self.kernel) for _ in range(self.config.num_hidden_layers)]
+        self.layer = [
+            layer(self.config, self.dtype, self.kernel) for _ in range(family_of(self.config).num_layers(self.config))
+        ]
         if self.pools:
             init = nn.initializers.normal(self.config.initializer_range)
             # One small product a row: float32 costs nothing, and rounding here would hide SMART's noise.
             self.pooler = nn.Dense(self.config.hidden_size, dtype=jnp.float32, kernel_init=init)
+
+    @property
+    def table_width(self) -> int | None:
+        """Width of the embedding tables where a projection to that of the states follows; None where none does."""
+        return None
+
+    def attention_bias(self, length: int) -> Float[Array, "1 head seq seq"] | None:
+        """What every layer adds to the scores of its attention, if anything, over texts of `length` tokens."""
+        del length
+        return None
 
     def embed(
         self,
@@ -83,10 +95,11 @@ class BertEncoder(Encoder):
         cls_only: bool = False,
     ) -> EncoderOutput:
         """Embeddings → states, and with a pooler its output on the first of them."""
-        hidden = embeddings.astype(jnp.float32)
-        for number, layer in enumerate(self.layer, start=1):
-            last = number == len(self.layer)
-            hidden = layer(hidden, attention_mask, deterministic, cls_only and last)
+        hidden, depth = embeddings.astype(jnp.float32), self.config.num_hidden_layers
+        bias = self.attention_bias(hidden.shape[1])
+        for number in range(depth):
+            layer = self.layer[number % len(self.layer)]  # an only one is at every depth
+            hidden = layer(hidden, attention_mask, deterministic, cls_only and number == depth - 1, bias)
         return EncoderOutput(hidden, jnp.tanh(self.pooler(hidden[:, 0])) if self.pools else None)
 
 

@@ -33,6 +33,7 @@ class Encoder(nn.Module):
         remat: Keep a layer's input alone for its gradient, and compute the layer again then.
         kernel: Of the attention.
         has_pooler: Whether outputs have `pooled`, unless the config says that this encoder has no pooler.
+        unfused: Why cuDNN's fused attention cannot compute it, as a clause; empty where it can.
     """
 
     config: EncoderConfig
@@ -40,6 +41,7 @@ class Encoder(nn.Module):
     remat: bool = False
     kernel: Kernel = "xla"
     has_pooler: ClassVar[bool] = True
+    unfused: ClassVar[str] = ""
 
     @property
     def pools(self) -> bool:
@@ -112,7 +114,7 @@ class TokenizerRules:
             do not, this library's still do: a mask of its own, which the encoder ignores.
     """
 
-    model: Literal["WordPiece", "BPE"] = "WordPiece"
+    model: Literal["WordPiece", "BPE", "Unigram"] = "WordPiece"
     single: str = "[CLS] a [SEP]"
     pair: str = "[CLS] a [SEP] b [SEP]"
     cls: str = "[CLS]"
@@ -182,6 +184,10 @@ class Family:
     def max_length(self, config: Any) -> int:
         """Tokens of the longest input, special ones included."""
         return config.max_position_embeddings
+
+    def num_layers(self, config: Any) -> int:
+        """Number of layers with parameters of their own: ``layer_0`` and so on."""
+        return config.num_hidden_layers
 
     def token_types(self, config: Any) -> bool:
         """Whether the encoder tells the texts of a pair apart by `token_type_ids`."""

@@ -127,7 +127,8 @@ def _tensors(directory: Path, config: EncoderConfig) -> tuple[Stored, dict[str, 
     """All tensors of a directory, and the names that those of the encoder have there, by the family's names."""
     stored = stored_tensors(directory)
     needed = (theirs for ours, theirs in names(config) if not _of_pooler(ours))
-    return stored, encoder_tensors(stored, family_of(config), config.num_hidden_layers, needed)
+    family = family_of(config)
+    return stored, encoder_tensors(stored, family, family.num_layers(config), needed)
 
 
 def load_pretrained(encoder: str | Path, revision: str | None = None) -> tuple[Any, Params]:

@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import WordPiece
+from tokenizers.models import Unigram, WordPiece
 
 from mtbert_jax.encoders.config_json import CONFIG, read_family
 from mtbert_jax.encoders.family import FAMILIES, Family
 from mtbert_jax.encoders.hub import locate
-from mtbert_jax.encoders.tokenizer_checks import check_behaviour, check_description, check_ids, set_template
+from mtbert_jax.encoders.tokenizer_checks import (
+    check_behaviour,
+    check_description,
+    check_ids,
+    names_apart,
+    parts,
+    set_template,
+)
 from mtbert_jax.encoders.tokenizer_settings import ROLES, SETTINGS, TOKENIZER, TokenizerSettings, load_settings
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.files import must_be_file, read_text
@@ -21,6 +28,7 @@ from mtbert_jax.limits import LARGEST_JSON
 VOCABULARY = "vocab.txt"
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 """What `tokenizers` takes off the end of a vocabulary's lines: all white space of Unicode."""
+_CONVERT = "; transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...) writes one"
 CASED = 0.01
 """Share of words with capitals from which on a vocabulary counts as one of a cased encoder."""
 
@@ -64,8 +72,9 @@ def load_tokenizer(encoder: str | Path, revision: str | None = None) -> Tokenize
     """The tokenizer of an encoder: ``tokenizer.json``, or a WordPiece ``vocab.txt``.
 
     It gives the ids of the tokenizer of `transformers`, whose settings files it honours. Its type ids are the
-    segments: 0 in the first text, 1 in the second. Names of special tokens that stand in a text are text; other added
-    tokens, such as the markers ``[E1]`` and ``[/E1]``, are one token there.
+    segments: 0 in the first text, 1 in the second. Names of special tokens that stand in a text are text, also over
+    sentencepiece, where `transformers` finds the tokens; other added tokens, such as the markers ``[E1]`` and
+    ``[/E1]``, are one token there.
 
     Args:
         encoder: A directory, or a hub name; without ``config.json`` it is taken for a BERT's.
@@ -98,7 +107,7 @@ def read_tokenizer(directory: Path) -> LoadedTokenizer:
             must_be_file(path)
             tokenizer = _wordpiece(_words(read_text(path, LARGEST_JSON)), family, settings)
         elif settings.as_it_stands or family.tokenizer.model != "WordPiece":
-            tokenizer = _described(described, settings, special)
+            tokenizer = _described(described, family, settings, special)
         else:
             tokenizer = _wordpiece(described["model"]["vocab"], family, settings)
             unread = tuple(_unread(described, tokenizer))
@@ -112,7 +121,7 @@ def read_tokenizer(directory: Path) -> LoadedTokenizer:
     except InputError:
         raise
     except FileNotFoundError:
-        files = f"neither {TOKENIZER} nor {VOCABULARY}" if path.name == VOCABULARY else f"no {TOKENIZER}"
+        files = f"neither {TOKENIZER} nor {VOCABULARY}" if path.name == VOCABULARY else f"no {TOKENIZER}{_CONVERT}"
         raise InputError(f"{directory} has {files}") from None
     except Exception as error:  # noqa: BLE001 - tokenizers raises plain Exception for anything malformed
         raise InputError(f"{path} is not a tokenizer: {first_line(error)}") from None
@@ -180,9 +189,14 @@ def _unread(values: dict[str, Any], tokenizer: Tokenizer) -> Iterator[str]:
             yield part
 
 
-def _described(values: dict[str, Any], settings: TokenizerSettings, special: _Special) -> Tokenizer:
+def _described(values: dict[str, Any], family: Family, settings: TokenizerSettings, special: _Special) -> Tokenizer:
     """What a ``tokenizer.json`` describes."""
     changed = dict(values)
+    if family.tokenizer.model == "Unigram":
+        if not settings.as_it_stands:
+            changed |= _sentencepiece(values, settings)
+        split = [part for part in parts(changed.get("pre_tokenizer")) if part != names_apart(family.tokenizer)]
+        changed["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*split, names_apart(family.tokenizer)]}
     if settings.kind == "RobertaTokenizer":  # which builds these two anew, whatever the file says
         prefix = settings.switches["add_prefix_space"]
         changed["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True}
@@ -196,6 +210,22 @@ def _described(values: dict[str, Any], settings: TokenizerSettings, special: _Sp
         for token in values.get("added_tokens") or []
     ]
     return Tokenizer.from_str(json.dumps(changed))
+
+
+def _sentencepiece(values: dict[str, Any], settings: TokenizerSettings) -> dict[str, Any]:
+    """The parts that the classes over sentencepiece build anew; of the file's they keep a table of replacements."""
+    said, found = settings.switches, []
+    if settings.kind == "AlbertTokenizer":
+        found = [{"type": "Replace", "pattern": {"String": quote}, "content": '"'} for quote in ("``", "''")]
+        found += [] if said["keep_accents"] else [{"type": "NFKD"}, {"type": "StripAccents"}]
+        found += [{"type": "Lowercase"}] if said["do_lower_case"] else []
+    found += [part for part in parts(values.get("normalizer")) if part["type"] == "Precompiled"][:1]
+    scheme = "always" if said["add_prefix_space"] else "never"
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": found} if found else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
+    }
 
 
 def _add_tokens(tokenizer: Tokenizer, settings: TokenizerSettings, special: _Special) -> None:
@@ -214,6 +244,14 @@ def _add_tokens(tokenizer: Tokenizer, settings: TokenizerSettings, special: _Spe
             raise InputError(
                 f"{settings.lower_first}: with do_lower_case the token {token.content!r} could stand in no text"
             )
+
+
+def unknown_token(tokenizer: Tokenizer) -> str | None:
+    """What stands for a word or a character that the vocabulary lacks; None where nothing does."""
+    model = tokenizer.model
+    if isinstance(model, Unigram):  # which does not say it
+        return tokenizer.id_to_token(model.tokenize("\U0010fffd")[0].id)  # the last private character
+    return model.unk_token
 
 
 def lower_cases(tokenizer: Tokenizer) -> bool:

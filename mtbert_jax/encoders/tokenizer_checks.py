@@ -5,12 +5,14 @@ turn a megabyte into a terabyte, and its special tokens can be written by whoeve
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, processors
 
 from mtbert_jax.config.schema import describe
+from mtbert_jax.encoders.charsmap import charsmap_problem
 from mtbert_jax.encoders.family import Family, TokenizerRules
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import LONGEST_WORD
@@ -19,6 +21,7 @@ NORMALIZERS = ("BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt
 PRE_TOKENIZERS = (
     *("BertPreTokenizer", "ByteLevel", "Digits", "Metaspace", "Punctuation", "Whitespace", "WhitespaceSplit"),
 )
+_UNUSED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
 Pieces = list[tuple[str, int]]
 """Pieces of a template, each with its token type: special tokens by name, the texts as ``a`` and ``b``."""
 
@@ -46,13 +49,12 @@ def check_description(path: Path, text: str, family: Family) -> dict[str, Any]:
     unknown = model.get("unk_token", rules.unk)
     if unknown != rules.unk and not (unknown is None and rules.model == "BPE"):
         raise _of_another_family(path, family, f"its unk_token is {describe(unknown)}, not {rules.unk!r}")
-    _check_model(path, model, rules)
+    _check_model(path, model, family)
     if not _fits(values.get("post_processor"), rules):
         raise _of_another_family(path, family, f"it does not put two texts as {rules.pair}")
     for name, known in (("normalizer", NORMALIZERS), ("pre_tokenizer", PRE_TOKENIZERS)):
-        for part in _kinds(values.get(name), f"{name}s" if name == "normalizer" else "pretokenizers"):
-            if part not in known:
-                raise InputError(f"{path}: {name} is {describe(part)}; only {', '.join(known)} can be taken")
+        for part in parts(values.get(name)):
+            _check_part(f"{path}: {name}", part, known, rules)
     return values
 
 
@@ -60,17 +62,65 @@ def _of_another_family(path: Path, family: Family, reason: str) -> InputError:
     return InputError(f"{path} is not a tokenizer for {family.title}: {reason}")
 
 
-def _check_model(path: Path, model: dict[str, Any], rules: TokenizerRules) -> None:
-    if rules.model == "WordPiece":
+def _check_part(where: str, part: Any, known: tuple[str, ...], rules: TokenizerRules) -> None:
+    kind = part.get("type") if isinstance(part, dict) else part
+    if kind == "Precompiled" and known is NORMALIZERS and rules.model == "Unigram":
+        if problem := charsmap_problem(part.get("precompiled_charsmap")):
+            raise InputError(f"{where} is 'Precompiled', whose table of replacements {problem}")
+    elif kind not in known and not _shortens(part) and part != names_apart(rules):
+        raise InputError(f"{where} is {describe(kind)}; only {', '.join(known)} can be taken")
+
+
+def _shortens(part: Any) -> bool:
+    """Whether a part replaces a string by one that is no longer, or several spaces by one character."""
+    match part:
+        case {"type": "Replace", "pattern": {"String": str() as old}, "content": str() as new}:
+            return old != "" and len(new.encode()) <= len(old.encode())
+        case {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " " | "▁"}:
+            return True
+    return False
+
+
+def names_apart(rules: TokenizerRules) -> dict[str, Any]:
+    """A pre-tokenizer that splits names of special tokens behind their first character, so that they are text.
+
+    A Unigram model has the special tokens among its pieces, and `tokenizers` would find them in a text; sentencepiece
+    itself never does.
+    """
+    names = sorted({rules.cls, rules.sep, rules.pad, rules.mask, rules.unk})
+    pattern = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in names)
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "MergedWithPrevious", "invert": False}
+
+
+def _check_model(path: Path, model: dict[str, Any], family: Family) -> None:
+    rules = family.tokenizer
+    if rules.model == "Unigram":
+        _check_pieces(path, model, family)
+    elif rules.model == "WordPiece":
         longest = model.get("max_input_chars_per_word", 100)
         if type(longest) is not int or not 0 < longest <= LONGEST_WORD:
             found = f"max_input_chars_per_word is {describe(longest)}"
             raise InputError(f"{path}: {found}; it must be a whole number from 1 to {LONGEST_WORD}")
-        return
     # Dropout would give a text other tokens each time; some prefixes end the program: in Rust, below Python's errors.
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+    for name in () if rules.model == "WordPiece" else _UNUSED:
         if model.get(name):
             raise InputError(f"{path}: {name} is {describe(model[name])}; it must be null")
+
+
+def _check_pieces(path: Path, model: dict[str, Any], family: Family) -> None:
+    """Checks the pieces of a Unigram model, each with its score, and which of them stands for unknown characters."""
+    vocab, unknown = model.get("vocab"), model.get("unk_id")
+    if not isinstance(vocab, list) or not all(map(_is_piece, vocab)):
+        raise InputError(f"{path}: the vocabulary is {describe(vocab)}; it must be a list of pieces with their scores")
+    if type(unknown) is not int or not 0 <= unknown < len(vocab) or vocab[unknown][0] != family.tokenizer.unk:
+        raise _of_another_family(path, family, f"its unk_id is not that of {family.tokenizer.unk!r}")
+
+
+def _is_piece(value: Any) -> bool:
+    match value:
+        case [str() as piece, int() | float()]:
+            return piece != ""
+    return False
 
 
 def _fits(processor: Any, rules: TokenizerRules) -> bool:
@@ -107,15 +157,14 @@ def _piece(piece: Any) -> tuple[str, int]:
     return "", 0
 
 
-def _kinds(value: Any, inside: str) -> list[Any]:
-    """The kinds of all parts of a part."""
+def parts(value: Any) -> list[Any]:
+    """All parts of a normalizer or a pre-tokenizer, as the file describes them."""
     if value is None:
         return []
-    kind = value.get("type") if isinstance(value, dict) else value
-    if kind != "Sequence":
-        return [kind]
-    inner = value.get(inside)
-    return [part for one in inner for part in _kinds(one, inside)] if isinstance(inner, list) else [inner]
+    if not isinstance(value, dict) or value.get("type") != "Sequence":
+        return [value]
+    found = [value[name] for name in ("normalizers", "pretokenizers") if name in value]
+    return [part for inner in found for one in (inner if isinstance(inner, list) else [inner]) for part in parts(one)]
 
 
 def set_template(path: Path, tokenizer: Tokenizer, family: Family) -> None:

@@ -30,8 +30,11 @@ AS_IT_STANDS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedToken
 """Classes that read ``tokenizer.json`` as it stands; any other one takes the vocabulary alone from it."""
 WORDPIECE = ("Bert", "DistilBert", "Electra", "ConvBert", "MobileBert", "SqueezeBert", "Lxmert", "LayoutLM")
 """Models whose classes, such as ``ElectraTokenizerFast``, are BERT's under another name."""
-SWITCHES = {"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None, "add_prefix_space": False}
-"""Settings that are honoured, with the value that they have if nothing is said."""
+SWITCHES = {
+    **{"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None},
+    **{"keep_accents": False, "add_prefix_space": False},
+}
+"""Settings that are honoured, with the value that they have if nothing is said; Unigram models add a space then."""
 FIXED = {
     **{"do_basic_tokenize": True, "clean_text": True, "handle_chinese_chars": True, "wordpieces_prefix": "##"},
     **{"max_input_chars_per_word": 100, "never_split": None, "truncation_side": "right"},
@@ -114,7 +117,7 @@ def load_settings(
     lengths = (values.get("model_max_length"), values.get("max_len"))
     return TokenizerSettings(
         kind=kind,
-        switches={**SWITCHES, **stated},
+        switches={**SWITCHES, "add_prefix_space": family.tokenizer.model == "Unigram", **stated},
         stated=frozenset(stated),
         roles={name: token for name, token in named.items() if name in ROLES},
         added=added,

@@ -117,7 +117,7 @@ def encoder_tensors(stored: Stored, family: Family, layers: int, wanted: Iterabl
     Args:
         stored: All tensors.
         family: The encoder's family.
-        layers: Number of the encoder's layers.
+        layers: Number of the encoder's layers that have tensors of their own.
         wanted: The family's names of all tensors that must be there; not asked for before the last layer is found,
             since naming those of very many layers takes long.
 

@@ -27,15 +27,19 @@ class Choice(NamedTuple):
 PLAIN = Choice("xla", "the formula as it stands")
 
 
-def choose_kernel(asked: Literal["auto", "xla", "cudnn"], head_size: int, dropout: float, dtype: str) -> Choice:
+def choose_kernel(
+    asked: Literal["auto", "xla", "cudnn"], head_size: int, dropout: float, dtype: str, unfused: str = ""
+) -> Choice:
     """The kernel for heads of a width, a dropout rate on attention, and a type of matrix products.
+
+    `unfused` says why the encoder's own attention is none of cuDNN's, if so.
 
     Raises:
         InputError: cuDNN's was asked for and cannot be had.
     """
     if asked == "xla":
         return PLAIN
-    obstacle = _obstacle(head_size, dropout, dtype)
+    obstacle = unfused or _obstacle(head_size, dropout, dtype)
     if obstacle is None:
         return Choice("cudnn", "it runs on this device")
     if asked == "cudnn":

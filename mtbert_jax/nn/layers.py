@@ -113,7 +113,13 @@ class Parts(nn.Module):
 
 
 class Embeddings(Parts):
-    """Word + position + token type (where there are token types), LayerNorm, dropout."""
+    """Word + position + token type (where there are token types), LayerNorm, dropout, perhaps a projection.
+
+    Attributes:
+        table_width: Width of the tables where a projection to that of the states follows; None where none does.
+    """
+
+    table_width: int | None = None
 
     @nn.compact
     def __call__(
@@ -135,19 +141,20 @@ class Embeddings(Parts):
 
         def table(rows: int, name: str) -> nn.Embed:
             init = nn.initializers.normal(cfg.initializer_range)
-            return nn.Embed(rows, cfg.hidden_size, embedding_init=init, name=name)
+            return nn.Embed(rows, self.table_width or cfg.hidden_size, embedding_init=init, name=name)
 
         x = table(cfg.vocab_size, "word")(input_ids) + table(cfg.max_position_embeddings, "position")(positions)
         if cfg.type_vocab_size:
             x = x + table(cfg.type_vocab_size, "token_type")(token_type_ids)
-        return self.dropout(self.layer_norm(x, "layer_norm"), deterministic)
+        x = self.dropout(self.layer_norm(x, "layer_norm"), deterministic)
+        return x if self.table_width is None else self.dense(cfg.hidden_size, "project")(x)
 
 
 class SelfAttention(Parts):
     """Multi-head scaled dot-product attention; scores and softmax in float32.
 
     Attributes:
-        kernel: What computes it; a single query, as of the first token alone, is always XLA's.
+        kernel: What computes it; a single query, as of the first token alone, and a bias are always XLA's.
     """
 
     kernel: Kernel = "xla"
@@ -159,18 +166,20 @@ class SelfAttention(Parts):
         states: Float[Array, "batch seq hidden"],
         mask: Int[Array, "batch seq"],
         deterministic: bool,
+        bias: Float[Array, "1 head query seq"] | None = None,
     ) -> Float[Array, "batch query hidden"]:
-        """What each of `queries` gathers from those of `states` that `mask` shows."""
+        """What each of `queries` gathers from those of `states` that `mask` shows; `bias` is added to the scores."""
         cfg = self.config
         heads = (cfg.num_attention_heads, cfg.hidden_size // cfg.num_attention_heads)
         query = self.dense(cfg.hidden_size, "query")(queries).reshape(*queries.shape[:2], *heads)
         key = self.dense(cfg.hidden_size, "key")(states).reshape(*states.shape[:2], *heads)
         value = self.dense(cfg.hidden_size, "value")(states).reshape(*states.shape[:2], *heads)
-        if self.kernel == "cudnn" and queries.shape[1] > 1:
+        if self.kernel == "cudnn" and queries.shape[1] > 1 and bias is None:
             query, key, value = (x.astype(self.dtype) for x in (query, key, value))
             context = fused(query, key, value, jnp.sum(mask, axis=1)).reshape(queries.shape)
             return self.dense(cfg.hidden_size, "output")(context)
         scores = attention_scores(query, key, self.dtype) / math.sqrt(heads[1])
+        scores = scores if bias is None else scores + bias
         scores = jnp.where(mask[:, None, None, :] > 0, scores, jnp.finfo(jnp.float32).min)
         probabilities = Dropout(cfg.attention_probs_dropout_prob)(jax.nn.softmax(scores, axis=-1), deterministic)
         context = attention_context(probabilities, value, self.dtype).reshape(queries.shape)
@@ -193,11 +202,13 @@ class Layer(Parts):
         mask: Int[Array, "batch seq"],
         deterministic: bool,
         cls_only: bool = False,
+        bias: Float[Array, "1 head seq seq"] | None = None,
     ) -> Float[Array, "batch query hidden"]:
-        """The next layer's states; with `cls_only` those of the first token alone."""
+        """The next layer's states; with `cls_only` those of the first token alone. `bias` is one on attention."""
         queries = hidden[:, :1] if cls_only else hidden
+        bias = bias[:, :, :1] if cls_only and bias is not None else bias
         attention = SelfAttention(self.config, self.dtype, self.kernel, name="attention")
-        attended = attention(queries, hidden, mask, deterministic)
+        attended = attention(queries, hidden, mask, deterministic, bias)
         queries = self.layer_norm(queries + self.dropout(attended, deterministic), "attention_norm")
         inner = self.dense(self.config.intermediate_size, "intermediate")(queries)
         inner = ACTIVATIONS[self.config.hidden_act](inner)

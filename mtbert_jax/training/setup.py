@@ -120,7 +120,7 @@ class Setup:
         rates = own if config.encoder_dropout is None else family.with_dropout(own, config.encoder_dropout)
         width, dropout = own.hidden_size // own.num_attention_heads, rates.attention_probs_dropout_prob
         dtype = choose_dtype(config.compute_dtype)
-        attention = choose_kernel(config.attention, width, dropout, dtype)
+        attention = choose_kernel(config.attention, width, dropout, dtype, family.encoder.unfused)
         model = EncoderWithHeads.build(rates, config.resolved_tasks(), dtype, config.remat, attention.kernel)
         return cls(config, own, tokenizer, model, layout, attention, remarks)
 

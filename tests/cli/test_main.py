@@ -288,8 +288,8 @@ def test_a_wrong_encoder_is_named(
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     fails(capsys, ["train", str(toml), "--encoder", str(broken)], str(weights), "broken or cut off")
-    (broken / "config.json").write_text('{"model_type": "roberta"}')
-    fails(capsys, ["train", str(toml), "--encoder", str(broken)], "model_type is 'roberta'", "known: bert")
+    (broken / "config.json").write_text('{"model_type": "t5"}')
+    fails(capsys, ["train", str(toml), "--encoder", str(broken)], "model_type is 't5'", "bert, distilbert")
     assert not (tmp_path / "run").exists()
 
 

@@ -30,7 +30,7 @@ from mtbert_jax.tasks import KINDS
 from mtbert_jax.tasks.metrics import Metric
 from tests.conftest import tiny_run
 from tests.docs.test_pages import DOCS
-from tests.encoders.plugins import save_encoder
+from tests.encoders.tiny import save_encoder
 from tests.plugins import forgetting, registered, shown
 
 PAGE = DOCS / "extending.md"
@@ -115,13 +115,13 @@ def follow(section: Section, base: Config, folder: Path) -> Followed:
 
 
 def test_the_library_knows_none_of_them() -> None:
-    known = re.compile(r"cagrad|\br-?drop\b|multi.?label|matthews|roberta(?!processing|tokenizer)", re.IGNORECASE)
+    known = re.compile(r"cagrad|\br-?drop\b|multi.?label|matthews|\bernie", re.IGNORECASE)
     sources = (DOCS.parent / "mtbert_jax").rglob("*.py")
     assert [str(path) for path in sources if known.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_the_page_shows_five_files() -> None:
-    assert list(shown()) == list(SECTIONS) == ["cagrad.py", "rdrop.py", "multilabel.py", "matthews.py", "roberta.py"]
+    assert list(shown()) == list(SECTIONS) == ["cagrad.py", "rdrop.py", "multilabel.py", "matthews.py", "ernie.py"]
 
 
 # CAGrad
@@ -413,14 +413,14 @@ def test_matthews_correlation_is_scikit_learns(tmp_path: Path) -> None:
         assert found == pytest.approx(matthews_corrcoef(labels, predictions), abs=1e-12)
 
 
-# RoBERTa
+# ERNIE
 
 
 def test_a_family_is_trained(base: Config, tmp_path: Path) -> None:
     """Its numbers are compared in tests/parity/test_families.py."""
-    (tmp_path / "FacebookAI").mkdir()
-    with registered("roberta.py", tmp_path):
-        save_encoder("roberta", tmp_path / "FacebookAI" / "roberta-base")
-    done = follow(SECTIONS["roberta.py"], base, tmp_path)
-    assert json.loads((done.run / "encoder" / "config.json").read_text())["model_type"] == "roberta"
+    (tmp_path / "weights").mkdir()
+    with registered("ernie.py", tmp_path):
+        save_encoder("ernie", tmp_path / "weights" / "ernie")
+    done = follow(SECTIONS["ernie.py"], base, tmp_path)
+    assert json.loads((done.run / "encoder" / "config.json").read_text())["model_type"] == "ernie"
     assert 0 <= done.scores()["average"] <= 1

@@ -1,4 +1,4 @@
-"""Families: what one must state, and what two of them that are plugins do."""
+"""Families: what one must state, and what a run does over one without token types or without a pooler."""
 
 import dataclasses
 import json
@@ -27,8 +27,7 @@ from mtbert_jax.export.write import export_run
 from mtbert_jax.nn.heads import pool
 from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task
-from tests.encoders.plugins import SIZES
-from tests.plugins import registered
+from tests.encoders.tiny import SIZES
 
 MASK = jnp.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
 IDS = jnp.array([[0, 5, 9, 2, 11, 2], [0, 7, 2, 0, 0, 0]])  # padded with zeros, which are no padding here
@@ -43,13 +42,13 @@ def with_encoder(config: Config, encoder: Path, pooling: Any) -> Config:
     return dataclasses.replace(config, encoder=str(encoder), steps=2, eval_every_steps=2, log_every_steps=1)
 
 
-def test_a_family_without_a_line_in_the_library_is_trained_scored_and_exported(
+def test_a_family_without_token_types_is_trained_scored_and_exported(
     config: Config, roberta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = with_encoder(config, roberta, "pair")
     config = dataclasses.replace(replace_task(config, "sst", head=HeadConfig()), optimizer=("pcgrad()", "adam(lr)"))
     save_config(config, tmp_path / "run.toml")
-    assert main(["train", str(tmp_path / "run.toml"), "--plugins", str(roberta.with_suffix(".py"))]) == 0
+    assert main(["train", str(tmp_path / "run.toml")]) == 0
     model = mt.MultitaskModel.from_checkpoint(config.out)
     trees = mt.load_pretrained(roberta)[1], model.params["encoder"]
     before, after = (np.asarray(tree["layer_0"]["output"]["kernel"]) for tree in trees)
@@ -166,15 +165,15 @@ def test_fields_are_checked_under_the_names_that_the_file_has(distilbert: Path) 
         assert message in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
-def test_every_parameter_has_a_name_of_its_own_and_lies_in_a_layer_or_before_them(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_parameter_has_a_name_of_its_own_and_lies_in_a_layer_or_before_them(name: str) -> None:
     """Layer-wise decay and what a config freezes go by these paths."""
-    with registered(f"{name}.py", tmp_path) if name != "bert" else jax.named_scope(name):
-        config = FAMILIES[name].config(**{**SIZES, "num_hidden_layers": 11})
-        table = dict(names(config))
+    config = FAMILIES[name].config(**{**SIZES, "num_hidden_layers": 11})
+    table = dict(names(config))
     assert len(set(table.values())) == len(table)
     tops = {path.partition("/")[0] for path in table}
-    assert tops - {"pooler"} == {"embeddings", *(f"layer_{number}" for number in range(11))}
+    layers = {f"layer_{number}" for number in range(1 if name == "albert" else 11)}
+    assert tops - {"pooler", "relative_attention_bias"} == {"embeddings", *layers}
 
 
 class Config1(mt.BertConfig):

@@ -44,7 +44,12 @@ def refusal(folder: Path, description: dict[str, Any]) -> str:
         ("normalizer", 3, ": normalizer is 3"),
         ("pre_tokenizer", FOR_EVER, ": pre_tokenizer is 'Split'; only BertPreTokenizer, ByteLevel, Digits"),
         ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [BERT, FOR_EVER]}, ": pre_tokenizer is 'Split'"),
-        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": FOR_EVER}, ": pre_tokenizer is a table"),
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": FOR_EVER}, ": pre_tokenizer is 'Split'"),
+        (
+            "pre_tokenizer",
+            {"type": "Sequence", "normalizers": [], "pretokenizers": [FOR_EVER]},
+            ": pre_tokenizer is 'S",
+        ),
         ("model", {"type": "BPE"}, " is not a tokenizer for BERT: its model is 'BPE', not 'WordPiece'"),
         ("model", None, " is not a tokenizer for BERT: its model is None"),
     ],

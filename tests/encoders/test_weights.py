@@ -214,7 +214,9 @@ def test_what_lies_there_in_place_of_a_config_is_named(name: str, hint: str, tmp
 
 def test_a_config_without_model_type_is_told_what_to_write(directory: Path) -> None:
     (directory / "config.json").write_text('{"architectures": ["BertModel"]}')
-    assert "model_type is None; known: bert; if it is one of them, write so there;" in refusal(directory)
+    found = refusal(directory)
+    assert "model_type is None; known: bert, " in found
+    assert "; if it is one of them, write so there;" in found
 
 
 def test_weights_without_a_pooler_have_states_and_no_pooled_output(directory: Path, encoder_dir: Path) -> None:

@@ -16,10 +16,9 @@ from mtbert_jax.data.examples import clean
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.encoders.hub import FILES, load_pretrained
 from mtbert_jax.training.setup import Setup
-from tests.encoders.plugins import save_encoder
+from tests.encoders.tiny import save_encoder
 from tests.fuzz.attempts import fuzz, outcome
 from tests.fuzz.strategies import ODD_TEXTS, odd_texts, odd_values, spoiled, spoiled_json
-from tests.plugins import registered
 from tests.tally import Tally
 
 
@@ -154,14 +153,15 @@ def test_any_encoder_is_loaded_or_refused(
     tally("encoders fuzzed", fuzz_files(cases, place, config))
 
 
+@pytest.mark.parametrize("family", ["roberta", "albert"])
 @pytest.mark.parametrize("cases", [pytest.param(30), pytest.param(500, marks=pytest.mark.slow)])
-def test_any_encoder_of_a_byte_level_family_is_loaded_or_refused(
-    cases: int, config: Config, tmp_path: Path, tally: Tally
+def test_any_encoder_over_a_tokenizer_json_is_loaded_or_refused(
+    cases: int, family: str, config: Config, tmp_path: Path, tally: Tally
 ) -> None:
+    """Byte-level BPE, and Unigram with a table of replacements."""
     (tmp_path / "room").mkdir()
-    with registered("roberta.py", tmp_path):
-        place = save_encoder("roberta", tmp_path / "room" / "encoder")
-        tally("encoders fuzzed", fuzz_files(cases, place, config))
+    place = save_encoder(family, tmp_path / "room" / "encoder")
+    tally("encoders fuzzed", fuzz_files(cases, place, config))
 
 
 def fuzz_files(cases: int, place: Path, config: Config) -> int:
@@ -182,7 +182,8 @@ def check_encoder(config: Config, place: Path) -> None:
     """What was loaded can be trained: every id is in the table, and what is text is no separator."""
     setup = Setup.load(config, place)
     encoder, params = load_pretrained(place)
-    assert params["embeddings"]["word"]["embedding"].shape == (encoder.vocab_size, encoder.hidden_size)
+    width = getattr(encoder, "embedding_size", encoder.hidden_size)
+    assert params["embeddings"]["word"]["embedding"].shape == (encoder.vocab_size, width)
     rules = setup.family.tokenizer
     special = {setup.tokenizer.token_to_id(name) for name in (rules.cls, rules.sep, rules.mask, rules.pad)}
     between = rules.num_special(2) - 2

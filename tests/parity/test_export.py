@@ -12,6 +12,7 @@ import mtbert_jax as mt
 from mtbert_jax.config import Config, HeadConfig
 from mtbert_jax.export.write import export_run
 from tests.conftest import replace_task
+from tests.encoders.tiny import save_encoder
 from tests.runs import checkpointed
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: make parity")
@@ -85,3 +86,17 @@ def test_embeddings_are_means_of_what_automodel_says(mixed_run: Path, tmp_path: 
         mean, pooled = theirs.last_hidden_state[0].mean(0), theirs.pooler_output[0]
         np.testing.assert_allclose(ours.encode([text])[0], mean, rtol=0, atol=1e-5)
         np.testing.assert_allclose(ours.encode([text], "cls")[0], pooled, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["albert", "distilbert", "mpnet", "xlm-roberta"])
+def test_the_cards_code_serves_every_family(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With token types and without, over WordPiece and over sentencepiece."""
+    config = dataclasses.replace(config, encoder=str(save_encoder(name, tmp_path / "encoder")), tasks=config.tasks[2:])
+    folder = checkpointed(replace_task(config, "sts", head=HeadConfig(pooling="pair")))
+    logits = by_the_card(export_run(folder.path, "hf"), monkeypatch)
+    examples = mt.read_task(config.tasks[0], "dev", config.data_dir)
+    with np.load(folder.logits) as file:
+        found = logits("sts", *columns([example.texts for example in examples]))
+        np.testing.assert_allclose(found, file["sts"], rtol=0, atol=1e-5)

@@ -1,28 +1,44 @@
-"""DistilBERT (Sanh et al. 2019, arXiv:1910.01108), numerically that of Hugging Face's `DistilBertModel`."""
+"""DistilBERT (Sanh et al. 2019, arXiv:1910.01108), numerically Hugging Face's `DistilBertModel`."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-import mtbert_jax as mt
+from mtbert_jax.encoders.bert import BertConfig, BertEncoder, BertFamily
+from mtbert_jax.encoders.family import register_family
 
 
 @dataclass(frozen=True)
-class DistilBertConfig(mt.BertConfig):
+class DistilBertConfig(BertConfig):
+    """`BertConfig` without token types; ``config.json`` has other names for some fields."""
+
     num_hidden_layers: int = 6
     type_vocab_size: int = 0
 
 
-class DistilBertEncoder(mt.BertEncoder):
+class DistilBertEncoder(BertEncoder):
+    """BERT's layers without token types and without a pooler.
+
+    >>> import jax, jax.numpy as jnp
+    >>> config = DistilBertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2)
+    >>> encoder, ids = DistilBertEncoder(config), jnp.array([[1, 2, 3]])
+    >>> output = encoder.apply(encoder.init(jax.random.key(0), ids), ids)
+    >>> output.hidden_states.shape, output.pooled
+    ((1, 3, 4), None)
+    """
+
     has_pooler = False
 
 
-@mt.register_family("distilbert")
-class DistilBertFamily(mt.BertFamily):
+@register_family("distilbert")
+class DistilBertFamily(BertFamily):
+    """DistilBERT."""
+
     title = "DistilBERT"
     architecture = "DistilBertModel"
     prefix = "distilbert."
     config = DistilBertConfig
     encoder = DistilBertEncoder
-    config_names = {
+    config_names: ClassVar[dict[str, str]] = {
         "hidden_size": "dim",
         "num_hidden_layers": "n_layers",
         "num_attention_heads": "n_heads",
@@ -31,7 +47,7 @@ class DistilBertFamily(mt.BertFamily):
         "hidden_dropout_prob": "dropout",
         "attention_probs_dropout_prob": "attention_dropout",
     }
-    tensors = {
+    tensors: ClassVar[dict[str, str]] = {
         "embeddings/word": "embeddings.word_embeddings",
         "embeddings/position": "embeddings.position_embeddings",
         "embeddings/layer_norm": "embeddings.LayerNorm",
