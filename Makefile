@@ -7,13 +7,14 @@
 # make parity    the tests against PyTorch's implementations and the real encoder
 # make hand-in   the course's prediction files by the best recipes, trained here: DATA=path/to/cs224n
 # make bench     our step and epoch beside PyTorch's: DATA=path/to/cs224n for the real files, PCGRAD=path/to/Pytorch-PCGrad
+# make weights-base  an encoder of the paper's size, all-mpnet-base-v2: 410 MB to download
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := weights/minilm/model.safetensors
 
-.PHONY: demo test test-all coverage check docs parity hand-in bench weights clean
+.PHONY: demo test test-all coverage check docs parity hand-in bench weights weights-base clean
 
 demo: $(VENV)/installed $(MODEL)
 	$(BIN)/mtbert train configs/demo.toml --overwrite
@@ -58,7 +59,10 @@ bench: $(VENV)/installed-parity $(MODEL)
 weights: $(MODEL)
 
 $(MODEL): | $(VENV)/installed
-	$(BIN)/python examples/fetch_minilm.py weights/minilm
+	$(BIN)/python examples/fetch_encoder.py minilm weights/minilm
+
+weights-base: | $(VENV)/installed
+	$(BIN)/python examples/fetch_encoder.py mpnet weights/mpnet
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

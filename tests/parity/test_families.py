@@ -220,3 +220,25 @@ def test_fields_that_config_json_lacks_have_the_values_of_transformers(name: str
     for field, value in vars(family.config()).items():
         if field not in ("has_pooler", "type_vocab_size") or (field == "type_vocab_size" and value):
             assert getattr(theirs, family.config_names.get(field, field), value) == value, field
+
+
+MPNET = Path("weights/mpnet")
+
+
+@pytest.mark.skipif(not (MPNET / "model.safetensors").is_file(), reason="no encoder: make weights-base")
+def test_real_weights_of_the_papers_size_agree() -> None:
+    """all-mpnet-base-v2, 12 layers: states of padded pairs, the pooler, and token ids."""
+    texts = [("A man is playing a guitar.", "Someone plays music, isn't it?"), ("Why?", "It was dull " * 40)]
+    reference = transformers.AutoTokenizer.from_pretrained(MPNET)(*zip(*texts, strict=True), padding=True)
+    tokenizer = mt.load_tokenizer(MPNET)
+    for number, pair in enumerate(texts):
+        shown = sum(reference["attention_mask"][number])
+        assert tokenizer.encode(*pair).ids == reference["input_ids"][number][:shown]
+    ids, mask = np.array(reference["input_ids"]), np.array(reference["attention_mask"])
+    config, params = mt.load_pretrained(MPNET)
+    ours = jax.jit(mt.encoder(config).apply)({"params": params}, ids, mask)
+    with torch.no_grad():
+        theirs = transformers.AutoModel.from_pretrained(MPNET).eval()(torch.tensor(ids), torch.tensor(mask))
+    shown = mask[:, :, None]
+    assert np.abs((ours.hidden_states - theirs.last_hidden_state.numpy()) * shown).max() <= TOLERANCE
+    assert np.abs(ours.pooled - theirs.pooler_output.numpy()).max() <= TOLERANCE
