@@ -98,6 +98,12 @@ class Case:
         ]
         assert records[0] == records[1]
 
+    def begin_from(self) -> None:
+        """Begins another run from this one's encoder and heads."""
+        command("train", self.config, "--init-from", str(self.run), "--out", str(self.place / "next"))
+        following = self.place / "next" / self.run.relative_to(self.out)
+        assert strict(following / "results.json")["step"] == strict(self.run / "results.json")["step"]
+
     def evaluate(self) -> None:
         """Scores every split."""
         for split in ("train", "dev", "test"):
@@ -151,7 +157,17 @@ class Case:
 
 AFTER: dict[str, Callable[[Case], None]] = {
     name: getattr(Case, name)
-    for name in ("resume", "evaluate", "predict", "files", "submission", "report", "hugging_face", "stablehlo")
+    for name in (
+        "resume",
+        "begin_from",
+        "evaluate",
+        "predict",
+        "files",
+        "submission",
+        "report",
+        "hugging_face",
+        "stablehlo",
+    )
 }
 
 
