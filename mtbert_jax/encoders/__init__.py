@@ -3,6 +3,6 @@
 One file a family; `family` has the protocol.
 """
 
-from mtbert_jax.encoders import albert, bert, distilbert, electra, mpnet, roberta
+from mtbert_jax.encoders import albert, bert, deberta_v2, distilbert, electra, modernbert, mpnet, roberta
 
-__all__ = ["albert", "bert", "distilbert", "electra", "mpnet", "roberta"]
+__all__ = ["albert", "bert", "deberta_v2", "distilbert", "electra", "modernbert", "mpnet", "roberta"]

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,8 @@ def load_encoder_config(directory: str | Path) -> Any:
     """
     family, values = read_family(directory)
     path, kinds = Path(directory) / CONFIG, typing.get_type_hints(family.config)
+    with _told_with(path):
+        values = family.from_json(values)
     given = {}
     for field in dataclasses.fields(family.config):
         key = family.config_names.get(field.name, field.name)
@@ -70,11 +74,18 @@ def load_encoder_config(directory: str | Path) -> Any:
             _check_field(f"{path}: {key}", field.name, values[key], kinds[field.name])
             given[field.name] = values[key]
     config = family.config(**given)
-    try:
+    with _told_with(path):
         family.check(config, values)
+    return config
+
+
+@contextmanager
+def _told_with(path: Path) -> Iterator[None]:
+    """Puts the file's name before the message of an error."""
+    try:
+        yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return config
 
 
 def _check_field(where: str, name: str, value: Any, kind: Any) -> None:
@@ -92,7 +103,7 @@ def _check_field(where: str, name: str, value: Any, kind: Any) -> None:
 def config_json(config: EncoderConfig) -> str:
     """The text of ``config.json``, as `transformers` reads it."""
     family = family_of(config)
-    fields = dataclasses.asdict(config)  # type: ignore[call-overload]
+    fields = family.to_json(config)
     if fields.get("has_pooler"):
         del fields["has_pooler"]  # as in most; transformers has no such key
     named = {family.config_names.get(name, name): value for name, value in fields.items()}

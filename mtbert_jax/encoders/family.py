@@ -25,7 +25,8 @@ class Encoder(nn.Module):
     """An encoder in two halves, so that a caller can enter after the embeddings.
 
     Subclasses define `setup`, `embed` and `encode`. Parameters of what precedes the layers lie below ``embeddings``,
-    those of layer n, from 0, below ``layer_<n>``: frozen parts and layer-wise decay go by these names.
+    those of layer n, from 0, below ``layer_<n>``: frozen parts and layer-wise decay go by these names. What follows the
+    last layer, such as a pooler, has a name of its own; its updates do not decay.
 
     Attributes:
         config: Sizes and rates.
@@ -163,6 +164,18 @@ class Family:
     encoder: ClassVar[type[Encoder]]
     tensors: ClassVar[dict[str, str]]
     tokenizer: ClassVar[TokenizerRules]
+
+    def from_json(self, values: dict[str, Any]) -> dict[str, Any]:
+        """What ``config.json`` holds, in the types of the config's fields: there lists and tables can stand, too.
+
+        Raises:
+            InputError: A list or a table there is none that the family has.
+        """
+        return values
+
+    def to_json(self, config: Any) -> dict[str, Any]:
+        """The fields of a config, in the types that ``config.json`` has."""
+        return dataclasses.asdict(config)
 
     def check(self, config: Any, values: dict[str, Any]) -> None:
         """Checks what the types of single fields do not show.

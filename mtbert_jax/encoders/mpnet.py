@@ -15,6 +15,8 @@ from mtbert_jax.errors import InputError
 
 BUCKETS = 32
 """Rows of the table of biases: `transformers` computes no other number, whatever ``config.json`` says."""
+FARTHEST = 128
+"""Distance, in tokens, from which on all share a bias."""
 PAD = 1
 """Padding's id and position: `transformers` computes with no other one, either."""
 
@@ -51,8 +53,10 @@ class MPNetEncoder(RobertaEncoder):
 
     def attention_bias(self, length: int) -> Float[Array, "1 head seq seq"]:
         """The bias of each query (third axis) on each key (fourth axis)."""
-        places = np.arange(length)
-        biases = self.relative_attention_bias(buckets(places[:, None] - places))
+        places = jnp.arange(length)  # the length may be a symbol, in an export
+        distances = jnp.clip(places[:, None] - places, -FARTHEST, FARTHEST)
+        rows = jnp.asarray(buckets(np.arange(-FARTHEST, FARTHEST + 1)))[distances + FARTHEST]
+        biases = self.relative_attention_bias(rows)
         return jnp.transpose(biases, (2, 0, 1))[None]
 
 

@@ -13,6 +13,7 @@ from mtbert_jax.encoders.config_json import CONFIG, read_family
 from mtbert_jax.encoders.family import FAMILIES, Family
 from mtbert_jax.encoders.hub import locate
 from mtbert_jax.encoders.tokenizer_checks import (
+    ONE_SPACE,
     check_behaviour,
     check_description,
     check_ids,
@@ -194,7 +195,8 @@ def _described(values: dict[str, Any], family: Family, settings: TokenizerSettin
     changed = dict(values)
     if family.tokenizer.model == "Unigram":
         if not settings.as_it_stands:
-            changed |= _sentencepiece(values, settings)
+            deberta = settings.kind == "DebertaV2Tokenizer"
+            changed |= _deberta(settings) if deberta else _sentencepiece(values, settings)
         split = [part for part in parts(changed.get("pre_tokenizer")) if part != names_apart(family.tokenizer)]
         changed["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*split, names_apart(family.tokenizer)]}
     if settings.kind == "RobertaTokenizer":  # which builds these two anew, whatever the file says
@@ -210,6 +212,20 @@ def _described(values: dict[str, Any], family: Family, settings: TokenizerSettin
         for token in values.get("added_tokens") or []
     ]
     return Tokenizer.from_str(json.dumps(changed))
+
+
+def _deberta(settings: TokenizerSettings) -> dict[str, Any]:
+    """The parts that DeBERTa-v2's class builds, whatever the file says; capitals stay where nothing is said of them."""
+    said = settings.switches
+    lower = [{"type": "Lowercase"}] if said["do_lower_case"] and "do_lower_case" in settings.stated else []
+    blanks = [ONE_SPACE, {"type": "NFC"}, {"type": "Strip", "strip_left": False, "strip_right": True}]
+    punctuation = [{"type": "Punctuation", "behavior": "Isolated"}] if said["split_by_punct"] else []
+    scheme = "always" if said["add_prefix_space"] else "first"
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*lower, *blanks]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*punctuation, space]},
+    }
 
 
 def _sentencepiece(values: dict[str, Any], settings: TokenizerSettings) -> dict[str, Any]:

@@ -32,7 +32,7 @@ WORDPIECE = ("Bert", "DistilBert", "Electra", "ConvBert", "MobileBert", "Squeeze
 """Models whose classes, such as ``ElectraTokenizerFast``, are BERT's under another name."""
 SWITCHES = {
     **{"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None},
-    **{"keep_accents": False, "add_prefix_space": False},
+    **{"keep_accents": False, "add_prefix_space": False, "split_by_punct": False},
 }
 """Settings that are honoured, with the value that they have if nothing is said; Unigram models add a space then."""
 FIXED = {

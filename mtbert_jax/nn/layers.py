@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mtbert_jax.nn.attention import Kernel, fused
 from mtbert_jax.nn.dropout import Dropout
@@ -85,6 +85,13 @@ class EncoderConfig(Protocol):
         """Token id of padding."""
 
 
+def layer_norm(epsilon: float, use_bias: bool = True, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm in float32."""
+    # Statistics in float32 and in two passes: BERT's epsilon of 1e-12 leaves no room for the fast variance. What comes
+    # out stays float32: between the matrix products nothing is rounded, so that SMART's noise is not lost.
+    return nn.LayerNorm(epsilon, dtype=jnp.float32, use_bias=use_bias, use_fast_variance=False, name=name)
+
+
 class Parts(nn.Module):
     """The few layers that every block is made of, with the config's initialiser, types and rates.
 
@@ -96,20 +103,33 @@ class Parts(nn.Module):
     config: EncoderConfig
     dtype: Any = jnp.float32
 
-    def dense(self, features: int, name: str) -> Dense:
+    def dense(self, features: int, name: str, use_bias: bool = True) -> Dense:
         """A dense layer with the config's initialiser; called inside a compact method."""
-        return Dense(features, self.dtype, nn.initializers.normal(self.config.initializer_range), name=name)
+        return Dense(features, self.dtype, nn.initializers.normal(self.config.initializer_range), use_bias, name=name)
 
-    def layer_norm(self, x: Float[Array, "*axes hidden"], name: str) -> Float[Array, "*axes hidden"]:
+    def layer_norm(
+        self, x: Float[Array, "*axes hidden"], name: str, use_bias: bool = True
+    ) -> Float[Array, "*axes hidden"]:
         """LayerNorm in float32."""
-        # Statistics in float32 and in two passes: BERT's epsilon of 1e-12 leaves no room for the fast variance. What
-        # comes out stays float32: between the matrix products nothing is rounded, so that SMART's noise is not lost.
-        norm = nn.LayerNorm(self.config.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False, name=name)
-        return norm(x)
+        return layer_norm(self.config.layer_norm_eps, use_bias, name)(x)
 
     def dropout(self, x: Array, deterministic: bool) -> Array:
         """Dropout at the rate of hidden states."""
         return Dropout(self.config.hidden_dropout_prob)(x, deterministic)
+
+    def attend(
+        self,
+        scores: Float[Array, "batch head query seq"],
+        visible: Bool[Array, "batch 1 #query seq"],
+        value: Float[Array, "batch seq head width"],
+        deterministic: bool,
+    ) -> Float[Array, "batch query hidden"]:
+        """The sums of values, weighed by the softmax of those scores that are visible; the softmax is in float32."""
+        scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
+        rate = self.config.attention_probs_dropout_prob
+        probabilities = Dropout(rate)(jax.nn.softmax(scores, axis=-1), deterministic)
+        context = attention_context(probabilities, value, self.dtype)
+        return context.reshape(*context.shape[:2], self.config.hidden_size)
 
 
 class Embeddings(Parts):
@@ -180,9 +200,7 @@ class SelfAttention(Parts):
             return self.dense(cfg.hidden_size, "output")(context)
         scores = attention_scores(query, key, self.dtype) / math.sqrt(heads[1])
         scores = scores if bias is None else scores + bias
-        scores = jnp.where(mask[:, None, None, :] > 0, scores, jnp.finfo(jnp.float32).min)
-        probabilities = Dropout(cfg.attention_probs_dropout_prob)(jax.nn.softmax(scores, axis=-1), deterministic)
-        context = attention_context(probabilities, value, self.dtype).reshape(queries.shape)
+        context = self.attend(scores, mask[:, None, None, :] > 0, value, deterministic)
         return self.dense(cfg.hidden_size, "output")(context)
 
 
@@ -208,7 +226,15 @@ class Layer(Parts):
         queries = hidden[:, :1] if cls_only else hidden
         bias = bias[:, :, :1] if cls_only and bias is not None else bias
         attention = SelfAttention(self.config, self.dtype, self.kernel, name="attention")
-        attended = attention(queries, hidden, mask, deterministic, bias)
+        return self.finish(queries, attention(queries, hidden, mask, deterministic, bias), deterministic)
+
+    def finish(
+        self,
+        queries: Float[Array, "batch query hidden"],
+        attended: Float[Array, "batch query hidden"],
+        deterministic: bool,
+    ) -> Float[Array, "batch query hidden"]:
+        """All that follows the attention; called inside a compact method."""
         queries = self.layer_norm(queries + self.dropout(attended, deterministic), "attention_norm")
         inner = self.dense(self.config.intermediate_size, "intermediate")(queries)
         inner = ACTIVATIONS[self.config.hidden_act](inner)

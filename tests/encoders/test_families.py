@@ -27,8 +27,9 @@ from mtbert_jax.types import EncoderOutput, Params
 from tests.encoders.test_family import IDS, MASK, TYPES, with_encoder
 from tests.encoders.tiny import SIZES, save_encoder
 
-DEPTH = 3
-POOLERLESS = ("distilbert", "electra")
+DEPTH = 2
+POOLERLESS = ("distilbert", "electra", "modernbert", "deberta-v2")
+OUTSIDE = ("pooler", "relative_attention_bias", "final_norm")
 
 
 def make(name: str, **sizes: Any) -> tuple[Any, Params]:
@@ -98,10 +99,15 @@ def test_layers_decay_by_their_depth(name: str) -> None:
     }
     layers = 1 if name == "albert" else DEPTH
     expected = {"embeddings": 0.5 ** (layers + 1)} | {f"layer_{n}": 0.5 ** (layers - n) for n in range(layers)}
-    assert factors == expected | {top: 1.0 for top in params if top in ("pooler", "relative_attention_bias")}
+    assert factors == expected | {top: 1.0 for top in params if top in OUTSIDE}
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "bert"])
+SLOW = ("roberta", "xlm-roberta", "camembert", "distilbert", "electra")  # like another one but for names and sizes
+
+
+@pytest.mark.parametrize(
+    "name", ["albert", "mpnet", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)  # the modern ones: test_modern.py
 def test_a_run_over_it_is_trained_on_kept_features_then_whole(name: str, config: Config, tmp_path: Path) -> None:
     config = with_encoder(config, save_encoder(name, tmp_path / "encoder"), "mean")
     stages = (
@@ -241,3 +247,15 @@ def test_positions_up_to_paddings_are_none_of_a_tokens() -> None:
         "bert", "electra", "albert"
     }  # fmt: skip
     assert family_of(MPNetConfig()).name == "mpnet"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_encoder_can_be_traced_for_inputs_of_any_length(name: str) -> None:
+    """As an export for plain JAX traces it."""
+    config, params = make(name)
+    symbols = jax.export.symbolic_shape("batch, length", constraints=["length >= 2"])
+    tokens = jax.ShapeDtypeStruct(symbols, jnp.int32)
+    shapes = jax.eval_shape(lambda params: params, params)
+    encode = jax.jit(lambda params, *inputs: mt.encoder(config).apply({"params": params}, *inputs).hidden_states)  # type: ignore[union-attr]
+    found = jax.export.export(encode)(shapes, tokens, tokens, tokens)
+    np.testing.assert_allclose(found.call(params, IDS, MASK, TYPES), run(params, config).hidden_states, atol=1e-5)

@@ -173,7 +173,7 @@ def test_every_parameter_has_a_name_of_its_own_and_lies_in_a_layer_or_before_the
     assert len(set(table.values())) == len(table)
     tops = {path.partition("/")[0] for path in table}
     layers = {f"layer_{number}" for number in range(1 if name == "albert" else 11)}
-    assert tops - {"pooler", "relative_attention_bias"} == {"embeddings", *layers}
+    assert tops - {"pooler", "relative_attention_bias", "final_norm"} == {"embeddings", *layers}
 
 
 class Config1(mt.BertConfig):

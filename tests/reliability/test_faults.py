@@ -125,9 +125,8 @@ def troubles(trouble: Trouble, count: int) -> Iterator[Callable[[], None]]:
     return itertools.islice(itertools.cycle(kinds), count)
 
 
-@pytest.mark.parametrize(
-    ("count", "heads", "full"), [pytest.param(30, 20, 300, marks=pytest.mark.slow), pytest.param(3, 4, 40)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "heads", "full"), [(30, 20, 300)])
 def test_whatever_stops_a_run_is_said_in_one_message_and_it_goes_on(
     config: Config, tmp_path: Path, tally: Tally, count: int, heads: int, full: int
 ) -> None:

@@ -50,6 +50,7 @@ def test_a_run_repeats_itself_compiled_anew_and_with_its_token_cache_deleted(
     tally("runs repeated to the last bit", 1)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(config: Config, tmp_path: Path) -> None:
     path = written(everything(config, 2, 4), tmp_path)
     with ForkServer(tmp_path / "programs") as server:
