@@ -31,6 +31,11 @@ from tests.tally import pytest_terminal_summary, tally
 
 __all__ = ["pytest_terminal_summary", "tally"]
 
+# What tracing makes is short-lived: looking through all that a worker holds, again and again, finds nothing.
+gc.set_threshold(200_000, 20, 100)
+# Tracebacks that programs carry are read by nobody here, and take an eighth of a run's time.
+jax.config.update("jax_include_full_tracebacks_in_locations", False)
+
 GIB = 2**30
 GOOD = ["good", "fine", "lovely", "bright", "warm"]
 BAD = ["bad", "dull", "awful", "grey", "cold"]

@@ -289,7 +289,7 @@ def test_a_wrong_encoder_is_named(
     weights.write_bytes(weights.read_bytes()[:-100])
     fails(capsys, ["train", str(toml), "--encoder", str(broken)], str(weights), "broken or cut off")
     (broken / "config.json").write_text('{"model_type": "t5"}')
-    fails(capsys, ["train", str(toml), "--encoder", str(broken)], "model_type is 't5'", "bert, distilbert")
+    fails(capsys, ["train", str(toml), "--encoder", str(broken)], "model_type is 't5'", "bert, deberta-v2, distilbert")
     assert not (tmp_path / "run").exists()
 
 

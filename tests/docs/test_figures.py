@@ -74,6 +74,21 @@ def test_seconds_of_a_step() -> None:
             assert memory == f"{row['peak_memory_bytes'] / 1e9:.1f}"
 
 
+def test_seconds_of_a_step_in_bfloat16() -> None:
+    measured = results("step_bfloat16.json")
+    rows = table(DOCS / "performance.md", "one step in bfloat16, 64 tokens")
+    assert [name for name, *_ in rows] == ["PCGrad", "SMART + PCGrad"]
+    for name, *cells in rows:
+        times = [f"{measured[METHODS[name], side]['median_seconds']:.2f} s" for side in ("jax", "jax bfloat16")]
+        sides = ("tuned", "tuned autocast", "peer")
+        over = [f"{measured[METHODS[name], side]['over_jax_bfloat16']['median']:.2f} ×" for side in sides]
+        assert cells == times + over, name
+    page, equal = (DOCS / "performance.md").read_text("utf-8"), results("step_bfloat16_mean.json")
+    share = f"{equal['pcgrad', 'jax bfloat16']['over_jax']['median']:.2f}".removeprefix("0")
+    assert f"takes {share} of our float32" in page
+    assert f"autocast {equal['pcgrad', 'tuned autocast']['over_jax_bfloat16']['median']:.2f} times as long" in page
+
+
 def test_other_figures() -> None:
     surgery = document("surgery.json")["share_of_step"]
     assert f"itself adds to a sum is {surgery:.1%}".replace("%", " %") in (DOCS / "performance.md").read_text("utf-8")

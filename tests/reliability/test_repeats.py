@@ -26,9 +26,9 @@ def trained(job: Job, programs: Path) -> None:
         assert server.start(job).wait() == 0, tail(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("environment", "cores", "heads", "full"),
-    [(TWO_THREADS, (0, 1), 4, 12), pytest.param({}, (0, 0), 20, 80, marks=pytest.mark.slow)],
+    ("environment", "cores", "heads", "full"), [(TWO_THREADS, (0, 1), 4, 12), ({}, (0, 0), 20, 80)]
 )
 def test_a_run_repeats_itself_compiled_anew_and_with_its_token_cache_deleted(
     config: Config,

@@ -159,8 +159,15 @@ def test_bfloat16_products_do_not_lose_the_noise(config: Config, preset: Any, po
             assert values["float32"] == pytest.approx(climbed, rel=0.3)
 
 
-@pytest.mark.parametrize("smart", [SmartConfig(), SMART], ids=["plain", "smart"])
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize(
+    ("pooling", "smart"),
+    [
+        pytest.param("mean", SMART, id="mean-smart"),
+        pytest.param("cls", SmartConfig(), id="cls-plain"),
+        pytest.param("cls", SMART, id="cls-smart", marks=pytest.mark.slow),
+        pytest.param("mean", SmartConfig(), id="mean-plain", marks=pytest.mark.slow),
+    ],
+)
 def test_the_compiled_program_of_all_tasks_agrees_with_each_tasks_own_objective(
     config: Config, smart: SmartConfig, pooling: Any
 ) -> None:
