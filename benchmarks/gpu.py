@@ -9,7 +9,6 @@ begins after `--minutes`.
 """
 
 import argparse
-import importlib.util
 import itertools
 import json
 import os
@@ -19,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from step import NEEDS, SIZES
+from step import SIZES, available
 from workers import HERE, Worker, alternate, machine, parse, ratio
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -49,7 +48,7 @@ def main() -> None:
     print(f"on {checked['device']}: largest relative error {max(checked['errors'].values()):.1e}", flush=True)
     if max(checked["errors"].values()) > TOLERANCE:
         raise SystemExit(f"not right, so not timed: {checked['errors']}")
-    sides = [side for side in given.sides if all(map(importlib.util.find_spec, NEEDS[SIDES[side]]))]
+    sides = available(given.sides, SIDES.__getitem__)
     settings = {name: value for name, value in vars(given).items() if name not in ("out", "render")}
     document: dict[str, Any] = {
         "machine": machine(),

@@ -75,7 +75,7 @@ def buckets(distances: Int[np.ndarray, "*axes"]) -> Int[np.ndarray, "*axes"]:
     side, far = BUCKETS // 2, np.abs(distances)
     exact = side // 2
     # float32 as in `transformers`: the scale's steps lie on whole numbers, where rounding decides.
-    scaled = np.log(np.maximum(far, 1).astype(np.float32) / exact) / np.log(np.float32(128 / exact))
+    scaled = np.log(np.maximum(far, 1).astype(np.float32) / exact) / np.log(np.float32(FARTHEST / exact))
     shared = np.minimum(exact + (scaled * exact).astype(int), side - 1)
     return np.where(far < exact, far, shared) + np.where(distances < 0, side, 0)
 

@@ -91,17 +91,14 @@ class XlmRobertaFamily(RobertaFamily):
 
 
 @dataclass(frozen=True)
-class CamembertConfig(RobertaConfig):
+class CamembertConfig(XlmRobertaConfig):
     """`RobertaConfig` of CamemBERT."""
-
-    vocab_size: int = 30522
 
 
 @register_family("camembert")
-class CamembertFamily(RobertaFamily):
+class CamembertFamily(XlmRobertaFamily):
     """CamemBERT (Martin et al. 2020, arXiv:1911.03894): RoBERTa in French, over sentencepiece."""
 
     title = "CamemBERT"
     architecture = "CamembertModel"
     config = CamembertConfig
-    tokenizer = replace(RobertaFamily.tokenizer, model="Unigram")

@@ -220,8 +220,7 @@ def _deberta(settings: TokenizerSettings) -> dict[str, Any]:
     lower = [{"type": "Lowercase"}] if said["do_lower_case"] and "do_lower_case" in settings.stated else []
     blanks = [ONE_SPACE, {"type": "NFC"}, {"type": "Strip", "strip_left": False, "strip_right": True}]
     punctuation = [{"type": "Punctuation", "behavior": "Isolated"}] if said["split_by_punct"] else []
-    scheme = "always" if said["add_prefix_space"] else "first"
-    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+    space = _metaspace("always" if said["add_prefix_space"] else "first")
     return {
         "normalizer": {"type": "Sequence", "normalizers": [*lower, *blanks]},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*punctuation, space]},
@@ -236,12 +235,15 @@ def _sentencepiece(values: dict[str, Any], settings: TokenizerSettings) -> dict[
         found += [] if said["keep_accents"] else [{"type": "NFKD"}, {"type": "StripAccents"}]
         found += [{"type": "Lowercase"}] if said["do_lower_case"] else []
     found += [part for part in parts(values.get("normalizer")) if part["type"] == "Precompiled"][:1]
-    scheme = "always" if said["add_prefix_space"] else "never"
-    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+    space = _metaspace("always" if said["add_prefix_space"] else "never")
     return {
         "normalizer": {"type": "Sequence", "normalizers": found} if found else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
     }
+
+
+def _metaspace(scheme: str) -> dict[str, Any]:
+    return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
 
 
 def _add_tokens(tokenizer: Tokenizer, settings: TokenizerSettings, special: _Special) -> None:

@@ -54,7 +54,7 @@ def project(
     """``x kernel``."""
     if jnp.dtype(dtype) == jnp.float32:
         return jnp.dot(x, kernel)
-    return _project(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[1])
+    return _times(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
 
 def attention_scores(
@@ -63,7 +63,7 @@ def attention_scores(
     """The products of all queries and keys, not yet divided by anything."""
     if jnp.dtype(dtype) == jnp.float32:
         return jnp.einsum("bqhd,bkhd->bhqk", query, key)
-    return _times_transposed(_heads_first(query), _heads_first(key))
+    return _times(_heads_first(query), _heads_first(key), True)
 
 
 def attention_context(
@@ -116,40 +116,22 @@ def _abt(a: Array, b: Array) -> Array:
     )
 
 
-@jax.custom_vjp
-def _times(a: Float[Array, "*batch n k"], b: Float[Array, "*batch k m"]) -> Float[Array, "*batch n m"]:
-    return _ab(_half(a), _half(b))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _times(a: Array, b: Array, transposed: bool = False) -> Array:
+    """``a b``, or ``a bᵀ``, of the last two axes of float32 arrays, whose products are in bfloat16."""
+    return _times_forward(a, b, transposed)[0]
 
 
-def _times_forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+def _times_forward(a: Array, b: Array, transposed: bool) -> tuple[Array, tuple[Array, Array]]:
     halves = _half(a), _half(b)
-    return _ab(*halves), halves
+    return (_abt if transposed else _ab)(*halves), halves
 
 
-def _times_backward(halves: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    a, b = halves
-    dy = _half(dy)
+def _times_backward(transposed: bool, halves: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    (a, b), dy = halves, _half(dy)
+    if transposed:
+        return _ab(dy, b), _ab(_transpose(dy), a)
     return _abt(dy, b), _ab(_transpose(a), dy)
 
 
 _times.defvjp(_times_forward, _times_backward)
-_project = _times
-
-
-@jax.custom_vjp
-def _times_transposed(a: Float[Array, "*batch n k"], b: Float[Array, "*batch m k"]) -> Float[Array, "*batch n m"]:
-    return _abt(_half(a), _half(b))
-
-
-def _times_transposed_forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    halves = _half(a), _half(b)
-    return _abt(*halves), halves
-
-
-def _times_transposed_backward(halves: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    a, b = halves
-    dy = _half(dy)
-    return _ab(dy, b), _ab(_transpose(dy), a)
-
-
-_times_transposed.defvjp(_times_transposed_forward, _times_transposed_backward)
