@@ -270,7 +270,7 @@ class Config:
     proximal: ProximalConfig = field(default_factory=ProximalConfig)
     """Bregman proximal point."""
     regularizers: tuple[str, ...] = ()
-    """Further regularisers, as call strings such as `my_regularizer(weight=1.0)`; `--plugins` FILE adds them."""
+    """Further regularisers, as call strings: `rdrop(weight=1.0)`, `freelb(...)`; `--plugins` FILE can add others."""
     evaluate: Literal["student", "teacher"] = "student"
     """What dev scores, best checkpoint and predictions are of: the trained parameters, or their teacher."""
     stages: tuple[StageConfig, ...] = ()

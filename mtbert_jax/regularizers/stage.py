@@ -35,6 +35,8 @@ def stage_regularizers(stage: Stage) -> tuple[Regularizer, ...]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"regularizers: {name} stands there more than once, and its records would be one")
+    if len(replacing := [one.name for one in calls if one.loss_share != 1]) > 1:
+        raise InputError(f"regularizers: {' and '.join(replacing)} each replace the task's loss; take one of them")
     return (*own, *calls)
 
 

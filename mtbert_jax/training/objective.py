@@ -73,7 +73,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """``loss_weight (loss + Σ weight · penalty)`` of a batch, and its parts.
+    """``loss_weight (loss_share · loss + Σ weight · penalty)`` of a batch, and its parts.
 
     The forward pass on the clean embeddings is computed once: its logits enter the loss and every regulariser. The
     group's `tasks` differ after the encoder only, so that one program serves all of them.
@@ -92,15 +92,19 @@ class Objective:
             InputError: A regulariser fails, or gives what its titles do not name.
         """
         forward = self._forward(params, teacher, batch, place, share)
-        total, values = jnp.zeros(()), {}
+        total, values, loss_share = jnp.zeros(()), {}, 1.0
         for regularizer, is_on in zip(self.stage.regularizers, self.stage.is_on(self.tasks[0]), strict=True):
-            for name, penalty in _penalties(regularizer, forward).items() if is_on else ():
+            if not is_on:
+                continue
+            loss_share *= regularizer.loss_share
+            for name, penalty in _penalties(regularizer, forward).items():
                 values[name] = penalty.value
                 if penalty.weight is not None:
                     total += penalty.weight * penalty.value
         loss = forward.mean_loss(forward.logits)
+        kept = loss * loss_share if loss_share else 0.0  # 0 times the loss would still be differentiated
         weight = forward.task.number(lambda task: task.loss_weight)
-        return weight * (loss + total), Terms(loss, values)
+        return weight * (kept + total), Terms(loss, values)
 
     def _forward(
         self, params: Params, teacher: Params | None, batch: Batch | FeatureBatch, place: Place, share: Share

@@ -1,22 +1,13 @@
 """Tables and call strings of a stage → its regularisers."""
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig, Stage, StageConfig
 from mtbert_jax.errors import InputError
-from mtbert_jax.regularizers import REGULARIZERS, Proximal, Smart, check_regularizers, stage_regularizers
-from tests.plugins import registered
-
-
-@pytest.fixture(autouse=True)
-def rdrop(tmp_path: Path) -> Iterator[Any]:
-    with registered("rdrop.py", tmp_path):
-        yield REGULARIZERS["rdrop"]
+from mtbert_jax.regularizers import Proximal, RDrop, Smart, check_regularizers, stage_regularizers
 
 
 def stage(**changes: Any) -> Stage:
@@ -27,24 +18,27 @@ def test_nothing_is_on_by_default() -> None:
     assert stage_regularizers(stage()) == ()
 
 
-def test_tables_come_first_then_call_strings(rdrop: Any) -> None:
+def test_tables_come_first_then_call_strings() -> None:
     smart, proximal = SmartConfig(weight=1.0), ProximalConfig(weight=0.5)
     found = stage_regularizers(stage(regularizers=("rdrop(weight=0.25)",), smart=smart, proximal=proximal))
-    assert found == (Smart(smart), Proximal(proximal), rdrop(0.25))
+    assert found == (Smart(smart), Proximal(proximal), RDrop(0.25))
     lines = [regularizer.describe() for regularizer in found]
     assert lines == ["SMART ball × 1", "proximal point to a momentum teacher × 0.5", "rdrop(weight=0.25)"]
 
 
-def test_a_stage_takes_the_runs_call_strings_unless_it_has_its_own(rdrop: Any) -> None:
+def test_a_stage_takes_the_runs_call_strings_unless_it_has_its_own() -> None:
     stages = (StageConfig("heads", regularizers=()), StageConfig("full"))
     config = Config(regularizers=("rdrop()",), stages=stages)
-    assert [stage_regularizers(one) for one in config.resolved_stages()] == [(), (rdrop(),)]
+    assert [stage_regularizers(one) for one in config.resolved_stages()] == [(), (RDrop(),)]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("rdropp()", "unknown regularizer 'rdropp'; did you mean 'rdrop'? (known: rdrop; --plugins FILE can add one)"),
+        (
+            "rdropp()",
+            "unknown regularizer 'rdropp'; did you mean 'rdrop'? (known: freelb, rdrop; --plugins FILE can add one)",
+        ),
         ("rdrop(wieght=1.0)", "rdrop: unknown key 'wieght'; did you mean 'weight'?"),
         ("rdrop(weight='much')", "rdrop: weight: expected a number, got 'much'"),
         ("rdrop(1.0, 2.0)", "rdrop refuses its arguments: too many positional arguments"),
@@ -65,9 +59,8 @@ def test_one_regularizer_cannot_stand_there_twice() -> None:
         stage_regularizers(stage(regularizers=("rdrop()", "rdrop(weight=2.0)")))
 
 
-def test_kept_features_leave_nothing_to_perturb(rdrop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_features_leave_nothing_to_perturb() -> None:
     kept = stage(name="heads", regularizers=("rdrop()",), cache_features=True)
     check_regularizers(kept)
-    monkeypatch.setattr(rdrop, "needs_embeddings", True)
-    with pytest.raises(InputError, match="stage heads: cache_features leaves no embeddings for rdrop to perturb"):
-        check_regularizers(kept)
+    with pytest.raises(InputError, match="stage heads: cache_features leaves no embeddings for freelb to perturb"):
+        check_regularizers(dataclasses.replace(kept, regularizers=("freelb()",)))

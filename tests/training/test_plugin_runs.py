@@ -18,16 +18,15 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.export.card import _training
 from mtbert_jax.plugins import run_plugins
 from mtbert_jax.regularizers import REGULARIZERS, Proximal, Smart
-from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.interrupt import Interrupted
-from mtbert_jax.training.objective import Objective, Place, StageSpec, task_groups
+from mtbert_jax.training.objective import StageSpec, task_groups
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
 from tests.conftest import replace_task
 from tests.plugins import forgetting, write
 from tests.training.test_fit import Quiet, assert_same_run, run
-from tests.training.test_objective import KEY, Bench
+from tests.training.test_objective import Bench
 from tests.training.test_regularized_runs import restored
 
 
@@ -44,79 +43,35 @@ def plugin(name: str, folder: Path) -> Path:
     return path
 
 
-# R-Drop
+# R3F
 
 
-@pytest.mark.parametrize("task", ["sst", "para", "sts"])
-def test_rdrop_is_its_formula(config: Config, task: str, tmp_path: Path) -> None:
-    """½ (ℓ₁ + ℓ₂) + α ½ (KL(P₁ ‖ P₂) + KL(P₂ ‖ P₁)), of two passes under two sets of dropout masks."""
-    plugin("rdrop", tmp_path)
-    bench, rdrop = Bench(replace_task(config, "sst", class_weights=(1.0, 2.0, 5.0, 0.5, 1.0))), REGULARIZERS["rdrop"]
-    stage, batch = StageSpec(regularizers=(rdrop(weight=0.7),)), bench.batches[task]
-    spec = bench.setup.tasks[task]
-
-    def ours(params: Any) -> Any:
-        return Objective(bench.model, (spec,), stage)(params, None, batch, Place(jnp.int32(0), KEY, jnp.int32(0)))
-
-    def literal(params: Any) -> Any:
-        keys = KEY, jax.random.fold_in(KEY, rdrop.key_fold)
-        one, two = (bench.model.logits(params, task, batch, key) for key in keys)
-        kind = kind_of(spec)
-        losses = 0.5 * (kind.loss(one, batch.labels) + kind.loss(two, batch.labels))
-        loss = jnp.sum(losses * batch.weights) / batch.weights.sum()
-        if spec.kind == "regression":
-            distance = jnp.square(one - two)[:, 0]
-        else:
-            pair = (one, two) if spec.kind == "classification" else (jnp.pad(x, [(0, 0), (1, 0)]) for x in (one, two))
-            log_p, log_q = (jax.nn.log_softmax(x) for x in pair)
-            distance = ((jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q)).sum(-1)
-        return loss + 0.7 * 0.5 * distance.mean(), distance.mean() / 2
-
-    (value, terms), grads = jax.jit(jax.value_and_grad(ours, has_aux=True))(bench.params)
-    (expected, distance), wanted = jax.jit(jax.value_and_grad(literal, has_aux=True))(bench.params)
-    assert float(value) == pytest.approx(float(expected), rel=1e-5)
-    assert float(terms.penalties["rdrop"]) == pytest.approx(float(distance), rel=1e-4)
-    assert float(distance) > 1e-6
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grads, wanted)
-
-
-def test_rdrop_trains_from_the_command_line_and_is_on_record(
+def test_r3f_trains_from_the_command_line_and_is_on_record(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, flags = tmp_path / "tiny.toml", ["--plugins", str(write("rdrop.py", tmp_path))]
-    config = dataclasses.replace(
-        config, steps=2, log_every_steps=1, micro_batches=2, regularizers=("rdrop(weight=0.5)",)
-    )
+    path, flags = tmp_path / "tiny.toml", ["--plugins", str(write("r3f.py", tmp_path))]
+    config = dataclasses.replace(config, steps=2, log_every_steps=1, micro_batches=2, regularizers=("r3f(size=0.1)",))
     save_config(config, path)
     assert main(["train", str(path), "--dry-run", *flags]) == 0
-    assert "stage train: 2 steps, round_robin, rdrop(weight=0.5): pcgrad()" in capsys.readouterr().out
+    assert "stage train: 2 steps, round_robin, r3f(weight=1.0, size=0.1): pcgrad()" in capsys.readouterr().out
     assert main(["train", str(path), *flags]) == 0
     records = [record for record in read_metrics(Path(config.out) / "metrics.jsonl") if record["kind"] == "train"]
     assert [record["step"] for record in records] == [1, 2]
     for record in records:
-        assert set(record["rdrop"]) == set(record["second_pass"]) == {"sst", "para", "sts"}
-        assert min(record["rdrop"].values()) > 0
+        assert set(record["r3f"]) == {"sst", "para", "sts"}
+        assert min(record["r3f"].values()) > 0
     assert main(["report", config.out]) == 0
     page = (Path(config.out) / "report.html").read_text(encoding="utf-8")
-    assert "R-Drop: distance of two passes" in page
-    del REGULARIZERS["rdrop"]
+    assert "R3F: distance under random noise" in page
+    del REGULARIZERS["r3f"]
     capsys.readouterr()
     # What only reads a run needs no plugin; what trains does.
     assert main(["report", config.out]) == 0
-    assert ">rdrop<" in (Path(config.out) / "report.html").read_text(encoding="utf-8")
+    assert ">r3f<" in (Path(config.out) / "report.html").read_text(encoding="utf-8")
     assert main(["evaluate", config.out]) == 0
     capsys.readouterr()
     assert main(["train", str(path), "--resume"]) == 2
-    assert "regularizers[0] = 'rdrop(weight=0.5)': unknown regularizer 'rdrop'" in capsys.readouterr().err
-
-
-def test_rdrop_can_be_one_stages_on_the_command_line(config: Config, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.toml"
-    save_config(dataclasses.replace(config, steps=1, eval_every_steps=1, log_every_steps=1), path)
-    assert (
-        main(["train", str(path), "--plugins", str(write("rdrop.py", tmp_path)), "--regularizers", "rdrop(0.5)"]) == 0
-    )
-    assert "rdrop" in read_metrics(Path(config.out) / "metrics.jsonl")[0]
+    assert "regularizers[0] = 'r3f(size=0.1)': unknown regularizer 'r3f'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
