@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -103,6 +104,10 @@ class MultitaskModel:
         setup = Setup.load(here, folder.encoder, layout)
         step, params = restore_params(folder, config, setup, which)
         return cls(setup, params, step)
+
+    def __repr__(self) -> str:
+        millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
+        return f"MultitaskModel(tasks {', '.join(self.setup.tasks)}; {millions:.1f}M parameters; step {self.step})"
 
     def task(self, name: str) -> Task:
         """The task of that name.

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from mtbert_jax.config import Config
 from mtbert_jax.config.includes import lay_over
 from mtbert_jax.config.schema import finite, from_dict, to_dict
 from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.memory import in_files
 from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.export.description import Format
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import write_whole
+from mtbert_jax.files import input_errors, write_whole
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import common_layout
@@ -39,7 +40,7 @@ from mtbert_jax.training.active import labels_of, load_logits, save_logits
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.evaluate import not_finite
-from mtbert_jax.training.existing import Existing
+from mtbert_jax.training.existing import Existing, check_folder
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import columns, read_metrics
@@ -183,7 +184,11 @@ def train(
         display: Where progress is shown; standard error if left out.
         fields: Fields of the config to replace, such as ``lr=2e-4``, ``head={"dropout": 0.1}``,
             ``init_from="runs/a"``, which begins with another run's encoder and heads, or
-            ``tasks=[{"name": "sst", "batch_size": 8}]``, which changes the task of that name.
+            ``tasks=[{"name": "sst", "batch_size": 8}]``, which changes the task of that name. Lists do for tuples.
+
+    A task's `train`, `dev` and `test` may be rows in memory in place of a file's name: a list of dicts, a data frame of
+    pandas or polars, a dataset of `datasets`, or a dict of columns. They are written to ``data/`` in the run folder, as
+    JSON Lines, and read from there.
 
     Returns:
         The finished run; or, for a config with `seeds`, the runs of all seeds.
@@ -196,13 +201,26 @@ def train(
     if resume and overwrite:
         raise InputError("resume and overwrite exclude each other")
     loaded = config if isinstance(config, Config) else load_run_config(Path(config))
-    if fields:
-        loaded = from_dict(Config, lay_over(to_dict(loaded), to_dict(fields), by_name=("tasks",)), "train()")
-    place = out or loaded.out or ("" if isinstance(config, Config) else f"runs/{Path(config).stem}")
+    table = lay_over(to_dict(loaded), to_dict(fields), by_name=("tasks",))
+    place = out or table["out"] or ("" if isinstance(config, Config) else f"runs/{Path(config).stem}")
     if not str(place):
         raise InputError('out: name the run folder, such as out="runs/mine"')
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
-    return train_in(replace(loaded, out=str(place)), existing, display)
+    tasks = [in_files(task, Path(place) / "data") for task in table["tasks"]]
+    table = {**table, "tasks": [task.task for task in tasks], "out": str(place)}
+    complete = from_dict(Config, table, "train()")
+    _write_rows(complete, {path: text for task in tasks for path, text in task.files.items()}, existing)
+    return train_in(complete, existing, display)
+
+
+def _write_rows(config: Config, files: Mapping[Path, str], existing: Existing) -> None:
+    """Writes what tasks have in memory into the run folder, unless the folder is not free."""
+    for _, own in seeds_apart(config, RunFolder(Path(config.out))) if files else ():
+        check_folder(own, config, existing)
+    for path, text in files.items():
+        with input_errors(f"cannot write {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, text)
 
 
 def train_in(config: Config, existing: Existing, display: Display | None = None) -> Run | SeedsOfRun:

@@ -5,8 +5,12 @@ The dataclasses are the schema. `from_dict` is the one strict reader, for TOML f
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+if TYPE_CHECKING:
+    Data: TypeAlias = Any
+else:  # what a config file can hold; in Python also rows in memory, which `mtbert_jax.train` writes to a file
+    Data = str
 Order = Literal["sequential", "round_robin", "proportional", "annealed"]
 Schedule = Literal["constant", "linear", "cosine"]
 Pooling = Literal["cls", "mean", "pair"]
@@ -97,11 +101,11 @@ class TaskConfig:
     """The label's column. Where tasks have their labels in other columns of one file, a blank label is left out."""
     id: str = "id"
     """The identifier's column; an empty string numbers the rows from 0."""
-    train: str = ""
+    train: Data = ""
     """Training file, relative to `data_dir`: TSV, CSV, JSON Lines or a list of JSON objects."""
-    dev: str = ""
+    dev: Data = ""
     """Development file, relative to `data_dir`."""
-    test: str = ""
+    test: Data = ""
     """Test file, relative to `data_dir`; it may lack labels: the column, or in some rows a label other than -1."""
     num_classes: int = 0
     """`classification`: the number of classes; labels are then the integers below it."""

@@ -130,6 +130,8 @@ def _path(task: TaskConfig, split: Split, data_dir: Path) -> Path:
     name = getattr(task, split)
     if not name:
         raise InputError(f'task {task.name} has no {split} file; give its name as {split} = "..."')
+    if not isinstance(name, str):
+        raise InputError(f"task {task.name}: {split} is a {type(name).__name__}, not a file's name; train() takes rows")
     if not is_folder(data_dir):
         raise InputError(f"data folder {data_dir} does not exist; give the right one with --data-dir")
     path = data_dir / name
