@@ -148,7 +148,7 @@ class Ablate:
 
 @dataclass(frozen=True)
 class Report:
-    """Writes one HTML page about a run, or about several beside each other; needs `pip install 'mtbert_jax[report]'`.
+    """Writes one HTML page about a run, or about several beside each other; needs matplotlib.
 
     A folder that is no run itself stands for all runs below it. Runs that differ in their seed only share a row.
     """

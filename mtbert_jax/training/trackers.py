@@ -101,10 +101,7 @@ def check_trackers(names: Sequence[str]) -> None:
                 import wandb  # noqa: F401
         except ImportError:
             package = {"tensorboard": "tensorboardX"}.get(name, name)
-            raise InputError(
-                f'writers: "{name}" needs the package {package}: pip install "mtbert_jax[{name}]" (or pip install '
-                f"{package})"
-            ) from None
+            raise InputError(f'writers: "{name}" needs the package {package}: pip install {package}') from None
 
 
 class Tracker:

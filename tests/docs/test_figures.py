@@ -47,8 +47,8 @@ def table(page: Path, head: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-@pytest.mark.parametrize("page", [DOCS / "performance.md", ROOT / "README.md"], ids=["page", "README"])
-def test_examples_a_second(page: Path) -> None:
+def test_examples_a_second() -> None:
+    page = DOCS / "performance.md"
     measured, rows = results("epoch.json"), table(page, "examples a second, real files")
     assert len(rows) == 4
     for name, *cells in rows:
@@ -59,6 +59,28 @@ def test_examples_a_second(page: Path) -> None:
     assert said
     ratios = [measured[METHODS[name], "peer"]["ours_over_this"]["median"] for name, *_ in rows]
     assert list(said.groups()) == [f"{ratio:.1f}" for ratio in ratios]
+
+
+def test_readmes_figures() -> None:
+    """README's figures are those of the pages' sources."""
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (best,) = document("best/table.json")["rows"]
+    assert f"reaches an average of {short(best['average'])} on dev (two seeds)" in said
+    (ball,) = [row for row in table(DOCS / "study.md", "dev, seeds 0 and 1") if row[0].startswith("SMART in a ball")]
+    gains = [number.removeprefix("+") for number in re.findall(r"[-+][.\d]+", ball[5])]
+    assert f"SMART in a ball gains {gains[0]} and {gains[1]} of the average" in said
+    costs = {row["config"]: row["time_over_against"]["median"] for row in document("cost.json")["rows"]}
+    assert f"takes {costs['minilm_smart_ball_pcgrad']:.1f} times as long" in said
+    epoch = results("epoch.json")
+    rates = [epoch[method, "jax"]["examples_per_second"] for method in ("pcgrad", "smart_pcgrad")]
+    assert f"{rates[0]:.0f} examples a second with PCGrad and {rates[1]:.0f} with SMART besides" in said
+    packages, loop = (
+        [epoch[method, side]["ours_over_this"]["median"] for method in ("pcgrad", "smart_pcgrad")]
+        for side in ("peer", "tuned, our batches")
+    )
+    assert {f"{ratio:.1f}" for ratio in packages} == {"3.5"}
+    assert "3.5 times as many as the packages" in said
+    assert f"{loop[0]:.1f} and {loop[1]:.1f} times as many as a PyTorch loop by hand with our batches" in said
 
 
 def test_seconds_of_a_step() -> None:
@@ -109,7 +131,7 @@ def test_other_figures() -> None:
 
 
 def short(value: dict[str, Any]) -> str:
-    """A score as the README writes it."""
+    """A score as the pages write it."""
     mean, sd = (f"{number:.3f}".removeprefix("0") for number in (value["mean"], value["sd"] or 0.0))
     return mean if value["sd"] is None else f"{mean} ± {sd}"
 
@@ -128,7 +150,7 @@ def test_the_studys_table() -> None:
     intervals = {(row["config"], row["against"]): row["average"]["interval"] for row in first["differences"]}
     bases = {"tuned": "minilm_tuned", "round robin": "minilm_round_robin", "PCGrad": "minilm_pcgrad"}
     metrics = {"sst": "accuracy", "para": "accuracy", "sts": "pearson"}
-    said = table(ROOT / "README.md", "dev, seeds 0 and 1")
+    said = table(DOCS / "study.md", "dev, seeds 0 and 1")
     assert len(said) == len(runs) == 13
     for (_, *scores, gains, interval), (config, own) in zip(said, runs.items(), strict=True):
         assert [run["seed"] for run in own] == [0, 1], config
@@ -148,7 +170,7 @@ def test_the_studys_table() -> None:
 def test_what_a_method_costs() -> None:
     rows = {row["config"]: row for row in document("cost.json")["rows"]}
     configs = ("baseline", "round_robin", "smart", "smart_pcgrad", "smart_ball_pcgrad", "smart_pcgrad_bregman")
-    said = table(ROOT / "README.md", "| examples a second | time beside PCGrad's | peak memory")
+    said = table(DOCS / "study.md", "| examples a second | time beside PCGrad's | peak memory")
     for (_, *cells), config in zip(said, configs, strict=True):
         row = rows[f"minilm_{config}"]
         ratio, memory = row["time_over_against"]["median"], row["peak_memory_bytes"] / 1e9
@@ -159,7 +181,7 @@ def test_the_best_recipe() -> None:
     (row,) = document("best/table.json")["rows"]
     scores = [short(row["tasks"][name]) for name in ("sst", "para", "sts")]
     scores += [short(row["average"]), short(row["plain_average"])]
-    (said,) = [line for line in table(ROOT / "README.md", "dev set") if "minilm_best" in line[0]]
+    (said,) = [line for line in table(DOCS / "study.md", "dev set") if "minilm_best" in line[0]]
     assert said[1:] == scores
 
 
@@ -178,7 +200,7 @@ def test_the_learning_curve() -> None:
     rows = document("learning_curve.json")["rows"]
     assert [row["part"] for row in rows] == [0.25, 0.5, 1]
     first, second, third = (short(row) for row in rows)
-    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = " ".join((DOCS / "study.md").read_text(encoding="utf-8").split())
     assert f"reaches {first}, {second} and {third} (seed 0" in said
 
 

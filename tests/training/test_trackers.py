@@ -240,7 +240,7 @@ def test_a_package_that_is_missing_is_named_before_anything_is_written(
     save_config(config, tmp_path / "a.toml")
     assert main(["train", str(tmp_path / "a.toml"), "--writers", name]) == 2
     err = capsys.readouterr().err
-    assert f'"{name}" needs the package {package}: pip install "mtbert_jax[{name}]"' in err
+    assert f'"{name}" needs the package {package}: pip install {package}' in err
     assert err.count("\n") == 1
     assert not Path(config.out).exists()
 
