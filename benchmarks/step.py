@@ -4,7 +4,8 @@ Three tasks × 16 examples × L synthetic tokens, random weights, dropout on. Si
 (transformers + smart-pytorch + Pytorch-PCGrad as their READMEs say), `tuned` (a stronger loop by hand in PyTorch, with
 its fused attention); each in float32, and with products in bfloat16 (`compute_dtype`, `torch.autocast`); the loop also
 with its encoder compiled by `torch.compile`. What is not installed is left out and said so. Sides of one method step in
-turn, and so does our plain step beside them.
+turn, and so does our plain step beside them, unless `--no-beside-plain` saves its memory. `smart_pcgrad` is SMART as
+smart-pytorch has it, `smart_ball_pcgrad` SMART in a ball of .1.
 
     python benchmarks/step.py [--model minilm] [--length 64] [--methods plain pcgrad smart_pcgrad] [--rounds 9]
 """
@@ -32,6 +33,15 @@ SIZES = {
         "num_attention_heads": 12,
         "intermediate_size": 3072,
         "vocab_size": 30522,
+    },
+    "mpnet": {
+        "model_type": "mpnet",
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "vocab_size": 30527,
+        "max_position_embeddings": 514,
     },
     "bert-large": {
         "hidden_size": 1024,
@@ -79,10 +89,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["plain", "pcgrad", "smart_pcgrad"])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--beside-plain", action=argparse.BooleanOptionalAction, default=True)
     given = parse(parser, render)
     sides = available(given.sides, lambda side: str(SIDES[side]["side"]))
     spec = {"sizes": SIZES[given.model], "length": given.length, "batch": given.batch, "pooling": given.pooling}
-    rows = [row for method in given.methods for row in measure(method, sides, spec, given.rounds)]
+    beside = given.beside_plain
+    rows = [row for method in given.methods for row in measure(method, sides, spec, given.rounds, beside)]
     settings = {name: value for name, value in vars(given).items() if name not in ("out", "render")}
     document = {"machine": machine(), "settings": settings, "rows": rows}
     print(render(document))
@@ -90,10 +102,10 @@ def main() -> None:
         given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(method: str, sides: list[str], spec: dict[str, Any], rounds: int) -> list[dict[str, Any]]:
-    """One row per side: its median, and ratios to our steps of the same method and to our plain one."""
+def measure(method: str, sides: list[str], spec: dict[str, Any], rounds: int, beside: bool) -> list[dict[str, Any]]:
+    """One row per side: its median, and ratios to our steps of the same method and, if `beside`, to our plain one."""
     ours = [side for side in OURS if side in sides]
-    wanted = [("plain", side) for side in ours if method != "plain"]
+    wanted = [("plain", side) for side in ours if method != "plain" and beside]
     workers = {
         (one, side): worker(one, side, {**spec, "method": one})
         for one, side in [*wanted, *((method, side) for side in sides)]
@@ -108,7 +120,7 @@ def measure(method: str, sides: list[str], spec: dict[str, Any], rounds: int) ->
         for own in ours:
             if side != own:
                 row[f"over_{own.replace(' ', '_')}"] = ratio(each, workers[method, own])
-        if (one, side) in [(method, own) for own in ours] and one != "plain":
+        if wanted and (one, side) in [(method, own) for own in ours]:
             row["over_plain"] = ratio(each, workers["plain", side])
         rows.append({**row, **each.end()})
     return rows[len(wanted) :]

@@ -14,7 +14,7 @@ import optax
 from workers import serve
 
 from mtbert_jax.config import HeadConfig, SmartConfig, TaskConfig
-from mtbert_jax.encoders.bert import BertConfig
+from mtbert_jax.encoders.family import FAMILIES
 from mtbert_jax.machine import keep_freed_memory, peak_memory
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad, sum_tasks
@@ -31,14 +31,15 @@ from mtbert_jax.types import Batch
 def main(spec: dict[str, Any]) -> None:
     """Compiles, then steps when told to."""
     keep_freed_memory()
-    bert = BertConfig(**spec["sizes"])
+    sizes = {"model_type": "bert", **spec["sizes"]}
+    encoder_config = FAMILIES[sizes.pop("model_type")].config(**sizes)
     head = HeadConfig(pooling=spec["pooling"])
     tasks = (
         TaskConfig("sst", "classification", num_classes=5, head=head),
         TaskConfig("para", "binary", head=head),
         TaskConfig("sts", "regression", head=head),
     )
-    model = EncoderWithHeads.build(bert, tasks, spec["compute_dtype"])
+    model = EncoderWithHeads.build(encoder_config, tasks, spec["compute_dtype"])
     if "batches" in spec:
         steps = load_steps(Path(spec["batches"]))
     else:
@@ -54,7 +55,8 @@ def main(spec: dict[str, Any]) -> None:
         return
     surgery = pcgrad() if "pcgrad" in spec["method"] else sum_tasks()
     tx = optax.chain(surgery, optax.adamw(1e-5))
-    smart = Smart(SmartConfig(weight=0.02, preset="smart_pytorch"))
+    ball = SmartConfig(weight=1.0, preset="ball")
+    smart = Smart(ball if "ball" in spec["method"] else SmartConfig(weight=0.02, preset="smart_pytorch"))
     stage = StageSpec(regularizers=(smart,) if "smart" in spec["method"] else ())
     seeds = spec.get("seeds", 0)
     layout = Layout(None, wide=seeds > 0)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel
 from workers import serve
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -36,9 +36,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Model(nn.Module):
     """Encoder, pooling and one hidden layer per head, with our dropout rates."""
 
-    def __init__(self, sizes: dict[str, int], pooling: str) -> None:
+    def __init__(self, sizes: dict[str, Any], pooling: str) -> None:
         super().__init__()
-        self.bert = BertModel(BertConfig(**sizes), add_pooling_layer=pooling == "cls")
+        self.family = sizes.get("model_type", "bert")
+        config, model = {"bert": (BertConfig, BertModel), "mpnet": (MPNetConfig, MPNetModel)}[self.family]
+        own = {name: size for name, size in sizes.items() if name != "model_type"}
+        self.bert = model(config(**own), add_pooling_layer=pooling == "cls")
         width = sizes["hidden_size"]
         self.heads = nn.ModuleDict(
             {
@@ -50,15 +53,29 @@ class Model(nn.Module):
 
     def forward(self, task: str, mask: Tensor, **inputs: Tensor) -> Tensor:
         """Logits, from ids or from `inputs_embeds`."""
+        if self.family == "mpnet":
+            inputs.pop("token_type_ids", None)
         output = self.bert(attention_mask=mask, **inputs)
         if self.pooling == "cls":
             return self.heads[task](output.pooler_output)
         shown = mask[:, :, None].float()
         return self.heads[task]((output.last_hidden_state * shown).sum(1) / shown.sum(1))
 
+    def embed(self, ids: Tensor, types: Tensor) -> Tensor:
+        """What the first layer reads."""
+        return self.bert.embeddings(ids) if self.family == "mpnet" else self.bert.embeddings(ids, types)
+
+    def extended(self, mask: Tensor) -> Tensor | None:
+        """The mask as the layers take it; None where nothing is padded."""
+        if not bool((mask == 0).any()):
+            return None
+        if self.family == "bert":
+            return mask[:, None, None, :].bool()
+        return (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+
     def encode(self, task: str, embeddings: Tensor, extended: Tensor, mask: Tensor) -> Tensor:
         """From finished embeddings on: what `inputs_embeds` does not offer."""
-        states = self.bert.encoder(embeddings, attention_mask=extended).last_hidden_state
+        states = self.bert.encoder(embeddings, attention_mask=extended, return_dict=True).last_hidden_state
         if self.pooling == "cls":
             return self.heads[task](self.bert.pooler(states))
         shown = mask[:, :, None].float()
@@ -108,17 +125,23 @@ def tuned_step(model: Model, method: str) -> Callable[[dict[str, Inputs]], dict[
         if "smart" not in method:
             loss = LOSSES[task](model(task, mask, input_ids=ids, token_type_ids=types), labels)
             return loss, loss
-        embeddings = model.bert.embeddings(ids, types)
-        extended = mask[:, None, None, :].bool() if bool((mask == 0).any()) else None
+        embeddings, extended = model.embed(ids, types), model.extended(mask)
         clean = model.encode(task, embeddings, extended, mask)
-        target = clean.detach()
+        target, ball = clean.detach(), "ball" in method
         noise = (1e-5 * torch.randn_like(embeddings)).requires_grad_()
-        inner = divergence(task, model.encode(task, embeddings.detach() + noise, extended, mask), target).mean()
+        outputs = model.encode(task, embeddings.detach() + noise, extended, mask)
+        inner = symmetric(task, outputs, target, False).sum() if ball else divergence(task, outputs, target).mean()
         (gradient,) = torch.autograd.grad(inner, noise)
-        moved = noise.detach() + 1e-3 * gradient
-        moved = moved / (moved.abs().amax(-1, keepdim=True) + 1e-6)
+        if ball:
+            largest = gradient.abs().amax((1, 2), keepdim=True).clamp_min(1e-30)
+            moved = (noise.detach() + 0.1 * gradient / largest).clamp(-0.1, 0.1)
+        else:
+            moved = noise.detach() + 1e-3 * gradient
+            moved = moved / (moved.abs().amax(-1, keepdim=True) + 1e-6)
         perturbed = model.encode(task, embeddings + moved, extended, mask)
         loss = LOSSES[task](clean, labels)
+        if ball:
+            return loss, loss + symmetric(task, perturbed, clean, False).mean()
         return loss, loss + 0.02 * symmetric(task, perturbed, clean).sum()
 
     def step(batches: dict[str, Inputs]) -> dict[str, float]:
@@ -167,12 +190,13 @@ def divergence(task: str, perturbed: Tensor, clean: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
-def symmetric(task: str, one: Tensor, other: Tensor) -> Tensor:
-    """The detached symmetric divergence per example, or the squared difference."""
+def symmetric(task: str, one: Tensor, other: Tensor, detach: bool = True) -> Tensor:
+    """The symmetric divergence per example, its first factor held constant if `detach`; or the squared difference."""
     if task == "sts":
         return (one[:, 0] - other[:, 0]) ** 2
     log_p, log_q = (F.log_softmax(two_classes(task, z), -1) for z in (one, other))
-    return ((log_p.exp() - log_q.exp()).detach() * (log_p - log_q)).sum(-1)
+    difference = log_p.exp() - log_q.exp()
+    return ((difference.detach() if detach else difference) * (log_p - log_q)).sum(-1)
 
 
 def two_classes(task: str, logits: Tensor) -> Tensor:
