@@ -66,6 +66,27 @@ class CheckData:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """Writes a training file of pairs with the pairs that follow from its own: the transitive closure of its labels.
+
+    Give a config first: `mtbert augment CONFIG.toml --task para --write more.jsonl`. If a and b mean the same, and b
+    and c do, so do a and c; if a and d differ, so do d and all that mean the same as a. The new file has the old rows
+    and the new ones, as JSON Lines with the task's columns.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    task: str | None = None
+    """Name of a task over pairs with the labels 0 and 1; may be left out where there is one only."""
+    write: Path = Path("augmented.jsonl")
+    """The file that is written, JSON Lines."""
+    cap: int = 10
+    """Most new pairs from one group of texts that mean the same, or from two that differ; 0 for no limit."""
+    negatives: bool = True
+    """Write new negative pairs, too."""
+    plugins: Plugins = ()
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Scores a run on one split of every task that has labels there, and prints a table, or JSON."""
 

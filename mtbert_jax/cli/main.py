@@ -19,6 +19,7 @@ from mtbert_jax.ablation.execute import execute
 from mtbert_jax.ablation.planned import plan_runs
 from mtbert_jax.ablation.processes import has_accelerator
 from mtbert_jax.cli import arguments
+from mtbert_jax.cli.augment import augment_pairs
 from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
 from mtbert_jax.config import TaskConfig
@@ -117,6 +118,14 @@ def check(args: list[str]) -> None:
         raise InputError(f"training would refuse these data: {found.problems[0]}{more}")
 
 
+def augment(args: list[str]) -> None:
+    """The command `augment`."""
+    path, args = arguments.split_config(arguments.Augment, args, "mtbert augment")
+    given = arguments.parse_train(path, args, "mtbert augment CONFIG.toml", arguments.Augment)
+    for line in augment_pairs(given.config, given.task, given.write, given.cap, given.negatives):
+        print(line)
+
+
 def evaluate(args: list[str]) -> None:
     """The command `evaluate`."""
     given = arguments.parse(arguments.Evaluate, args, "mtbert evaluate")
@@ -204,6 +213,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command(train, arguments.Train),
     "check-data": Command(check, arguments.CheckData),
+    "augment": Command(augment, arguments.Augment),
     "ablate": Command(ablate, arguments.Ablate),
     "evaluate": Command(evaluate, arguments.Evaluate),
     "predict": Command(predict, arguments.Predict),
@@ -218,6 +228,7 @@ USAGE = """usage: mtbert COMMAND ...
 
   train CONFIG.toml [--field value ...]     train a run; any field of the config can be given
   check-data CONFIG.toml [--json FILE]      what the data hold: bad rows, labels, lengths, repeats
+  augment CONFIG.toml --write FILE.jsonl    a training file of pairs with those that follow from its own
   ablate CONFIG.toml ... [--seeds 0 1 2]    train several configs with several seeds; one table
   evaluate RUN [--split dev]                score a run's best checkpoint on a split
   predict RUN [--task NAME] [--input FILE]  label one's own texts, one a line; without --task, write prediction files
