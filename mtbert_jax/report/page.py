@@ -79,9 +79,9 @@ def group_runs(runs: Sequence[RunContents]) -> list[tuple[Row, dict[int, RunFold
         config = replace(run.config, seed=0, out="")
         group = next((g for g in groups if g[0] == config and run.config.seed not in g[2]), None)
         if group is None:
-            name = re.sub(r"/?seed\d+$", "", run.name)
+            name = re.sub(r"(^|/)seed\d+$", "", run.name) or run.folder.path.resolve().parent.name
             taken = [g[1] for g in groups]
-            group = (config, name if name and name not in taken else run.name, {})
+            group = (config, name if name not in taken else run.name, {})
             groups.append(group)
         group[2][run.config.seed] = run.folder
     return [(make_row(name, config, folders), folders) for config, name, folders in groups]

@@ -216,9 +216,8 @@ def _worst_class(one: Judgement) -> str:
         return ""
     others = said[(gold == names.index(worst)) & (said != gold)]
     instead = names[int(np.bincount(others).argmax())]
-    return (
-        f"{one.task.name} errs most on class {worst}: {right} of {total} are right, and it is taken for {instead} most."
-    )
+    found = f"{right} of {total} are right, and it is mostly taken for {instead}"
+    return f"{one.task.name} errs most on class {worst}: {found}."
 
 
 def recalls_of(one: Judgement) -> dict[str, tuple[int, int]]:

@@ -233,3 +233,27 @@ def test_what_is_wrong_is_said(
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
             fails(capsys, ["report", str(tmp_path / "a")], "pip install 'mtbert_jax[report]'")
+
+
+def test_the_verdict_has_the_interval_that_tables_have(config: Config, tmp_path: Path) -> None:
+    contents = run(config, tmp_path / "mine")
+    ((row, _),) = group_runs([contents])
+    low, high = row.values["average"].interval or (0, 0)
+    text = page([contents], "1")
+    assert f"(95% interval over the dev examples {low:.3f} to {high:.3f})" in text
+    assert text.index('class="verdict"') < text.index("<svg")
+    assert "average: the mean over tasks of sst accuracy" in text
+    assert "sts (pearson + 1) / 2" in text
+
+
+def test_seeds_are_laid_over_each_other_with_their_mean(config: Config, tmp_path: Path) -> None:
+    runs = []
+    for seed in (0, 1):
+        own = dataclasses.replace(config, seed=seed)
+        record(finish(own, tmp_path / f"seed{seed}"), own)
+        runs.append(RunContents.read(tmp_path / f"seed{seed}", f"seed{seed}"))
+    text = page(runs, "1")
+    assert "Thin lines are single seeds; the thick one is their mean." in text
+    assert text.partition("Each run")[0].count("<svg") == 4 + 3
+    (name,) = [row.name for row, _ in group_runs(runs)]
+    assert name == tmp_path.name
