@@ -4,6 +4,7 @@ if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {
       super();
+      const own = new URL(url, location.href);
       const frame = document.createElement("iframe");
       frame.hidden = true;
       this.loaded = new Promise((done, failed) => {
@@ -12,7 +13,7 @@ if (location.protocol === "file:") {
           const inner = frame.contentWindow;
           const load = (address) => new Promise((ready, wrong) => {
             const script = inner.document.createElement("script");
-            script.src = new URL(address, url);
+            script.src = new URL(address, own);
             script.onload = ready;
             script.onerror = wrong;
             inner.document.head.append(script);
@@ -20,7 +21,7 @@ if (location.protocol === "file:") {
           inner.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
           inner.importScripts = (...addresses) =>
             addresses.reduce((before, address) => before.then(() => load(address)), Promise.resolve());
-          load(url).then(() => done(inner), failed);
+          load(own).then(() => done(inner), failed);
         };
         if (document.body) start();
         else addEventListener("DOMContentLoaded", start);
