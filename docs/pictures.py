@@ -166,7 +166,7 @@ def marks(steps: int, every: int) -> list[int]:
 
 def time_line() -> Drawing:
     """A run of two stages: its records, evaluations and checkpoints."""
-    drawing = Drawing("A run of two stages: records, evaluations, checkpoints", 560, 240, (95, 0), 1)
+    drawing = Drawing("A run of two stages: records, evaluations, checkpoints", 560, 240, (100, 0), 1)
     wide, start, best = 6.4, 0, 60
     rows = {"records": -95, "evaluations": -130, "saved": -165, "best": -200}
     for words, y in rows.items():

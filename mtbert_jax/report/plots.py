@@ -118,7 +118,7 @@ def _line(axes: "Axes", number: int, name: str, some: Sequence[Series]) -> Any:
     """Draws the lines of one name; returns the one that stands in the legend."""
     if len(some) > 1:
         for steps, values in some:
-            axes.plot(steps, values, **{**look(number, values), "linewidth": 0.8, "alpha": 0.4, "marker": ""})
+            axes.plot(steps, values, **{**look(number, values), "linewidth": 0.9, "alpha": 0.55, "marker": ""})
         some = [mean_of(some)]
     steps, values = some[0] if some else ((), ())
     (line,) = axes.plot(steps, values, **look(number, values))

@@ -317,7 +317,7 @@ def comparison(rows: Sequence[Row], gains: Sequence[Difference]) -> str:
     """Which of several rows has the highest average, and whether dev examples tell it from the first row."""
     scored = [row for row in rows if "average" in row.values and math.isfinite(row.values["average"].mean)]
     if len(scored) < 2:
-        return ""
+        return _seeds(scored)
     best = max(scored, key=lambda row: row.values["average"].mean)
     text = f"{best.name} has the highest average on dev, {best.values['average'].mean:.3f}."
     found = next((one for one in gains if one.name == best.name and "average" in one.values), None)
@@ -332,3 +332,12 @@ def comparison(rows: Sequence[Row], gains: Sequence[Difference]) -> str:
     apart = "without" if low > 0 or high < 0 else "with"
     one = " One seed each does not show what other seeds would change." if len(found.seeds) == 1 else ""
     return f"{text}, {CONFIDENCE:.0%} interval over dev examples {low:+.3f} to {high:+.3f}, {apart} zero in it.{one}"
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    """Mean and spread of the average over the seeds of a single row."""
+    if not rows or rows[0].values["average"].sd is None:
+        return ""
+    (row,), average = rows, rows[0].values["average"]
+    text = f"{row.name}: the average on dev is {average.mean:.3f} over {len(row.seeds)} seeds"
+    return f"{text}, with a standard deviation of {average.sd:.3f} between them."

@@ -46,7 +46,7 @@ def test_several_lines_of_one_name_are_thin_and_their_mean_is_drawn() -> None:
     made = figure([curves("seeds", "y", {"a": [one, other], "b": [one]})])
     (axes,) = made.axes
     assert [len(line.get_xdata()) for line in axes.lines] == [3, 3, 2, 3]
-    assert [line.get_alpha() for line in axes.lines] == [0.4, 0.4, None, None]
+    assert [line.get_alpha() for line in axes.lines] == [0.55, 0.55, None, None]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
 
 

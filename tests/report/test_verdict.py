@@ -201,3 +201,7 @@ def test_several_rows_are_told_apart_by_the_interval_of_their_difference() -> No
     assert "without zero in it" in comparison(rows, [gain(0.01, 0.05)])
     assert comparison(rows, []) == "smart has the highest average on dev, 0.720."
     assert comparison(rows[:1], []) == ""
+    seeds = rows[0]._replace(seeds=(0, 1), values={"average": Value(0.7, 0.02, None)})
+    assert comparison([seeds], []) == (
+        "plain: the average on dev is 0.700 over 2 seeds, with a standard deviation of 0.020 between them."
+    )
