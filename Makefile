@@ -39,7 +39,7 @@ check: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "site: site/index.html"
+	@echo "site: site/index.html, which can be opened as a file; or: $(BIN)/python -m http.server -d site"
 
 parity: $(VENV)/installed-parity $(MODEL)
 	$(BIN)/python -m pytest -rs tests/parity

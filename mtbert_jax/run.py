@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -31,8 +31,9 @@ from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import common_layout
 from mtbert_jax.report.contents import RunContents, find_runs
+from mtbert_jax.report.curves import plot
 from mtbert_jax.report.page import write_page
-from mtbert_jax.report.plots import check_matplotlib
+from mtbert_jax.report.plots import check_packages
 from mtbert_jax.results.rows import Row, make_row
 from mtbert_jax.results.tables import write_tables
 from mtbert_jax.tasks import score
@@ -46,6 +47,9 @@ from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import columns, read_metrics
 from mtbert_jax.training.seeds import load_run_config, seeds_apart
 from mtbert_jax.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -111,11 +115,27 @@ class Run:
         return self.model.evaluate(split)[0]
 
     def report(self, out: str | Path | None = None, hide_texts: bool = False) -> Path:
-        """Writes a page about the run, by default ``report.html`` in its folder; needs matplotlib. Returns its path.
+        """Writes a page about the run, by default ``report.html`` in its folder. Returns its path.
 
-        With `hide_texts` it shows the ids of mistakes instead of their texts.
+        It needs the packages of the extra `report`. With `hide_texts` it shows ids instead of the texts of mistakes.
         """
         return write_report([self.path], None if out is None else Path(out), hide_texts=hide_texts)
+
+    def plot(self, what: str = "losses") -> "Figure":
+        """A plot of the records, as the report has it, finished run or not; needs the packages of the extra `report`.
+
+        Args:
+            what: `losses`, each task's training loss and dev score; `scores`, the dev scores; `conflicts`, cosines
+                between the tasks' gradients and the share of steps in which they are negative; `penalties`, terms of
+                regularisers; `throughput`; `lr`; or a column of `history`, such as ``train/loss/sst``.
+
+        Returns:
+            A figure of matplotlib: ``figure.savefig("losses.png")``, or ``figure.axes`` for one's own changes.
+
+        Raises:
+            InputError: There is no such plot, the records hold nothing for it, or matplotlib is missing.
+        """
+        return plot(RunContents.read_records(self.path, self.path.name), what)
 
     def export(self, form: Format, out: str | Path | None = None, overwrite: bool = False) -> Path:
         """Writes the best checkpoint for use elsewhere.
@@ -318,9 +338,9 @@ def write_report(
         hide_texts: Show the ids of mistakes instead of their texts.
 
     Raises:
-        InputError: A folder holds no run, matplotlib is missing, or the page cannot be written.
+        InputError: A folder holds no run, matplotlib or jinja2 is missing, or the page cannot be written.
     """
-    check_matplotlib()
+    check_packages()
     paths = find_runs([Path(run) for run in runs])
     places = [path.resolve() for path in paths]
     alone = places[0].parents[1 if places[0].name.startswith("seed") else 0]

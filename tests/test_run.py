@@ -20,6 +20,7 @@ from mtbert_jax.cli.main import main
 from mtbert_jax.config import save_config
 from mtbert_jax.data import dataset
 from mtbert_jax.data.predictions import write_predictions
+from mtbert_jax.report.contents import RunContents
 from mtbert_jax.results.rows import make_row
 from mtbert_jax.run import write_results
 from mtbert_jax.training import active, evaluate
@@ -386,3 +387,29 @@ def test_a_prediction_file_without_predictions_is_refused_whoever_asks(tmp_path:
     with pytest.raises(mt.InputError, match="1 of 2 predictions of task sts are not finite, the first that of id 'b'"):
         write_predictions(tmp_path / "x.csv", task, ["a", "b"], np.array([1.0, np.nan]))
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_plots_are_the_reports(run: mt.Run) -> None:
+    pytest.importorskip("matplotlib")
+    losses = run.plot("losses")
+    titled = {axes.get_title(loc="left"): axes for axes in losses.axes if axes.get_title(loc="left")}
+    assert list(titled) == ["sst", "para", "sts"]
+    drawn = titled["sst"].lines[0]
+    contents = RunContents.read_records(run.path, "run")
+    assert (drawn.get_xdata().tolist(), drawn.get_ydata().tolist()) == contents.means("loss", "sst")
+    assert [axes.get_ylabel() for axes in losses.axes].count("training loss") == 3
+    assert len(run.plot("scores").axes) == 4
+    assert len(run.plot("conflicts").axes) == 2
+    (axes,) = run.plot("dev/average").axes
+    kept = [value for value in run.history["dev/average"] if value is not None]
+    assert axes.lines[0].get_ydata().tolist() == kept
+
+
+def test_a_plot_that_there_is_not_is_refused(run: mt.Run) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(mt.InputError, match=r"plot\('loses'\): choose one of .*; did you mean 'losses'"):
+        run.plot("loses")
+    with pytest.raises(mt.InputError, match=r"train/loss/sst.*did you mean"):
+        run.plot("train/loss/sts2")
+    with pytest.raises(mt.InputError, match="hold no penalties"):
+        run.plot("penalties")

@@ -1,4 +1,8 @@
-"""What mkdocs calls while it builds the site: config fields come from the dataclasses, and no page needs a network."""
+"""What mkdocs calls while it builds the site.
+
+Config fields come from the dataclasses, pictures stand inside their pages, tables of words become lists on narrow
+screens, and no page needs a network.
+"""
 
 import importlib.util
 import re
@@ -20,6 +24,40 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     spec.loader.exec_module(reference)
     files.append(File.generated(config, "config.md", content=reference.page()))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts pictures inside the page, where they have its colours, and tells cells of tables their headers."""
+    folder = Path(config.docs_dir) / "pictures"
+    html = re.sub(
+        r'<img alt="[^"]*" src="[^"]*pictures/(\w+)\.svg" ?/?>',
+        lambda found: drawing((folder / f"{found[1]}.svg").read_text(encoding="utf-8")),
+        html,
+    )
+    return re.sub(r"<table>.*?</table>", lambda found: labelled(found[0]), html, flags=re.DOTALL)
+
+
+def drawing(svg: str) -> str:
+    """An SVG file as part of a page, without the style that it has as a file of its own."""
+    return re.sub(r"<style>.*?</style>\n", "", svg, flags=re.DOTALL)
+
+
+WORDS = 45  # characters of a cell, from which on a table is one of words
+
+
+def labelled(table: str) -> str:
+    """A table of words with each cell's header in the cell, as `data-label`; a table of numbers as it is."""
+    headers = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in rows]
+    if max((len(re.sub(r"<[^>]+>", "", cell)) for row in cells for cell in row), default=0) < WORDS:
+        return table
+
+    def with_labels(row: re.Match[str]) -> str:
+        labels = iter(headers)
+        return re.sub("<td", lambda _: f'<td data-label="{next(labels, "")}"', row[0])
+
+    return re.sub(r"<tr>.*?</tr>", with_labels, table, flags=re.DOTALL).replace("<table>", "<table data-words>")
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

@@ -35,11 +35,14 @@ class StageShapes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DataCheck:
-    """What there is to say of a config's data; `problems` would stop a training run, `warnings` are probably not meant.
+    """What there is to say of a config's data.
 
     Attributes:
         lengths: The lengths that training batches are padded to, by task.
         stages: The batches of every stage; empty where some task cannot be trained.
+        problems: What would stop a training run.
+        warnings: What is probably not meant.
+        remarks: What makes scores mean less than they seem to, or leaves rows or tokens out.
     """
 
     found: Surveyed
@@ -47,11 +50,22 @@ class DataCheck:
     stages: list[StageShapes]
     problems: list[str]
     warnings: list[str]
+    remarks: list[str]
+
+    def verdict(self) -> str:
+        """Whether these data can be trained on, and what to look at before, line by line."""
+        if self.problems:
+            return "\n".join(["verdict: training would refuse these data:", *(f"- {line}" for line in self.problems)])
+        if not (self.remarks or self.warnings):
+            return "verdict: these data can be trained on; nothing in them stands out"
+        lines = ["verdict: these data can be trained on; look at this first:"]
+        told = [*self.remarks, *(["what the lines on standard error say"] if self.warnings else [])]
+        return "\n".join([*lines, *(f"- {line}" for line in told)])
 
     def as_dict(self) -> dict[str, Any]:
         """For machines: plain values, as JSON has them."""
         found = {"splits": self.found.splits, "overlaps": self.found.overlaps, "lengths": self.lengths}
-        told = {"stages": self.stages, "problems": self.problems, "warnings": self.warnings}
+        told = {"stages": self.stages, "problems": self.problems, "warnings": self.warnings, "remarks": self.remarks}
         return finite(to_dict({**found, **told}))
 
     def tables(self) -> Group:
@@ -111,7 +125,44 @@ def check_data(config: Config) -> DataCheck:
     trainable = len(train) == len(config.tasks) and all(data.labelled for data in train.values())
     lengths = {name: rungs.tolist() for name, rungs in padded_lengths(config, train).items()} if trainable else {}
     warnings = [*loaded.remarks(max(task.max_length for task in config.resolved_tasks())), *_unknown(loaded, found)]
-    return DataCheck(found, lengths, list(_stages(config, found)) if trainable else [], problems, warnings)
+    stages = list(_stages(config, found)) if trainable else []
+    return DataCheck(found, lengths, stages, problems, warnings, list(_remarks(config, found)))
+
+
+SHARE = 0.01  # of a split's rows: what concerns fewer of them is no remark
+MAJORITY = 0.8  # share of a class from which on it is a remark
+
+
+def _remarks(config: Config, found: Surveyed) -> Iterator[str]:
+    for split in found.splits:
+        yield from _split_remarks(config, split)
+    sizes = {(split.task, split.split): split.rows for split in found.splits}
+    for task, later, within, repeats in found.overlaps:
+        total = sizes[task, later]
+        if repeats.rows > SHARE * total:
+            why = "; scores on them say less about new texts" if within == "train" else ""
+            yield f"task {task}: {repeats.rows} of {total} {later} rows also stand in {within}{why}"
+    if not any(task.dev for task in config.tasks):
+        yield "no task has a dev file: no checkpoint can be called the best"
+
+
+def _split_remarks(config: Config, split: SplitSurvey) -> Iterator[str]:
+    where = f"task {split.task}, {split.split}"
+    if (wrong := sum(bad.rows for bad in split.bad)) and config.bad_rows != "error":
+        yield f"{where}: {wrong} bad rows are left out"
+    if split.unlabelled.rows and split.split != "test":
+        yield f"{where}: {split.unlabelled.rows} rows without a label are left out"
+    if split.duplicates.other_label:
+        yield f"{where}: {split.duplicates.other_label} rows repeat an earlier text with another label"
+    if split.cut > SHARE * split.rows:
+        yield f"{where}: {split.cut} of {split.rows} rows are cut off after {split.limit} tokens (max_length)"
+    if split.classes and split.split == "train" and (missing := [n for n, count in split.classes.items() if not count]):
+        yield f"{where}: no row of class {', '.join(missing)}"
+    largest = max(split.classes, key=lambda name: split.classes[name], default="")
+    if split.split == "dev" and split.labelled and split.classes:
+        share = split.classes[largest] / split.labelled
+        if share >= MAJORITY:
+            yield f"{where}: {share:.0%} of the labels are {largest}, so that always saying so has that accuracy"
 
 
 def _unknown(loaded: LoadedTokenizer, found: Surveyed) -> Iterator[str]:

@@ -110,6 +110,7 @@ def check(args: list[str]) -> None:
     console().print(found.tables())
     for line in found.warnings:
         print(plain(line), file=sys.stderr)
+    print("\n".join(plain(line) for line in found.verdict().splitlines()))
     if given.json:
         with input_errors(f"cannot write {given.json}"):
             write_whole(given.json, json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")

@@ -1,7 +1,9 @@
 """What a run folder tells: its config, its records, its scores, and its dev predictions beside the data files."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from mtbert_jax.training.active import load_logits
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import Record, read_metrics
 from mtbert_jax.types import Example
+
+MOST_WINDOWS = 40  # points of a curve of training records
 
 
 class Judgement(NamedTuple):
@@ -66,10 +70,9 @@ class RunContents:
     @classmethod
     def read(cls, path: Path, name: str, data_dir: str | None = None) -> "RunContents":
         """Reads a run folder, finished or not; `data_dir` stands in for the config's."""
-        folder = RunFolder(path)
-        config = folder.load_config()
-        config = replace(config, data_dir=data_dir or config.data_dir, out=str(path))
-        results, notes, sizes, judged = folder.load_results(), [], {}, {}
+        bare = cls.read_records(path, name, data_dir)
+        folder, config, results = bare.folder, bare.config, bare.results
+        notes, sizes, judged = [], {}, {}
         logits = load_logits(folder) or {}
         for task in config.resolved_tasks():
             try:
@@ -79,7 +82,15 @@ class RunContents:
                     judged[task.name] = _judge(folder, task, read["dev"], logits.get(task.name))
             except InputError as error:
                 notes.append(f"task {task.name}: {error}")
-        return cls(name, folder, config, tuple(read_metrics(folder.metrics)), results, sizes, judged, tuple(notes))
+        return replace(bare, sizes=sizes, judged=judged, notes=tuple(notes))
+
+    @classmethod
+    def read_records(cls, path: Path, name: str, data_dir: str | None = None) -> "RunContents":
+        """Reads config, records and results of a run folder, and no data file or prediction."""
+        folder = RunFolder(path)
+        config = folder.load_config()
+        config = replace(config, data_dir=data_dir or config.data_dir, out=str(path))
+        return cls(name, folder, config, tuple(read_metrics(folder.metrics)), folder.load_results(), {}, {}, ())
 
     def without_texts(self) -> "RunContents":
         """The same with ids in place of texts, for data that must not be passed on."""
@@ -107,19 +118,78 @@ class RunContents:
 
     def series(self, kind: str, *keys: str) -> tuple[list[int], list[float]]:
         """Steps and values of one number in all records of a kind that have it."""
+        found = [(record["step"], _number(record, keys)) for record in self.of(kind)]
+        return [step for step, value in found if value is not None], [value for _, value in found if value is not None]
+
+    def means(self, *keys: str) -> tuple[list[int], list[float]]:
+        """Last steps of `windows`, and means there of one number of the training records, weighted by their steps."""
         steps, values = [], []
-        for record in self.of(kind):
-            value: Any = record
-            for key in keys:
-                value = value.get(key) if isinstance(value, dict) else None
-            if isinstance(value, int | float):
-                steps.append(record["step"])
-                values.append(float(value))
+        for window in self.windows:
+            known = [(part.steps, value) for part in window if (value := _number(part.record, keys)) is not None]
+            if known:
+                steps.append(window[-1].record["step"])
+                values.append(sum(count * value for count, value in known) / sum(count for count, _ in known))
         return steps, values
+
+    @cached_property
+    def parts(self) -> list["Part"]:
+        """Training records, each with the number of steps that it is about: those since the record before it."""
+        found, before = [], 0
+        for record in self.of("train"):
+            found.append(Part(record, max(record["step"] - before, 1)))
+            before = record["step"]
+        return found
+
+    @cached_property
+    def window_steps(self) -> int:
+        """Steps of a window: those of a usual record, or a multiple, so that there are about `MOST_WINDOWS` of them."""
+        counts = [part.steps for part in self.parts]
+        usual = max(set(counts), key=lambda count: (counts.count(count), count), default=1)
+        return usual * max(1, -(-sum(counts) // (usual * MOST_WINDOWS)))
+
+    @cached_property
+    def windows(self) -> list[list["Part"]]:
+        """Training records in windows of about as many steps each, none across stages.
+
+        The last record of a stage is about the steps that are left, often few, and its means scatter more than those of
+        the others. So a rest of less than half a window belongs to the window before it, unless the
+        stage has two only.
+        """
+        found: list[list[Part]] = []
+        for _, own in itertools.groupby(self.parts, key=lambda part: part.record["stage"]):
+            stage: list[list[Part]] = [[]]
+            for part in own:
+                if sum(one.steps for one in stage[-1]) >= self.window_steps:
+                    stage.append([])
+                stage[-1].append(part)
+            if len(stage) > 2 and 2 * sum(one.steps for one in stage[-1]) < self.window_steps:
+                stage[-2:] = [stage[-2] + stage[-1]]
+            found += stage
+        return found
+
+    def share(self, *keys: str) -> tuple[float, int]:
+        """Mean of one number over all training records that have it, weighted by their steps; and these steps."""
+        known = [(part.steps, value) for part in self.parts if (value := _number(part.record, keys)) is not None]
+        steps = sum(count for count, _ in known)
+        return sum(count * value for count, value in known) / max(steps, 1), steps
 
     def names(self, key: str) -> list[str]:
         """Tasks, or pairs of them, that training records have a number of."""
         return list(dict.fromkeys(name for record in self.of("train") for name in record.get(key, {})))
+
+
+class Part(NamedTuple):
+    """A training record, and the number of steps that it is about."""
+
+    record: Record
+    steps: int
+
+
+def _number(record: Record, keys: Sequence[str]) -> float | None:
+    value: Any = record
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

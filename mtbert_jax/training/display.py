@@ -6,16 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.tasks import primary_metric
 from mtbert_jax.terminal import number_text
 from mtbert_jax.training.records import Record
 
+ROOMY = 110  # columns of a terminal with room for a bar and the time since the start
+GAP = "  "
+
 
 class Display:
-    """Progress for a person: one live line on a terminal, a plain line per record elsewhere."""
+    """Progress for a person: one live line on a terminal, or several where it is narrow; plain lines elsewhere.
+
+    A narrow terminal has no bar, and what matters first: the step, the time left, and the losses.
+    """
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=quiet)
@@ -29,8 +36,11 @@ class Display:
         self._total = total
         self._shown = (step, time.monotonic())
         if self._console.is_terminal:
-            stage_name, text = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
-            columns = (SpinnerColumn(), stage_name, BarColumn(20), text, TimeElapsedColumn())
+            stage_name = TextColumn("{task.description}", markup=False)
+            text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
+            columns: list[ProgressColumn] = [SpinnerColumn(), stage_name, text]
+            if self._roomy:
+                columns = [SpinnerColumn(), stage_name, BarColumn(20), text, TimeElapsedColumn()]
             self._progress = Progress(*columns, console=self._console)
             self._bar = self._progress.add_task(stage, total=total, completed=step, text="compiling …")
             self._progress.start()
@@ -47,28 +57,34 @@ class Display:
 
     def show_losses(self, stage: str, losses: Mapping[str, float], step: int) -> None:
         """Shows the losses of a single step, before there is a record; `step` counts from the stage's first."""
-        self._write(stage, step, f"loss {_listed(losses)}")
+        self._write(stage, step, _losses(losses))
 
     def show(self, stage: str, record: Record, step: int) -> None:
         """Shows a training record; `step` counts from the stage's first."""
         before, since = self._shown
         self._shown = (step, time.monotonic())
         left = (self._shown[1] - since) / max(step - before, 1) * (self._total - step)
-        losses = _listed(record["loss"])
-        losses += "".join(f"  {task} left out {n}×" for task, n in record.get("left_out", {}).items())
-        rate = f"{record['examples_per_second']:.0f} ex/s"
-        self._write(stage, step, f"{rate}  {clock_text(left)} left  loss {losses}")
+        losses = _losses(record["loss"])
+        losses += [f"{task} left out {n}×" for task, n in record.get("left_out", {}).items()]
+        rate, rest = f"{record['examples_per_second']:.0f} ex/s", f"{clock_text(left)} left"
+        narrow = self._progress and not self._roomy
+        self._write(stage, step, [rest, *losses, rate] if narrow else [rate, rest, *losses])
 
-    def _write(self, stage: str, step: int, text: str) -> None:
-        text = f"step {step}/{self._total}  {text}"
-        if self._progress:
-            self._progress.update(self._bar, completed=step, text=text)
-        else:
-            self.say(f"{stage}: {text}")
+    @property
+    def _roomy(self) -> bool:
+        return self._console.width >= ROOMY
+
+    def _write(self, stage: str, step: int, parts: Sequence[str]) -> None:
+        parts = [f"step {step}/{self._total}", *parts]
+        if not self._progress:
+            self.say(f"{stage}: {GAP.join(parts)}")
+            return
+        beside = len("⠋ ") + len(stage) + 1 + (len("0:00:00 ") + 21 if self._roomy else 0)
+        self._progress.update(self._bar, completed=step, text=folded(parts, self._console.width - beside))
 
     def say(self, text: str) -> None:
-        """One line, above the bar where there is one."""
-        self._console.print(text, markup=False, highlight=False)
+        """One line, above the bar where there is one; a terminal's lines break between words."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=not self._console.is_terminal)
 
     def stop(self) -> None:
         """Takes the bar away."""
@@ -77,8 +93,26 @@ class Display:
             self._progress = None
 
 
-def _listed(losses: Mapping[str, float]) -> str:
-    return "  ".join(f"{task} {value:.3f}" for task, value in losses.items())
+def _losses(losses: Mapping[str, float]) -> list[str]:
+    """Each task's loss, the first with the word in front."""
+    listed = [f"{task} {value:.3f}" for task, value in losses.items()]
+    return [f"loss {listed[0]}", *listed[1:]] if listed else []
+
+
+def folded(parts: Sequence[str], width: int) -> str:
+    r"""Parts beside each other, on as many lines as they need.
+
+    >>> folded(["step 8/32", "0:30 left", "loss sst 1.6", "sts 4.1"], 24)
+    'step 8/32  0:30 left\nloss sst 1.6  sts 4.1'
+    """
+    lines = [""]
+    for part in parts:
+        longer = f"{lines[-1]}{GAP}{part}" if lines[-1] else part
+        if lines[-1] and len(longer) > width:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def clock_text(seconds: float) -> str:

@@ -33,7 +33,7 @@ def test_it_tells_people_and_machines_the_same(toml: Path, tmp_path: Path, capsy
     status, facts = run(toml, tmp_path)
     out, err = capsys.readouterr()
     assert (status, err, facts["problems"], facts["warnings"]) == (0, "", [], [])
-    assert set(facts) == {"splits", "overlaps", "lengths", "stages", "problems", "warnings"}
+    assert set(facts) == {"splits", "overlaps", "lengths", "stages", "problems", "warnings", "remarks"}
     assert [(s["task"], s["split"], s["rows"]) for s in facts["splits"]][:3] == [
         ("sst", "train", 37),
         ("sst", "dev", 21),
@@ -237,3 +237,52 @@ def test_blank_labels_of_one_task_in_a_shared_file_are_left_out_and_counted(
     capsys.readouterr()
     assert main(["train", str(path), "--dry-run"]) == 2
     assert "a.csv:5: column 'label' is '7'" in capsys.readouterr().err
+
+
+def verdict_of(capsys: pytest.CaptureFixture[str], toml: Path, tmp_path: Path, *flags: str) -> list[str]:
+    run(toml, tmp_path, *flags)
+    head, _, verdict = capsys.readouterr().out.rpartition("verdict: ")
+    assert head
+    return verdict.splitlines()
+
+
+def test_it_ends_in_a_verdict(
+    small_encoder_dir: Path, toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["film", "song", "meal", "the film", "the song", "the meal"]
+    rows = "".join(f"{word},{number % 2}\n" for number, word in enumerate(words))
+    (tmp_path / "dev.csv").write_text("sentence,label\n" + "".join(f"a {word},1\n" for word in words))
+    path = one_task(tmp_path, small_encoder_dir, "a.csv", f"sentence,label\n{rows}", num_classes="2", dev='"dev.csv"')
+    first, *more = verdict_of(capsys, path, tmp_path, "--bad-rows", "skip")
+    assert first.startswith("these data can be trained on")
+    assert [line for line in more if "task" in line] == [
+        "- task q, dev: 100% of the labels are 1, so that always saying so has that accuracy"
+    ]
+    (tmp_path / "dev.csv").write_text("sentence,label\nfilm,0\nsong,0\nnew meal,1\nmeal,2\n")
+    _, *more = verdict_of(
+        capsys, path, tmp_path, "--bad-rows", "skip", "--tasks.0.num-classes", "3", "--max-length", "3"
+    )
+    assert [line for line in more if "task" in line] == [
+        "- task q, train: 3 of 6 rows are cut off after 3 tokens (max_length)",
+        "- task q, train: no row of class 2",
+        "- task q, dev: 1 of 4 rows are cut off after 3 tokens (max_length)",
+        "- task q: 3 of 4 dev rows also stand in train; scores on them say less about new texts",
+    ]
+    assert run(path, tmp_path)[1]["remarks"][-1].startswith("task q: ")
+    refused = verdict_of(capsys, toml, tmp_path, "--tasks.1.train", "", "--tasks.2.train", "")
+    assert refused == [
+        "training would refuse these data:",
+        '- task para has no train file; give its name as train = "..."',
+        '- task sts has no train file; give its name as train = "..."',
+    ]
+
+
+def test_without_dev_files_there_is_no_best_checkpoint(
+    small_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "sentence,label\nfilm,0\nFilm,1\nsong,\n"
+    path = one_task(tmp_path, small_encoder_dir, "a.csv", text, num_classes="2", dev='""')
+    _, *more = verdict_of(capsys, path, tmp_path, "--bad-rows", "skip")
+    assert "- task q, train: 1 bad rows are left out" in more
+    assert "- task q, train: 1 rows repeat an earlier text with another label" in more
+    assert "- no task has a dev file: no checkpoint can be called the best" in more

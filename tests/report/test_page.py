@@ -82,17 +82,17 @@ def run(config: Config, out: Path, **options: Any) -> RunContents:
 
 
 def test_a_finished_run(config: Config, tmp_path: Path) -> None:
-    story = run(config, tmp_path / "mine")
-    text = page([story], "1.2")
+    contents = run(config, tmp_path / "mine")
+    text = page([contents], "1.2")
     read = parsed(text)
     for words in ("Run mine", "Learning curves", "Between tasks", "Predictions on dev", "1:01", "mtbert_jax 1.2"):
         assert words in read.text
-    assert f"{story.scores['sst']['accuracy']:.4f}" in read.text
+    assert f"{contents.scores['sst']['accuracy']:.4f}" in read.text
     assert f"{len(labels_of(config, config.tasks[0]))} dev" in read.text
     assert "25%" in read.text
     assert "not ended" not in read.text
     assert read.figures == 3 + 1 + 2 + 1 + 3 + 1  # curves, average, cosine and conflict, R_s, dev, throughput
-    assert text == page([story], "1.2")
+    assert text == page([contents], "1.2")
 
 
 def test_the_pages_ink_is_the_browsers(config: Config, tmp_path: Path) -> None:
@@ -125,13 +125,13 @@ def test_what_stands_in_data_and_names_is_text_only(config: Config, tmp_path: Pa
     )
     config = dataclasses.replace(config, tasks=(task,), data_dir=str(tmp_path), encoder="<i>enc</i>")
     predicted = {task.name: np.zeros(6)}
-    story = run(config, tmp_path / "a<b>&", predicted=predicted)
-    read = parsed(page([story], "1"))
-    assert story.notes == ()
+    contents = run(config, tmp_path / "a<b>&", predicted=predicted)
+    read = parsed(page([contents], "1"))
+    assert contents.notes == ()
     assert f"{bad} 5" in " ".join(read.text.split())
     assert "<i>enc</i>" in read.text
     assert "Run a<b>&" in read.text
-    hidden = parsed(page([story.without_texts()], "1")).text
+    hidden = parsed(page([contents.without_texts()], "1")).text
     assert "alert(1)" not in hidden
     assert "sst: the 4 worst mistakes" in hidden
 
@@ -140,24 +140,24 @@ def test_the_worst_mistakes_come_first(config: Config, tmp_path: Path) -> None:
     sst, _, sts = config.tasks
     labels = labels_of(config, sst)
     predicted = guesses(config, 0)
-    story = run(config, tmp_path / "mine", predicted=predicted)
-    assert story.judged["sst"].losses is None
+    contents = run(config, tmp_path / "mine", predicted=predicted)
+    assert contents.judged["sst"].losses is None
     distance = np.abs(predicted["sts"] - labels_of(config, sts))
-    assert story.judged["sts"].worst(3) == np.argsort(-distance, kind="stable")[:3].tolist()
+    assert contents.judged["sts"].worst(3) == np.argsort(-distance, kind="stable")[:3].tolist()
     wrong = np.flatnonzero(predicted["sst"] != labels)
     logits = np.zeros((len(labels), sst.num_classes), np.float32)
     logits[wrong, predicted["sst"][wrong].astype(int)] = np.arange(1, len(wrong) + 1)
-    np.savez(story.folder.logits, sst=logits)
-    again = RunContents.read(story.folder.path, "mine").judged["sst"]
+    np.savez(contents.folder.logits, sst=logits)
+    again = RunContents.read(contents.folder.path, "mine").judged["sst"]
     assert again.losses is not None
     assert again.worst(2) == wrong[::-1][:2].tolist()
     assert set(again.worst(1000)) == set(wrong)
 
 
 def test_without_its_data_a_run_is_shown_as_far_as_it_goes(config: Config, tmp_path: Path) -> None:
-    story = run(config, tmp_path / "mine")
-    story = RunContents.read(story.folder.path, "mine", data_dir=str(tmp_path / "nowhere"))
-    read = parsed(page([story], "1"))
+    contents = run(config, tmp_path / "mine")
+    contents = RunContents.read(contents.folder.path, "mine", data_dir=str(tmp_path / "nowhere"))
+    read = parsed(page([contents], "1"))
     assert "Predictions on dev" not in read.text
     assert "Learning curves" in read.text
     assert read.text.count("nowhere") >= 3
@@ -166,23 +166,23 @@ def test_without_its_data_a_run_is_shown_as_far_as_it_goes(config: Config, tmp_p
 @pytest.mark.parametrize("number", [1, 2, 8])
 def test_any_number_of_tasks(config: Config, tmp_path: Path, number: int) -> None:
     tasks = tuple(dataclasses.replace(config.tasks[n % 3], name=f"task{n}") for n in range(number))
-    story = run(dataclasses.replace(config, tasks=tasks), tmp_path / "mine")
-    read = parsed(page([story], "1"))
+    contents = run(dataclasses.replace(config, tasks=tasks), tmp_path / "mine")
+    read = parsed(page([contents], "1"))
     assert read.figures == 2 * number + 3 + (2 if number > 1 else 0)
     assert ("Between tasks" in read.text) == (number > 1)
     assert ("task0/task7" in read.text) == (number == 8)
 
 
 def test_several_runs_are_a_table_and_curves_laid_over_each_other(config: Config, tmp_path: Path) -> None:
-    stories = []
+    runs = []
     for name, lr in (("a", 0.1), ("b", 0.2)):
         for seed in (0, 1):
             own = dataclasses.replace(config, lr=lr, seed=seed)
             record(finish(own, tmp_path / name / f"seed{seed}"), own)
-            stories.append(RunContents.read(tmp_path / name / f"seed{seed}", f"{name}/seed{seed}"))
-    rows = [row for row, _ in group_runs(stories)]
+            runs.append(RunContents.read(tmp_path / name / f"seed{seed}", f"{name}/seed{seed}"))
+    rows = [row for row, _ in group_runs(runs)]
     assert [(row.name, row.seeds) for row in rows] == [("a", (0, 1)), ("b", (0, 1))]
-    read = parsed(page(stories, "1"))
+    read = parsed(page(runs, "1"))
     assert "4 runs" in read.text
     assert "Differences" in read.text
     assert read.text.count("What ran") == 4
@@ -190,12 +190,12 @@ def test_several_runs_are_a_table_and_curves_laid_over_each_other(config: Config
 
 
 def test_several_runs_are_compared_on_data_that_have_moved(config: Config, tmp_path: Path) -> None:
-    stories = []
+    runs = []
     for name, lr in (("a", 0.1), ("b", 0.2)):
         folder = finish(dataclasses.replace(config, lr=lr), tmp_path / name)
         save_config(dataclasses.replace(config, lr=lr, out=str(folder.path), data_dir="gone"), folder.config)
-        stories.append(RunContents.read(folder.path, name, config.data_dir))
-    assert all(row.note == "" and row.judged for row, _ in group_runs(stories))
+        runs.append(RunContents.read(folder.path, name, config.data_dir))
+    assert all(row.note == "" and row.judged for row, _ in group_runs(runs))
 
 
 def test_runs_are_found_below_a_folder(config: Config, tmp_path: Path) -> None:
@@ -210,10 +210,10 @@ def test_runs_are_found_below_a_folder(config: Config, tmp_path: Path) -> None:
 
 
 def test_the_command(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    story = run(config, tmp_path / "a" / "seed0")
-    assert main(["report", str(story.folder.path)]) == 0
-    assert capsys.readouterr().out == f"report: {story.folder.path}/report.html\n"
-    assert "Run a/seed0" in (story.folder.path / "report.html").read_text()
+    contents = run(config, tmp_path / "a" / "seed0")
+    assert main(["report", str(contents.folder.path)]) == 0
+    assert capsys.readouterr().out == f"report: {contents.folder.path}/report.html\n"
+    assert "Run a/seed0" in (contents.folder.path / "report.html").read_text()
     run(dataclasses.replace(config, lr=0.5), tmp_path / "b")
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "new" / "all.html")]) == 0
     assert "2 runs" in (tmp_path / "new" / "all.html").read_text()
@@ -229,5 +229,31 @@ def test_what_is_wrong_is_said(
     fails(
         capsys, ["report", str(tmp_path / "a"), "--out", str(tmp_path / "file" / "x.html")], "cannot write the report"
     )
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    fails(capsys, ["report", str(tmp_path / "a")], "pip install 'mtbert_jax[report]'")
+    for package in ("matplotlib", "jinja2"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            fails(capsys, ["report", str(tmp_path / "a")], "pip install matplotlib jinja2")
+
+
+def test_the_verdict_has_the_interval_that_tables_have(config: Config, tmp_path: Path) -> None:
+    contents = run(config, tmp_path / "mine")
+    ((row, _),) = group_runs([contents])
+    low, high = row.values["average"].interval or (0, 0)
+    text = page([contents], "1")
+    assert f"(95% interval over the dev examples {low:.3f} to {high:.3f})" in text
+    assert text.index('class="verdict"') < text.index("<svg")
+    assert "average: the mean over tasks of sst accuracy" in text
+    assert "sts (pearson + 1) / 2" in text
+
+
+def test_seeds_are_laid_over_each_other_with_their_mean(config: Config, tmp_path: Path) -> None:
+    runs = []
+    for seed in (0, 1):
+        own = dataclasses.replace(config, seed=seed)
+        record(finish(own, tmp_path / f"seed{seed}"), own)
+        runs.append(RunContents.read(tmp_path / f"seed{seed}", f"seed{seed}"))
+    text = page(runs, "1")
+    assert "Thin lines are single seeds; the thick one is their mean." in text
+    assert text.partition("Each run")[0].count("<svg") == 4 + 3
+    (name,) = [row.name for row, _ in group_runs(runs)]
+    assert name == tmp_path.name

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -189,3 +190,30 @@ def test_losses_before_the_first_record_on_a_terminal() -> None:
     display.stop()
     assert before.count("compiling …") == 1
     assert "step 1/10  loss sst 1.250" in out.getvalue()[len(before) :]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 130])
+def test_a_terminal_of_any_width_shows_what_matters(width: int) -> None:
+    """The step, the time left and every loss, none of them cut off."""
+    out = io.StringIO()
+    display = Display(Console(file=out, force_terminal=True, width=width))
+    record = {"loss": {"paraphrase": 0.693, "sentiment": 1.604, "similarity": 5.125}, "examples_per_second": 80.0}
+    display.start("full", 0, 12000)
+    display.show("full", record, 6000)
+    display.stop()
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", out.getvalue().rpartition("compiling")[2])
+    for part in ("step 6000/12000", "0:00 left", "paraphrase 0.693", "sentiment 1.604", "similarity 5.125", "80 ex/s"):
+        assert part in shown
+    assert "…" not in shown.partition("step")[2]
+    assert max(map(len, shown.replace("\r", "\n").splitlines())) <= width
+    assert ("━" in shown) == (width == 130)
+
+
+def test_on_a_narrow_terminal_the_rate_comes_last() -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out, force_terminal=True, width=60))
+    display.start("full", 0, 10)
+    display.show("full", RECORD, 5)
+    display.stop()
+    text = out.getvalue()
+    assert text.rindex("0:00 left") < text.rindex("sst 1.250") < text.rindex("80 ex/s")
