@@ -70,9 +70,15 @@ def check_config(config: Config) -> None:
             raise InputError(f"{name} = {list(values)}: each may stand there once")
     if config.seeds and config.patience:
         raise InputError("patience stops a run by its own scores, but runs of several seeds end together; set it to 0")
+    for own in config.tasks:
+        if config.micro_batches > 1 and kind_of(own).of_batch:
+            raise InputError(
+                f"micro_batches = {config.micro_batches}: task {own.name} of kind = {own.kind!r} compares all examples of "
+                "a batch with each other; set micro_batches = 1, and remat = true to need less memory"
+            )
     _check_parallel(config.parallel)
-    for number, own in enumerate(config.stages, start=1):
-        _check_length(f"stage {own.name or f'stage{number}'}: ", own.steps, own.epochs)
+    for number, given in enumerate(config.stages, start=1):
+        _check_length(f"stage {given.name or f'stage{number}'}: ", given.steps, given.epochs)
     _check_length("", config.steps, config.epochs)
     for stage in config.resolved_stages():
         _check_stage(stage, f"stage {stage.name}: " if config.stages else "")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split
@@ -133,6 +133,42 @@ class MultitaskModel:
         _check_finite(logits, parts, f"the output of task {task}")
         return self.describe(task, logits)
 
+    def soft_labels(
+        self, task: str, texts: Sequence[str | tuple[str, ...]] | None = None, split: Split = "train"
+    ) -> list[dict[str, Any]]:
+        """Rows of a training file for `kind = "distribution"`: this model's probabilities as labels (distillation).
+
+        A row has the task's columns: its id, its texts, and as label the probabilities of the classes, in order.
+
+        Args:
+            task: Name of a task of the run with one class for each example.
+            texts: One's own texts, as `predict` takes them; those of `split` if left out.
+            split: Whose texts are read, with or without labels.
+
+        Raises:
+            InputError: The task's probabilities are no distribution; or as `predict` and `read_task`.
+        """
+        spec, kind = self.task(task), kind_of(self.task(task))
+        if kind.decision not in ("argmax", "sign"):
+            raise InputError(
+                f"task {task} is of kind = {spec.kind!r}, whose outputs are no distribution over classes; soft labels "
+                "are for tasks with one class for each example"
+            )
+        if texts is None:
+            data = load_dataset(self.setup.config, spec, split, self.setup.tokenizer, labels=False)
+        else:
+            parts = _parts(texts, len(spec.text), f"task {task}")
+            data = self._dataset(parts, spec.max_length)._replace(ids=[str(number) for number in range(len(parts))])
+        if not data.texts:
+            return []
+        logits = self.logits(task, data)
+        _check_finite(logits, data.texts, f"the output of task {task}")
+        labels = np.asarray(kind.probabilities(jnp.asarray(logits)), np.float32)
+        return [
+            {**({spec.id: name} if spec.id else {}), **dict(zip(spec.text, own, strict=True)), spec.label: row}
+            for name, own, row in zip(data.ids, data.texts, map(_shortest, labels), strict=True)
+        ]
+
     def encode(self, texts: Sequence[str], pooling: Embedding = "mean") -> Float[np.ndarray, "text hidden"]:
         """Embeddings of single texts by the shared encoder, float32, in their order; no head has a part in them.
 
@@ -205,6 +241,11 @@ class MultitaskModel:
             else:
                 path.unlink(missing_ok=True)
         return paths
+
+
+def _shortest(values: Float[np.ndarray, " class"]) -> list[float]:
+    """Numbers that are written with the digits of a float32."""
+    return [float(str(value)) for value in values]
 
 
 def _check_finite(values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str) -> None:

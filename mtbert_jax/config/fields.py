@@ -89,8 +89,8 @@ class TaskConfig:
     name: str = ""
     """Short name; also the prefix of the task's prediction files."""
     kind: str = "classification"
-    """`classification` (cross entropy), `binary` (binary cross entropy), `regression` (squared error), or a kind that a
-    plugin registers."""
+    """`classification` (cross entropy), `binary` (binary cross entropy), `regression` (squared error), `multilabel`
+    (any number of classes), `distribution` (a probability for each class), `ranking` (CoSENT), or a plugin's."""
     text: tuple[str, ...] = ("sentence",)
     """One text column, or two for a task over pairs."""
     label: str = "label"
@@ -104,16 +104,17 @@ class TaskConfig:
     test: str = ""
     """Test file, relative to `data_dir`; it may lack labels: the column, or in some rows a label other than -1."""
     num_classes: int = 0
-    """`classification`: the number of classes; labels are then the integers below it."""
+    """`classification`, `distribution`: the number of classes; labels are then the integers below it."""
     quotes: bool = True
     """Fields of TSV and CSV files may be quoted; false takes every quote as text (GLUE's files)."""
     classes: tuple[str, ...] = ()
-    """`classification`: names of the classes as they stand in the files, in place of `num_classes`."""
+    """`classification`, `distribution`: names of the classes as they stand in the files, in place of `num_classes`;
+    `multilabel`: the names."""
     label_range: tuple[float, ...] = ()
     """`regression`: smallest and largest label; a row outside is a bad row."""
     metric: str = ""
-    """Primary metric, by which the task enters averages, tables and intervals. Classes: `accuracy`, `f1`; numbers:
-    `pearson`, `spearman`, `mae`, `rmse`. The first one if left out."""
+    """Primary metric, by which the task enters averages, tables and intervals: one of its kind's, such as `accuracy`,
+    `f1` or `spearman`; the first of them if left out."""
     batch_size: int | None = None
     """Examples of this task in a batch; the run's `batch_size` if left out."""
     loss_weight: float = 1.0

@@ -182,9 +182,9 @@ def by_reason(bad: Sequence[tuple[int, Fault]]) -> list[BadRows]:
 
 
 def _classes(names: Sequence[str], labels: np.ndarray) -> dict[str, int]:
-    """Rows of each class, by labels that are one class each, or 0 or 1 for each class."""
+    """Rows of each class, by labels that are one class each, or 0 or 1 for each; of probabilities, their sums."""
     if labels.shape[1:] == (len(names),):
-        return dict(zip(names, labels.astype(int).sum(axis=0).tolist(), strict=True))
+        return dict(zip(names, np.rint(labels.sum(axis=0, dtype=np.float64)).astype(int).tolist(), strict=True))
     counts = Counter(labels.astype(int).ravel().tolist())
     return {name: counts[place] for place, name in enumerate(names)}
 

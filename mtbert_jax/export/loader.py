@@ -18,7 +18,8 @@ tokens = [np.array([getattr(row, key) for row in rows], np.int32) for key in ("i
 params = {key: x for key, x in np.load(folder / "params.npz").items() if key.startswith(("encoder/", f"heads/{name}/"))}
 logits = export.deserialize((folder / f"{name}.jax").read_bytes()).call(params, *tokens)
 decide = {"argmax": lambda row: names[row.index(max(row))], "sign": lambda row: names[row[0] > 0],
-          "value": lambda row: row[0], "signs": lambda row: [name for name, x in zip(names, row) if x > 0]}
+          "value": lambda row: row[0], "signs": lambda row: [name for name, x in zip(names, row) if x > 0],
+          "count": lambda row: names[sum(x > 0 for x in row)]}
 for text, row in zip(texts, logits.tolist()):
     print(json.dumps({"text": text, "label": decide[task["decision"]](row), "logits": row}))
 '''

@@ -68,6 +68,12 @@ class GroupTask:
         """Loss of every example."""
         return self._chosen("loss", (logits,), (labels,))
 
+    def batch_loss(
+        self, logits: Logits, labels: Float[Array, "batch *label"], weights: Float[Array, " batch"]
+    ) -> Scalar:
+        """Loss of a batch."""
+        return self._chosen("batch_loss", (logits,), (labels, weights))
+
     def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
         """ℓ_s of every example."""
         return self._chosen("divergence", (one, other), (), detach)
@@ -134,8 +140,8 @@ class Forward:
         return self.share.examples * mean_loss(values, self.real)
 
     def mean_loss(self, logits: Logits) -> Scalar:
-        """Mean loss that logits would have, by the examples' weights; those of micro-batches add up to the batch's."""
-        return self.share.weight * mean_loss(self.task.loss(logits, self.batch.labels), self.batch.weights)
+        """Loss of the batch that logits would have, by the examples' weights; micro-batches' add up to the batch's."""
+        return self.share.weight * self.task.batch_loss(logits, self.batch.labels, self.batch.weights)
 
 
 class Regularizer(abc.ABC):

@@ -147,7 +147,7 @@ def _judge(folder: RunFolder, task: TaskConfig, examples: Sequence[Example], log
         raise InputError(f"{task.dev} has examples without a label")
     losses = None
     kind = kind_of(task)
-    if logits is not None and logits.shape == (len(examples), kind.num_outputs(task)):
+    if logits is not None and not kind.of_batch and logits.shape == (len(examples), kind.num_outputs(task)):
         labels = np.array([example.label for example in examples], np.float32)
         losses = np.asarray(kind.loss(logits, labels), np.float64)  # type: ignore[arg-type]
     return Judgement(task, examples, predicted, losses)

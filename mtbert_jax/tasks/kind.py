@@ -4,6 +4,7 @@ A kind is one class in one file. Nothing outside of this folder asks which kind 
 """
 
 import abc
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
@@ -16,6 +17,8 @@ from jaxtyping import Array, Bool, Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError, first_line
+from mtbert_jax.limits import MOST_CLASSES
+from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.tasks.metrics import Metric
 
 Logits = Float[Array, "batch output"]
@@ -36,13 +39,16 @@ class TaskKind(abc.ABC):
             counted, weighed and repeated, and a report shows a table of gold against predicted classes.
         decision: How a program without this library makes a label of logits, as exports say it: `argmax`, the class of
             the largest; `sign`, class 1 where the single logit is above 0; `value`, the logit itself; `signs`, every
-            class whose logit is above 0.
+            class whose logit is above 0; `count`, the class whose index is the number of logits above 0.
+        of_batch: Whether the loss is of a batch, whose examples it compares with each other (`batch_loss`). Such a
+            batch cannot be computed in parts (`micro_batches`), and reports show no loss of an example.
     """
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     one_class_each: ClassVar[bool] = False
-    decision: ClassVar[Literal["argmax", "sign", "value", "signs"]]
+    decision: ClassVar[Literal["argmax", "sign", "value", "signs", "count"]]
+    of_batch: ClassVar[bool] = False
 
     def check(self, task: TaskConfig) -> None:
         """Checks the task's own fields.
@@ -101,6 +107,14 @@ class TaskKind(abc.ABC):
     @abc.abstractmethod
     def loss(self, logits: Logits, labels: Labels) -> Float[Array, " batch"]:
         """Loss of every example."""
+
+    def batch_loss(self, logits: Logits, labels: Labels, weights: Float[Array, " batch"]) -> Float[Array, ""]:
+        """Loss of a batch: the weighted mean of `loss`, if not overridden; rows of weight 0 only fill the batch up.
+
+        A kind that overrides it sets `of_batch`. The arrays are those of the whole batch, however many devices its rows
+        are spread over.
+        """
+        return mean_loss(self.loss(logits, labels), weights)
 
     @abc.abstractmethod
     def predict(self, logits: Float[np.ndarray, "example output"]) -> Float[np.ndarray, "example *label"]:
@@ -231,6 +245,7 @@ def check_methods(task: TaskConfig) -> None:
     labels = np.zeros((2, *kind.label_shape(task)), np.float32)
     shapes = {
         "loss": (lambda: jax.eval_shape(kind.loss, logits, labels), (2,)),
+        "batch_loss": (lambda: jax.eval_shape(kind.batch_loss, logits, labels, np.ones(2, np.float32)), ()),
         "divergence": (lambda: jax.eval_shape(kind.divergence, logits, logits), (2,)),
         "one_sided": (lambda: jax.eval_shape(kind.one_sided, logits, logits), (2,)),
         "probabilities": (lambda: jax.eval_shape(kind.probabilities, logits), (2, len(kind.classes(task)))),
@@ -271,6 +286,25 @@ def symmetric_kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch 
 def kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch class"]) -> Float[Array, " batch"]:
     """KL(P ‖ Q) of every example, from log-probabilities."""
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def check_classes(names: Sequence[str]) -> None:
+    """Refuses too many classes, or two of one name."""
+    if len(names) > MOST_CLASSES:
+        raise InputError(f"{len(names)} classes: there may be {MOST_CLASSES} at most")
+    if len(set(names)) < len(names):
+        raise InputError("classes: each may stand there once")
+
+
+def parse_list(text: str) -> list[Any]:
+    """A JSON list; `ValueError` for anything else."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError(text) from None
+    if not isinstance(found, list):
+        raise ValueError(text)
+    return found
 
 
 def parse_number(text: str) -> float:

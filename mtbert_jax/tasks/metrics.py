@@ -77,6 +77,33 @@ def _f1(predicted: np.ndarray, labelled: np.ndarray) -> Float[np.ndarray, "*lead
     return 2 * np.sum(predicted & labelled, axis=-1) / np.maximum(total, 1)
 
 
+def micro_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """2 TP / (2 TP + FP + FN) over all examples and classes, of 0 or 1 for each; 0 where neither side holds a class."""
+    leading = predictions.shape[:-2]
+    return _f1(*(values.reshape(*leading, -1) == 1 for values in (predictions, labels)))
+
+
+def label_macro_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean over all classes of each one's F1, of 0 or 1 for each; 0 for a class that neither side holds."""
+    return np.mean(_f1(*(np.moveaxis(values, -1, -2) == 1 for values in (predictions, labels))), axis=-1)
+
+
+def of_largest_accuracy(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """`accuracy` of the classes with the largest probability."""
+    return accuracy(np.argmax(predictions, axis=-1), np.argmax(labels, axis=-1))
+
+
+def of_largest_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """`macro_f1` of the classes with the largest probability."""
+    return macro_f1(np.argmax(predictions, axis=-1), np.argmax(labels, axis=-1))
+
+
+def cross_entropy(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean of -Σ y log p over the classes, in nats; a p below the least float32 counts as that."""
+    least = np.finfo(np.float32).tiny
+    return np.mean(-np.sum(labels * np.log(np.maximum(predictions, least)), axis=-1), axis=-1)
+
+
 def pearson(x: Predictions, y: Predictions) -> Float[np.ndarray, "*leading"]:
     """Pearson's r; NaN for fewer than two examples, where one side is constant, or where a value is not finite."""
     x, y = np.broadcast_arrays(x, y)
@@ -126,6 +153,11 @@ def _of_error(error: Float[np.ndarray, "*leading"]) -> Float[np.ndarray, "*leadi
 ACCURACY = Metric("accuracy", accuracy)
 BINARY_F1 = Metric("f1", binary_f1)
 MACRO_F1 = Metric("f1", macro_f1)
+MICRO_F1 = Metric("micro_f1", micro_f1)
+LABEL_MACRO_F1 = Metric("macro_f1", label_macro_f1)
+OF_LARGEST_ACCURACY = Metric("accuracy", of_largest_accuracy)
+OF_LARGEST_F1 = Metric("f1", of_largest_f1)
+CROSS_ENTROPY = Metric("cross_entropy", cross_entropy, best="min", to_unit=_of_error)
 PEARSON = Metric("pearson", pearson, to_unit=_half_up)
 SPEARMAN = Metric("spearman", spearman, to_unit=_half_up)
 MAE = Metric("mae", mean_absolute_error, best="min", to_unit=_of_error)

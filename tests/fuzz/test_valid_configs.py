@@ -34,6 +34,8 @@ FAMILIES: dict[str, Table] = {
     "one by one": {"names": ["sst", "stars"], "order": "sequential", "optimizer": ["mean_tasks()", "adam(lr)"]},
     "drawn": {"names": ["stars", "plain"], "order": "annealed", "head": {"pooling": "mean", "hidden_layers": 0}},
     "seeds": {"names": ["mood"], "seeds": [0, 3]},
+    "vectors as labels": {"names": ["tags", "soft"]},
+    "a loss of batches": {"names": ["order", "mood"], "smart": {"weight": 1.0}},
 }
 """What decides which programs are compiled, so that the cases of a family share theirs."""
 
