@@ -16,6 +16,7 @@ from mtbert_jax.limits import (
     WIDEST_LAYER,
 )
 from mtbert_jax.tasks import kind_of, primary_metric
+from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.tasks.scores import AVERAGES, check_chosen_score
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -73,15 +74,22 @@ def check_config(config: Config) -> None:
     for own in config.tasks:
         if config.micro_batches > 1 and kind_of(own).of_batch:
             raise InputError(
-                f"micro_batches = {config.micro_batches}: task {own.name} of kind = {own.kind!r} compares all examples of "
-                "a batch with each other; set micro_batches = 1, and remat = true to need less memory"
+                f"micro_batches = {config.micro_batches}: task {own.name} of kind = {own.kind!r} compares all examples "
+                "of a batch with each other; set micro_batches = 1, and remat = true to need less memory"
             )
     _check_parallel(config.parallel)
     for number, given in enumerate(config.stages, start=1):
         _check_length(f"stage {given.name or f'stage{number}'}: ", given.steps, given.epochs)
     _check_length("", config.steps, config.epochs)
     for stage in config.resolved_stages():
-        _check_stage(stage, f"stage {stage.name}: " if config.stages else "")
+        where = f"stage {stage.name}: " if config.stages else ""
+        _check_stage(stage, where)
+        for own in config.tasks if stage.cache_features else ():
+            if kind_of(own).reads != "vector":
+                raise InputError(
+                    f"{where}cache_features keeps one vector of each example, and task {own.name} of kind = "
+                    f"{own.kind!r} reads its tokens; set cache_features = false"
+                )
 
 
 def _must_be(wanted: str, where: str, table: object, *names: str) -> None:
@@ -141,7 +149,7 @@ def _check_task(task: Task, where: str) -> None:
         refuse(str(error))
     head = task.head
     _must_be("at least 0 and below 1", f"{where}: head.", head, "dropout")
-    if head.pooling == "pair" and len(task.text) != 2:
+    if head_reads(task) == "pair" and len(task.text) != 2:
         refuse("head.pooling = 'pair' needs two texts; take 'mean' or 'cls' for one")
     if head.hidden_layers < 0 or head.hidden_size < 0:
         refuse("head.hidden_layers and head.hidden_size must be at least 0")

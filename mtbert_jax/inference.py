@@ -46,8 +46,9 @@ class Prediction(NamedTuple):
     """What the model says of one example.
 
     Attributes:
-        label: Class name or number, 0 or 1, or a real number, by the kind of the task.
-        probabilities: Probability of each class, by its name; empty where labels are no classes.
+        label: Class name or number, 0 or 1, a real number, a list of classes, or a tag for each word, by the kind of
+            the task.
+        probabilities: Probability of each class, by its name; empty where labels are no classes, or of words.
     """
 
     label: Any
@@ -120,7 +121,7 @@ class MultitaskModel:
 
         Args:
             task: Name of a task of the run.
-            texts: Strings, or pairs of strings for a task over pairs.
+            texts: Strings, or pairs of strings for a task over pairs. Where words have labels, blanks part the words.
 
         Raises:
             InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
@@ -129,7 +130,7 @@ class MultitaskModel:
         parts = _parts(texts, len(spec.text), f"task {task}")
         if not parts:
             return []
-        logits = self.logits(task, self._dataset(parts, spec.max_length))
+        logits = self.logits(task, self._dataset(parts, spec.max_length, spec))
         _check_finite(logits, parts, f"the output of task {task}")
         return self.describe(task, logits)
 
@@ -158,7 +159,9 @@ class MultitaskModel:
             data = load_dataset(self.setup.config, spec, split, self.setup.tokenizer, labels=False)
         else:
             parts = _parts(texts, len(spec.text), f"task {task}")
-            data = self._dataset(parts, spec.max_length)._replace(ids=[str(number) for number in range(len(parts))])
+            data = self._dataset(parts, spec.max_length, spec)._replace(
+                ids=[str(number) for number in range(len(parts))]
+            )
         if not data.texts:
             return []
         logits = self.logits(task, data)
@@ -190,9 +193,14 @@ class MultitaskModel:
         _check_finite(vectors, parts, "its embedding")
         return vectors
 
-    def _dataset(self, parts: list[tuple[str, ...]], limit: int) -> Dataset:
-        tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit))
-        return Dataset([], parts, tokens, np.zeros(len(parts), np.float32), False, [])
+    def _dataset(self, parts: list[tuple[str, ...]], limit: int, task: Task | None = None) -> Dataset:
+        """Texts as a task reads them, or the encoder alone."""
+        words = task is not None and kind_of(task).reads == "tokens"
+        if task is not None:
+            parts = [tuple(map(kind_of(task).text, part)) for part in parts]
+        tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit), words)
+        places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
+        return Dataset([], parts, tokens, np.zeros((len(parts), *places), np.float32), False, [])
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
         """Logits of texts of one's own, in their order."""
@@ -206,7 +214,8 @@ class MultitaskModel:
         labels = (kind.describe(spec, value) for value in kind.predict(logits))
         names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits))).tolist()
         return [
-            Prediction(label, dict(zip(names, row, strict=True))) for label, row in zip(labels, shares, strict=True)
+            Prediction(label, dict(zip(names, row, strict=True)) if row else {})
+            for label, row in zip(labels, shares, strict=True)
         ]
 
     def evaluate(

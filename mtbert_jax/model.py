@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mtbert_jax.config import Pooling, Task
+from mtbert_jax.config import Task
 from mtbert_jax.encoders.family import Encoder, encoder
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.heads import Head, num_features, pool
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
 
 
@@ -50,7 +51,8 @@ class EncoderWithHeads:
         for task in tasks:
             options = vars(task.head)
             width = options["hidden_size"] or config.hidden_size
-            heads[task.name] = Head(kind_of(task).num_outputs(task), **{**options, "hidden_size": width})
+            own = {**options, "hidden_size": width, "pooling": head_reads(task)}
+            heads[task.name] = Head(kind_of(task).num_outputs(task), **own)
         return cls(encoder(config, dtype, remat, kernel), heads)
 
     def init_heads(self, key: PRNGKeyArray) -> Params:
@@ -72,8 +74,8 @@ class EncoderWithHeads:
 
     def logits(
         self, params: Params, task: str | TaskIndex, batch: Batch | FeatureBatch, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "batch output"]:
-        """Logits of `task`, float32.
+    ) -> Float[Array, "batch *place output"]:
+        """Logits of `task`, float32; of each of the batch's positions, where the head reads tokens.
 
         Args:
             params: The whole tree; only the encoder and the task's head are read.
@@ -105,23 +107,23 @@ class EncoderWithHeads:
         embeddings: Float[Array, "batch seq hidden"],
         batch: Batch,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "batch output"]:
+    ) -> Float[Array, "batch *place output"]:
         """From the embeddings of a batch, perhaps perturbed, to logits; the same key gives the same dropout masks."""
         pooling = self.heads[task if isinstance(task, str) else task.names[0]].pooling
         return self._head(params, task, self._encode(params, pooling, embeddings, batch, key), key)
 
-    def features(self, params: Params, pooling: Pooling, batch: Batch) -> Float[Array, "batch feature"]:
+    def features(self, params: Params, pooling: str, batch: Batch) -> Float[Array, "batch *place feature"]:
         """What a head of that pooling reads, dropout off."""
         return self._encode(params, pooling, self.embed(params, batch), batch, None)
 
     def _encode(
         self,
         params: Params,
-        pooling: Pooling,
+        pooling: str,
         embeddings: Float[Array, "batch seq hidden"],
         batch: Batch,
         key: PRNGKeyArray | None,
-    ) -> Float[Array, "batch feature"]:
+    ) -> Float[Array, "batch *place feature"]:
         output: EncoderOutput = self.encoder.apply(  # type: ignore[assignment]
             {"params": params["encoder"]},
             embeddings,
@@ -134,8 +136,12 @@ class EncoderWithHeads:
         return pool(output, batch, pooling)
 
     def _head(
-        self, params: Params, task: str | TaskIndex, features: Float[Array, "batch feature"], key: PRNGKeyArray | None
-    ) -> Float[Array, "batch output"]:
+        self,
+        params: Params,
+        task: str | TaskIndex,
+        features: Float[Array, "batch *place feature"],
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch *place output"]:
         if not isinstance(task, str):
             width = max(self.heads[name].num_outputs for name in task.names)
             heads = [partial(self._padded_head, name, width, key) for name in task.names]
@@ -145,10 +151,15 @@ class EncoderWithHeads:
         )
 
     def _padded_head(
-        self, name: str, width: int, key: PRNGKeyArray | None, params: Params, features: Float[Array, "batch feature"]
-    ) -> Float[Array, "batch width"]:
+        self,
+        name: str,
+        width: int,
+        key: PRNGKeyArray | None,
+        params: Params,
+        features: Float[Array, "batch *place feature"],
+    ) -> Float[Array, "batch *place width"]:
         logits = self._head(params, name, features, key)
-        return jnp.pad(logits, [(0, 0), (0, width - logits.shape[1])])
+        return jnp.pad(logits, [*[(0, 0)] * (logits.ndim - 1), (0, width - logits.shape[-1])])
 
 
 def _dropout_rngs(key: PRNGKeyArray | None) -> tuple[dict[str, PRNGKeyArray], dict[str, PRNGKeyArray]]:

@@ -90,7 +90,8 @@ class TaskConfig:
     """Short name; also the prefix of the task's prediction files."""
     kind: str = "classification"
     """`classification` (cross entropy), `binary` (binary cross entropy), `regression` (squared error), `multilabel`
-    (any number of classes), `distribution` (a probability for each class), `ranking` (CoSENT), or a plugin's."""
+    (any number of classes), `distribution` (a probability for each class), `ranking` (CoSENT), `tokens` (a tag for
+    each word), or a plugin's."""
     text: tuple[str, ...] = ("sentence",)
     """One text column, or two for a task over pairs."""
     label: str = "label"
@@ -109,7 +110,7 @@ class TaskConfig:
     """Fields of TSV and CSV files may be quoted; false takes every quote as text (GLUE's files)."""
     classes: tuple[str, ...] = ()
     """`classification`, `distribution`: names of the classes as they stand in the files, in place of `num_classes`;
-    `multilabel`: the names."""
+    `multilabel`: the names; `tokens`: the types of spans."""
     label_range: tuple[float, ...] = ()
     """`regression`: smallest and largest label; a row outside is a bad row."""
     metric: str = ""

@@ -41,8 +41,27 @@ def make_batch(
         attention_mask[place, : len(ids)] = 1
         token_type_ids[place, tokens.first[row] : len(ids)] = 1
     attention_mask[len(rows) :, 0] = 1  # a filler attends to itself, so that it stays finite
-    padded_labels, padded_weights = _padded(labels[rows], batch_size), _row_weights(weights, rows, batch_size)
-    return Batch(input_ids, attention_mask, token_type_ids, padded_labels, padded_weights)  # type: ignore[arg-type]
+    padded_weights = _row_weights(weights, rows, batch_size)
+    if tokens.words is None:
+        padded_labels = _padded(labels[rows], batch_size)
+        return Batch(input_ids, attention_mask, token_type_ids, padded_labels, padded_weights)  # type: ignore[arg-type]
+    positions, place_labels = _of_words(tokens, labels, rows, (batch_size, length))
+    return Batch(input_ids, attention_mask, token_type_ids, place_labels, padded_weights, positions)  # type: ignore[arg-type]
+
+
+def _of_words(
+    tokens: Tokens, labels: Labels, rows: Rows, shape: tuple[int, int]
+) -> tuple[Int[np.ndarray, "batch place"], Float[np.ndarray, "batch place"]]:
+    """Where the words of the rows begin, and their labels: -1 for words that are cut off, and beyond the last."""
+    positions, own_labels = np.full(shape, -1, np.int32), np.full(shape, -1, np.float32)
+    width = min(shape[1], labels.shape[1])
+    own_labels[: len(rows), :width] = labels[rows, :width]
+    for place, row in enumerate(rows):
+        words = tokens.words[tokens.starts[row] : tokens.starts[row + 1]]  # type: ignore[index]
+        begins = np.flatnonzero(words >= 0)
+        positions[place, words[begins]] = begins
+    own_labels[positions < 0] = -1
+    return positions, own_labels
 
 
 def make_feature_batch(

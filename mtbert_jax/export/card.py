@@ -48,6 +48,7 @@ _POOLING = {
         "u, v = (mean(output.last_hidden_state, mask * keep) for keep in (1 - second, second))",
         "x = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)",
     ],
+    "tokens": ["x = output.last_hidden_state  # of every token: a word has the label of its first one"],
 }
 _WHOSE = {
     "student": "The parameters are those that were trained.",
@@ -130,7 +131,7 @@ def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
             lines.append(f'    if task["pooling"] == "{pooling}":')
         indent = " " * (4 if len(poolings) == 1 else 8)
         lines += [indent + line for line in _POOLING[pooling]]
-    mean = "" if poolings == ["cls"] else _MEAN
+    mean = _MEAN if {"mean", "pair"} & {*poolings} else ""
     logits = _LOGITS.replace("{second}", '["token_type_ids"]' if token_types else '.pop("token_type_ids")')
     return _START + mean + logits + "\n".join(lines) + "\n" + _END
 

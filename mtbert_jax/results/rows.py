@@ -17,6 +17,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_lie_in
 from mtbert_jax.results.intervals import Interval, Judged, bootstrap
 from mtbert_jax.tasks import primary_metric
+from mtbert_jax.tasks.kind import stack_labels
 from mtbert_jax.tasks.scores import AVERAGES
 from mtbert_jax.training.existing import config_changes
 from mtbert_jax.training.folder import RunFolder
@@ -151,7 +152,8 @@ def judge(
     judged = {}
     for task in tasks:
         examples = read_for_run(config, task, "dev").examples
-        labels = np.array([example.label for example in examples], np.float32).astype(np.float64)  # as in a Dataset
+        labels = stack_labels(task, [example.label for example in examples])
+        labels = labels.astype(np.float32).astype(np.float64)  # as in a Dataset
         if len(labels) < 2:
             raise InputError(f"task {task.name} has one dev example only")
         rows = []

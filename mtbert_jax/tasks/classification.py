@@ -11,7 +11,17 @@ from jaxtyping import Array, Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_CLASSES
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, check_classes, kl, parse_number, register_kind, symmetric_kl
+from mtbert_jax.tasks.kind import (
+    Decision,
+    Labels,
+    Logits,
+    TaskKind,
+    check_classes,
+    kl,
+    parse_number,
+    register_kind,
+    symmetric_kl,
+)
 from mtbert_jax.tasks.metrics import ACCURACY, MACRO_F1, Metric
 
 
@@ -21,7 +31,7 @@ class Classification(TaskKind):
 
     metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY, MACRO_F1)
     one_class_each = True
-    decision = "argmax"
+    decision: ClassVar[Decision] = "argmax"
 
     def check(self, task: TaskConfig) -> None:
         """Checks number and names of the classes."""
@@ -61,7 +71,7 @@ class Classification(TaskKind):
             raise ValueError(text)
         return value
 
-    def describe(self, task: TaskConfig, prediction: float) -> str | int:
+    def describe(self, task: TaskConfig, prediction: Any) -> Any:
         """The class's name, or its number where classes have no names."""
         return task.classes[int(prediction)] if task.classes else int(prediction)
 

@@ -17,7 +17,7 @@ from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
 from mtbert_jax.tasks import score
-from mtbert_jax.tasks.kind import finite_rows
+from mtbert_jax.tasks.kind import LOWEST, finite_rows
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -56,20 +56,30 @@ def over_split(
     dataset: Dataset,
     lengths: Ladder,
     width: int,
-) -> Float[np.ndarray, "example width"]:
+) -> Float[np.ndarray, "example *place width"]:
     """The first `width` numbers of what `compute` says of every example, in the dataset's order.
+
+    Of datasets whose words have labels these are numbers of every word: zeros for one that is cut off, and `LOWEST`
+    where there is none.
 
     The device is not waited for between batches: the next one is gathered while the last one computes.
     """
     layout, size = setup.layout, setup.layout.fit(setup.config.eval_batch_size)
-    pending = []
+    counts, pending = dataset.tokens.num_words, []
     for rows, batch in evaluation_batches(dataset.tokens, dataset.labels, size, lengths, dataset.features):
         values = compute(layout.spread(batch))
         layout.keep_pace(values)
-        pending.append((rows, values))
-    outputs = np.zeros((len(dataset.labels), width), np.float32)
-    for rows, values in pending:
-        outputs[rows] = np.asarray(values)[: len(rows), :width]
+        pending.append((rows, getattr(batch, "positions", None), values))
+    outputs = np.zeros((*dataset.labels.shape[: 1 if counts is None else 2], width), np.float32)
+    for rows, positions, values in pending:
+        found = np.asarray(values)[: len(rows), ..., :width]
+        if positions is None:
+            outputs[rows] = found
+        else:
+            row, place = np.nonzero(positions[: len(rows)] >= 0)
+            outputs[rows[row], place] = found[row, place]
+    if counts is not None:
+        outputs[np.arange(outputs.shape[1]) >= counts[:, None]] = LOWEST
     return outputs
 
 

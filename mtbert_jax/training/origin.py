@@ -14,6 +14,7 @@ from mtbert_jax.encoders.config_json import load_encoder_config, size_changes
 from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import common_layout
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
@@ -92,7 +93,7 @@ def _heads(setup: Setup, theirs: Setup) -> Iterator[tuple[str, str]]:
 
 def _meaning(task: Task) -> dict[str, object]:
     """What a head's parameters mean, beside their shapes."""
-    return {"kind": task.kind, "classes": ", ".join(kind_of(task).classes(task)), "reads": task.head.pooling}
+    return {"kind": task.kind, "classes": ", ".join(kind_of(task).classes(task)), "reads": head_reads(task)}
 
 
 def not_finite(params: Params) -> str:

@@ -36,6 +36,7 @@ from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
 from mtbert_jax.regularizers import check_regularizers, stage_regularizers
+from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.training.objective import StageSpec, check_objectives
 from mtbert_jax.training.step import stack_gradients
 from mtbert_jax.types import Params
@@ -265,5 +266,5 @@ def _check_task(task: Task, family: Family, encoder: EncoderConfig, whose: str) 
         raise InputError(f"{whose}max_length = {task.max_length}, but the encoder has {positions} positions")
     if task.max_length < special:
         raise InputError(f"{whose}max_length = {task.max_length}, but task {task.name} has {special} special tokens")
-    if task.head.pooling == "cls" and not family.encoder(encoder).pools:
+    if head_reads(task) == "cls" and not family.encoder(encoder).pools:
         raise InputError(f"task {task.name}: head.{NO_POOLER}")

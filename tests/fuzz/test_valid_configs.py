@@ -35,6 +35,8 @@ FAMILIES: dict[str, Table] = {
     "drawn": {"names": ["stars", "plain"], "order": "annealed", "head": {"pooling": "mean", "hidden_layers": 0}},
     "seeds": {"names": ["mood"], "seeds": [0, 3]},
     "vectors as labels": {"names": ["tags", "soft"]},
+    "words": {"names": ["names", "mood"], "smart": {"weight": 1.0}, "proximal": {"weight": 1.0}},
+    "words alone": {"names": ["names"], "optimizer": ["adam(lr)"], "micro_batches": 2},
     "a loss of batches": {"names": ["order", "mood"], "smart": {"weight": 1.0}},
 }
 """What decides which programs are compiled, so that the cases of a family share theirs."""

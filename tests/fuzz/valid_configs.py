@@ -22,16 +22,19 @@ TEXTS = {
     "tags": {"text": ["review"], "label": "tags", "kind": "multilabel", "classes": ["warm", "löng", "rare"], "id": ""},
     "soft": {"text": ["review"], "label": "soft", "kind": "distribution", "classes": MOODS, "id": ""},
     "order": {"text": ["review"], "label": "stars", "kind": "ranking", "id": ""},
+    "names": {"text": ["words"], "label": "spans", "kind": "tokens", "classes": ["GOOD", "THING"], "id": ""},
 }
 """Tasks: those of reviews are of one file, and `plain` has quotes as GLUE's files have them."""
 WHOLE_BATCHES = ("order",)
 """Tasks whose loss is of a batch, which cannot be computed in parts."""
+WORDS = ("names",)
+"""Tasks whose heads read tokens, so that no features can be kept."""
 REVIEWS = ("reviews.jsonl", "few.jsonl", "unlabelled.jsonl")
 FILES = {
     "sst": ("ids-sst-train.csv", "ids-sst-dev.csv", "ids-sst-test-student.csv"),
     "para": ("quora-train.csv", "quora-dev.csv", "quora-test-student.csv"),
     "sts": ("sts-train.csv", "sts-dev.csv", "sts-test-student.csv"),
-    **dict.fromkeys(("mood", "stars", "tags", "soft", "order"), REVIEWS),
+    **dict.fromkeys(("mood", "stars", "tags", "soft", "order", "names"), REVIEWS),
     "plain": ("plain.tsv", "one.tsv", "plain.tsv"),
 }
 METRICS = {
@@ -41,6 +44,7 @@ METRICS = {
     "multilabel": ["micro_f1", "macro_f1"],
     "distribution": ["accuracy", "f1", "cross_entropy"],
     "ranking": ["spearman", "pearson"],
+    "tokens": ["f1", "accuracy"],
 }
 SMART = [
     {"weight": 1.0},
@@ -76,8 +80,12 @@ def write_data(course: Path, folder: Path) -> Path:
                 "tags": [["warm"], "warm|löng", ""][number % 3],
                 "soft": [[0.25, 0.5, 0.25], MOODS[0]][number % 2],
             }
-            labels = labels if labelled else {}
-            lines.append(json.dumps({"review": f"the film was {' '.join(words)} {number}", **labels}) + "\n")
+            said = f"the film was {' '.join(words)} {number}"
+            tags = ["O", "B-THING", "O", *(["B-GOOD", "I-GOOD", "I-GOOD"][: len(words)]), "O"]
+            text: Table = {"words": said.split() if number % 2 else said}
+            labels |= {"spans": tags if number % 3 else " ".join(tags)}
+            labels = {**text, **(labels if labelled else {})}
+            lines.append(json.dumps({"review": said, **labels}) + "\n")
         return "".join(lines)
 
     def pairs(count: int) -> str:
@@ -148,7 +156,7 @@ def valid_configs(draw: st.DrawFn, pinned: Mapping[str, Any]) -> Table:
         if "stages" in pinned
         else draw(st.sampled_from([None, None, "frozen", "two", "limits"]))
     ):
-        config["stages"] = _stages(draw, stages)
+        config["stages"] = _stages(draw, stages, cached=not {*names} & {*WORDS})
         if config.get("evaluate") == "teacher":
             config.pop("evaluate")
     scores = ["average", "plain_average"]
@@ -208,11 +216,11 @@ def _task(draw: st.DrawFn, name: str, fixed: Mapping[str, Any] | None) -> Table:
     return task | draw(st.sampled_from([{}, {}, {"max_length": 9}, {"batch_size": 3}]))
 
 
-def _stages(draw: st.DrawFn, which: str) -> list[Table]:
+def _stages(draw: st.DrawFn, which: str, cached: bool) -> list[Table]:
     last = {**_length(draw), **draw(st.sampled_from([{}, {"name": "all"}, {"lr": 1e-4, "schedule": "cosine"}]))}
     match which:
         case "frozen":
-            cached = draw(st.booleans())
+            cached = cached and draw(st.booleans())
             first = {"steps": 1, "freeze": ["encoder"], "cache_features": cached, "smart": {"weight": 0.0}}
             return [{"name": "heads", **first}, last]
         case "two":
