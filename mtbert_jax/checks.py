@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 from mtbert_jax.config import Config, ParallelConfig, Stage, Task
+from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import (
     DEEPEST_HEAD,
@@ -79,12 +80,20 @@ def check_config(config: Config) -> None:
             )
     _check_parallel(config.parallel)
     for number, given in enumerate(config.stages, start=1):
-        _check_length(f"stage {given.name or f'stage{number}'}: ", given.steps, given.epochs)
+        where = f"stage {given.name or f'stage{number}'}: "
+        _check_length(where, given.steps, given.epochs)
+        if given.tasks is not None:
+            _check_stage_tasks(where, given.tasks, names)
+    trained = {name for stage in config.resolved_stages() for name in stage.tasks}
+    if idle := [name for name in names if name not in trained]:
+        raise InputError(
+            f"tasks of the stages: no stage trains {', '.join(idle)}; add it to one, or leave the task out"
+        )
     _check_length("", config.steps, config.epochs)
     for stage in config.resolved_stages():
         where = f"stage {stage.name}: " if config.stages else ""
         _check_stage(stage, where)
-        for own in config.tasks if stage.cache_features else ():
+        for own in (task for task in config.tasks if stage.cache_features and task.name in stage.tasks):
             if kind_of(own).reads != "vector":
                 raise InputError(
                     f"{where}cache_features keeps one vector of each example, and task {own.name} of kind = "
@@ -172,6 +181,17 @@ def _check_task(task: Task, where: str) -> None:
         refuse("class_weights: every weight must be above 0")
     if task.class_weights and task.loss_balance:
         refuse("class_weights and loss_balance exclude each other")
+
+
+def _check_stage_tasks(where: str, tasks: tuple[str, ...], names: list[str]) -> None:
+    """Refuses tasks of a stage that the run does not have, none at all, or one of them twice."""
+    if not tasks:
+        raise InputError(f"{where}tasks is empty; name some of {', '.join(names)}, or leave it out for all")
+    for name in tasks:
+        if name not in names:
+            raise InputError(f"{where}tasks: {name!r} is none of {', '.join(names)}{nearest(name, names)}")
+    if len(set(tasks)) < len(tasks):
+        raise InputError(f"{where}tasks = {list(tasks)}: each may stand there once")
 
 
 def _check_length(where: str, steps: int | None, epochs: float | None) -> None:

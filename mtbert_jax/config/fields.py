@@ -152,6 +152,8 @@ class StageConfig:
 
     name: str = ""
     """Name shown in records; `stage<N>` if left out."""
+    tasks: tuple[str, ...] | None = None
+    """Names of the tasks that the stage trains; all if left out. The heads of others stay as they are."""
     epochs: float | None = None
     """Length in epochs; one epoch sees as many examples as all tasks hold together."""
     steps: int | None = None
@@ -185,6 +187,8 @@ class Stage:
     """A stage with nothing left open: what its table left out is the run's. `StageConfig` explains the fields."""
 
     name: str
+    tasks: tuple[str, ...]
+    """Names of the tasks that the stage trains, in the config's order."""
     epochs: float
     """Length in epochs; 0 where `steps` tells it."""
     steps: int
@@ -319,5 +323,6 @@ class Config:
             steps = (own if "steps" in own or "epochs" in own else vars(self)).get("steps")
             filled = {one.name: own.get(one.name, getattr(self, one.name, None)) for one in dataclasses.fields(Stage)}
             length = {"steps": steps, "epochs": 0.0} if steps is not None else {"steps": 0, "epochs": filled["epochs"]}
-            resolved.append(Stage(**{**filled, **length, "name": stage.name or f"stage{number}"}))
+            names = tuple(task.name for task in self.tasks if stage.tasks is None or task.name in stage.tasks)
+            resolved.append(Stage(**{**filled, **length, "tasks": names, "name": stage.name or f"stage{number}"}))
         return tuple(resolved)

@@ -152,7 +152,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         share = unknown_share(setup.tokenizer, data.tokens, len(setup.tasks[name].text))
         if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
             yield warning
-        epoch = plans[0].batches.tasks[name].num_examples
+        epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)
         if epoch > len(data.ids):
             yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
         skipped = [row for split in (train, dev, test) if name in split for row in split[name].skipped]
@@ -162,7 +162,8 @@ def describe_run(ready: Prepared) -> Iterator[str]:
             if own and own.unlabelled:
                 yield f"task {name}: {own.unlabelled} rows of {getattr(setup.tasks[name], split)} have no label for it"
     for plan in plans:
-        yield f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
+        some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
+        yield f"stage {plan.stage.name}: {some}{', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
     yield _best_checkpoint(setup.config, dev)
 
 

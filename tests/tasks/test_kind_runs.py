@@ -36,7 +36,7 @@ def test_a_kind_goes_through_every_command(name: str, room: Path, tmp_path: Path
         "batch_size": 4,
         "eval_batch_size": 8,
         "log_every_steps": 1,
-        "eval_every_steps": 1,
+        "save_every_steps": 1,
         "lr": 1e-2,
         "optimizer": ["adam(lr)"],
     }
