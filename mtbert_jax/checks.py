@@ -142,7 +142,9 @@ def _check_task(task: Task, where: str) -> None:
         refuse("text: name one column, or two for pairs")
     if len(set(task.text)) < len(task.text):
         refuse(f"text: names column {task.text[0]!r} twice; a pair has two columns")
-    if task.label in task.text:
+    if task.whole_words and kind_of(task).reads != "masked":
+        refuse(f"whole_words is for kind = 'masked_lm', not for kind = {task.kind!r}")
+    if task.label in task.text and not kind_of(task).auxiliary:
         refuse(f"label = {task.label!r}: is a text column, too")
     for name in (task.output_column, *task.classes):
         if name.splitlines() not in ([], [name]):

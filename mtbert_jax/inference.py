@@ -17,7 +17,7 @@ from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split
-from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.data.tokens import Words, tokenize_texts
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
@@ -71,7 +71,7 @@ class MultitaskModel:
 
     @cached_property
     def _eval_step(self) -> EvalStep:
-        return make_eval_step(self.setup.model, self.setup.layout)
+        return make_eval_step(self.setup.model, self.setup.layout, self.setup.kinds)
 
     @cached_property
     def _pooling_step(self) -> EvalStep:
@@ -116,6 +116,13 @@ class MultitaskModel:
             raise InputError(f"no task {name!r} in this run{nearest(name, tasks)} (tasks: {', '.join(tasks)})")
         return tasks[name]
 
+    def _predicting(self, name: str) -> Task:
+        """The task of that name, which must predict something."""
+        task = self.task(name)
+        if kind_of(task).auxiliary:
+            raise InputError(f"task {name} is of kind = {task.kind!r}, which trains the encoder and predicts no labels")
+        return task
+
     def predict(self, task: str, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels and probabilities of one's own texts.
 
@@ -126,7 +133,7 @@ class MultitaskModel:
         Raises:
             InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
         """
-        spec = self.task(task)
+        spec = self._predicting(task)
         parts = _parts(texts, len(spec.text), f"task {task}")
         if not parts:
             return []
@@ -149,7 +156,7 @@ class MultitaskModel:
         Raises:
             InputError: The task's probabilities are no distribution; or as `predict` and `read_task`.
         """
-        spec, kind = self.task(task), kind_of(self.task(task))
+        spec, kind = self._predicting(task), kind_of(self.task(task))
         if kind.decision not in ("argmax", "sign"):
             raise InputError(
                 f"task {task} is of kind = {spec.kind!r}, whose outputs are no distribution over classes; soft labels "
@@ -195,7 +202,7 @@ class MultitaskModel:
 
     def _dataset(self, parts: list[tuple[str, ...]], limit: int, task: Task | None = None) -> Dataset:
         """Texts as a task reads them, or the encoder alone."""
-        words = task is not None and kind_of(task).reads == "tokens"
+        words: Words = "first" if task is not None and kind_of(task).reads == "tokens" else "none"
         if task is not None:
             parts = [tuple(map(kind_of(task).text, part)) for part in parts]
         tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit), words)
@@ -204,7 +211,7 @@ class MultitaskModel:
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
         """Logits of texts of one's own, in their order."""
-        compute, width = partial(self._eval_step, self.params, task), self.setup.model.heads[task].num_outputs
+        compute, width = partial(self._eval_step, self.params, task), self.setup.kept_width(task)
         return over_split(self.setup, compute, dataset, self.setup.fixed_lengths(task), width)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
@@ -239,10 +246,15 @@ class MultitaskModel:
     def write_predictions(
         self, folder: Path, split: Split, datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
     ) -> list[Path]:
-        """Writes one prediction file per task, but for tasks with logits that are not finite; returns their paths."""
+        """Writes one prediction file per task, but for tasks with logits that are not finite; returns their paths.
+
+        A task that predicts nothing has none.
+        """
         paths = []
         for name, values in logits.items():
             task = self.setup.tasks[name]
+            if kind_of(task).auxiliary:
+                continue
             path, predicted = folder / prediction_file(task, split), predictions(task, values)
             if np.isfinite(predicted).all():
                 write_predictions(path, task, datasets[name].ids, predicted)

@@ -91,7 +91,7 @@ class TaskConfig:
     kind: str = "classification"
     """`classification` (cross entropy), `binary` (binary cross entropy), `regression` (squared error), `multilabel`
     (any number of classes), `distribution` (a probability for each class), `ranking` (CoSENT), `tokens` (a tag for
-    each word), or a plugin's."""
+    each word), `masked_lm` (masked language modelling), or a plugin's."""
     text: tuple[str, ...] = ("sentence",)
     """One text column, or two for a task over pairs."""
     label: str = "label"
@@ -120,6 +120,8 @@ class TaskConfig:
     """Examples of this task in a batch; the run's `batch_size` if left out."""
     loss_weight: float = 1.0
     """Factor on this task's loss, and so on its gradient."""
+    whole_words: bool = False
+    """`masked_lm`: hide all tokens of a word, or none, in place of single tokens."""
     output_column: str = ""
     """Name of the prediction column in prediction files of the course's format; without it they are plain CSV."""
     head: HeadConfig | None = None

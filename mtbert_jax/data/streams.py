@@ -49,6 +49,7 @@ def stage_batches(
             weights=loss_weights(tasks[name], data.labels),
             sampling_balance=tasks[name].sampling_balance,
             size=size(batch_size),
+            masking=data.masking,
         )
     return TrainBatches(streams, stage.order, stage.epochs, stage.steps, seed[1:])
 

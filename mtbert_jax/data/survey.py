@@ -169,7 +169,7 @@ def _survey_split(
         unlabelled=Lines(len(unlabelled), unlabelled[:FIRST]),
         several=Lines(len(read.several), read.several[:FIRST]),
     )
-    return facts, make_dataset(task, read, tokens)
+    return facts, make_dataset(task, read, tokens, tokenizer)
 
 
 def by_reason(bad: Sequence[tuple[int, Fault]]) -> list[BadRows]:

@@ -5,7 +5,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -13,6 +13,10 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from mtbert_jax.files import user_cache
+
+Words = Literal["none", "first", "all"]
+"""What is told of words: nothing; for each token the word that it is the first token of, words being parted by blanks;
+or for each token its word, as the tokenizer parts words."""
 
 
 class Tokens(NamedTuple):
@@ -22,8 +26,9 @@ class Tokens(NamedTuple):
         ids: All token ids.
         starts: Where each example begins, and the end of the last.
         first: Length of each example's first segment, which ends where the second text begins.
-        words: For each token the word that it is the first token of, or -1; None where that was not asked for.
+        words: For each token a word or -1, see `Words`; None where that was not asked for.
         num_words: Number of words of each example, those included that are cut off; None likewise.
+        places: Share of a batch's tokens that words can begin at, at most.
     """
 
     ids: Int[np.ndarray, " total"]
@@ -31,6 +36,7 @@ class Tokens(NamedTuple):
     first: Int[np.ndarray, " example"]
     words: Int[np.ndarray, " total"] | None = None
     num_words: Int[np.ndarray, " example"] | None = None
+    places: float = 1.0
 
     @property
     def lengths(self) -> Int[np.ndarray, " example"]:
@@ -39,26 +45,41 @@ class Tokens(NamedTuple):
 
 
 def tokenize_texts(
-    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int, words: bool = False
+    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int, words: Words = "none"
 ) -> Tokens:
     """Encodes one text or two, with special tokens; after `max_length` tokens the longer text is cut first.
 
-    With `words`, single texts of words with one blank between them, it also says where each word begins.
+    `words` says what else is told; where it is `first`, texts are single ones with one blank between words.
     """
     parts = [_shortened(tokenizer, text, max_length) if len(text) == 2 else text[0] for text in texts]
     tokenizer.enable_truncation(max_length, strategy="longest_first")
-    encode = tokenizer.encode_batch if words else tokenizer.encode_batch_fast  # which tells no offsets
+    encode = tokenizer.encode_batch_fast if words == "none" else tokenizer.encode_batch  # which tells offsets
     encodings = encode(parts)
     tokenizer.no_truncation()  # as it was: the cache's hash and a saved copy are of the tokenizer alone
     lengths = np.array([len(e.ids) for e in encodings], np.int64)
     first = np.array([len(e.type_ids) - sum(e.type_ids) for e in encodings], np.int32)
     ids = np.fromiter((token for e in encodings for token in e.ids), np.int32, int(lengths.sum()))
     tokens = Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]), first)
-    if not words:
+    if words == "none":
         return tokens
+    if words == "all":
+        own = [np.array(_word_of_tokens(e), np.int32) for e in encodings]
+        empty = np.zeros(len(texts), np.int32)
+        return tokens._replace(words=np.concatenate([np.zeros(0, np.int32), *own]), num_words=empty)
     begun = [_first_of_words(text, e.offsets) for (text,), e in zip(texts, encodings, strict=True)]
     counts = np.array([len(text.split()) for (text,) in texts], np.int32)
     return tokens._replace(words=np.concatenate([np.zeros(0, np.int32), *begun]), num_words=counts)
+
+
+def _word_of_tokens(encoding: tokenizers.Encoding) -> list[int]:
+    """For each token its word, those of the second text after those of the first; -1 for special tokens."""
+    words, texts = encoding.word_ids, encoding.sequence_ids
+    after = 1 + max(
+        (word for word, text in zip(words, texts, strict=True) if text == 0 and word is not None), default=-1
+    )
+    return [
+        -1 if word is None or text is None else word + after * text for word, text in zip(words, texts, strict=True)
+    ]
 
 
 def _first_of_words(text: str, offsets: Sequence[tuple[int, int]]) -> Int[np.ndarray, " token"]:
@@ -102,7 +123,7 @@ def tokenize_cached(
     texts: Sequence[tuple[str, ...]],
     max_length: int,
     cache_dir: str | Path = "",
-    words: bool = False,
+    words: Words = "none",
 ) -> Tokens:
     """`tokenize_texts`, kept on disk under a hash of tokenizer, texts and length.
 
@@ -116,12 +137,16 @@ def tokenize_cached(
             data = part.encode()
             digest.update(b"%d %d:" % (len(text), len(data)) + data)
     folder = Path(cache_dir or user_cache("tokens"))
-    plain, with_words = (folder / f"{digest.hexdigest()}{end}.npz" for end in ("", "-words"))
-    for path in (with_words,) if words else (plain, with_words):
+    files: dict[Words, Path] = {
+        "none": folder / f"{digest.hexdigest()}.npz",
+        "first": folder / f"{digest.hexdigest()}-first.npz",
+        "all": folder / f"{digest.hexdigest()}-all.npz",
+    }
+    for path in files.values() if words == "none" else (files[words],):
         if (cached := _load(path, len(texts))) is not None:
-            return cached if words else cached._replace(words=None, num_words=None)
+            return cached._replace(words=None, num_words=None) if words == "none" else cached
     tokens = tokenize_texts(tokenizer, texts, max_length, words)
-    _store(with_words if words else plain, tokens)
+    _store(files[words], tokens)
     return tokens
 
 
@@ -144,8 +169,9 @@ def _load(path: Path, examples: int) -> Tokens | None:
 def _store(path: Path, tokens: Tokens) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {name: array for name, array in tokens._asdict().items() if isinstance(array, np.ndarray)}
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.savez(file, **{name: array for name, array in tokens._asdict().items() if array is not None})
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         Path(file.name).replace(path)  # all or nothing: a reader never sees half a file
     except OSError:
         return

@@ -26,8 +26,13 @@ def describe_export(model: MultitaskModel, run: RunFolder, form: Format) -> dict
         "step": model.step,
         "parameters": config.evaluate,
         "compute_dtype": config.compute_dtype,
-        "tasks": {name: _task(model, task, finite(scores.get(name))) for name, task in model.setup.tasks.items()},
+        "tasks": {name: _task(model, task, finite(scores.get(name))) for name, task in labelled_tasks(model).items()},
     }
+
+
+def labelled_tasks(model: MultitaskModel) -> dict[str, Task]:
+    """The tasks that predict labels: those that an export has heads of."""
+    return {name: task for name, task in model.setup.tasks.items() if not kind_of(task).auxiliary}
 
 
 def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn.dropout import Dropout
+from mtbert_jax.nn.layers import ACTIVATIONS, layer_norm
 from mtbert_jax.types import Batch, EncoderOutput
 
 NO_POOLER = (
@@ -43,6 +44,44 @@ class Head(nn.Module):
         return nn.Dense(self.num_outputs, name="output")(x)
 
 
+class LanguageHead(nn.Module):
+    """States of hidden tokens → logits of the vocabulary: dense, activation, LayerNorm, then the table of words.
+
+    The output layer has a bias of its own; its matrix is the encoder's table of word embeddings, transposed, as in
+    `BertForMaskedLM`.
+
+    Attributes:
+        table: Rows and width of the table.
+        activation: Name of the activation, the encoder's.
+        epsilon: Of LayerNorm.
+        initializer_range: Standard deviation of initial weights.
+        pooling: What the head reads, see `pool`.
+    """
+
+    table: tuple[int, int]
+    activation: str
+    epsilon: float
+    initializer_range: float
+    pooling: str = "masked"
+
+    @property
+    def num_outputs(self) -> int:
+        """Size of the vocabulary."""
+        return self.table[0]
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "batch place feature"],
+        words: Float[Array, "vocabulary width"],
+    ) -> Float[Array, "batch place vocabulary"]:
+        """Logits, float32."""
+        init = nn.initializers.normal(self.initializer_range)
+        x = nn.Dense(self.table[1], kernel_init=init, name="dense")(features)
+        x = layer_norm(self.epsilon, name="layer_norm")(ACTIVATIONS[self.activation](x))
+        return x @ words.astype(jnp.float32).T + self.param("bias", nn.initializers.zeros, (self.table[0],))
+
+
 def num_features(pooling: str, hidden_size: int) -> int:
     """Width of what `pool` returns."""
     return 4 * hidden_size if pooling == "pair" else hidden_size
@@ -53,8 +92,8 @@ def pool(output: EncoderOutput, batch: Batch, pooling: str) -> Float[Array, "bat
 
     `cls`: the pooler's output. `mean`: the mean of all token states. `pair`: from the means u and v of the two texts'
     states, ``[u, v, |u - v|, u v]``, as InferSent joins them (Conneau et al. 2017, section 3.1); here the texts have
-    attended to each other. Padding has no part in these. `tokens`: the states at the batch's positions, those of the
-    first token where a position is -1; of all tokens where the batch has no positions.
+    attended to each other. Padding has no part in these. `tokens`, `masked`: the states at the batch's positions, those
+    of the first token where a position is -1; of all tokens where the batch has no positions.
 
     Raises:
         InputError: The pooling is `cls`, and the encoder has no pooler.
@@ -64,7 +103,7 @@ def pool(output: EncoderOutput, batch: Batch, pooling: str) -> Float[Array, "bat
             raise InputError(NO_POOLER)
         return output.pooled
     states, mask, second = output.hidden_states.astype(jnp.float32), batch.attention_mask, batch.token_type_ids
-    if pooling == "tokens":
+    if pooling in ("tokens", "masked"):
         places = batch.positions
         return states if places is None else jnp.take_along_axis(states, jnp.maximum(places, 0)[:, :, None], axis=1)
     if pooling == "mean":

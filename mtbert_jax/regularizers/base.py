@@ -97,7 +97,7 @@ class GroupTask:
     def _chosen(self, name: str, logits: tuple[Logits, ...], rest: tuple[Array, ...], *options: Any) -> Any:
         def branch(task: TaskConfig) -> Callable[..., Array]:
             kind = kind_of(task)
-            width, method = kind.num_outputs(task), getattr(kind, name)
+            width, method = kind.num_outputs(task) or None, getattr(kind, name)
             return lambda logits, rest: method(*(one[..., :width] for one in logits), *rest, *options)
 
         return jax.lax.switch(self.index, [branch(task) for task in self.tasks], logits, rest)

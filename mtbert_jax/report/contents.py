@@ -76,7 +76,7 @@ class RunContents:
             try:
                 read = {s: read_for_run(config, task, s).examples for s in SPLITS if getattr(task, s)}
                 sizes[task.name] = {str(split): len(examples) for split, examples in read.items()}
-                if results is not None and read.get("dev"):
+                if results is not None and read.get("dev") and not kind_of(task).auxiliary:
                     judged[task.name] = _judge(folder, task, read["dev"], logits.get(task.name))
             except InputError as error:
                 notes.append(f"task {task.name}: {error}")
@@ -149,7 +149,7 @@ def _judge(folder: RunFolder, task: TaskConfig, examples: Sequence[Example], log
     losses = None
     kind = kind_of(task)
     labels = stack_labels(task, [example.label for example in examples]).astype(np.float32)
-    places = labels.shape[1:] if kind.reads == "tokens" else ()
+    places = labels.shape[1:] if kind.has_places else ()
     if logits is not None and not kind.of_batch and logits.shape == (len(examples), *places, kind.num_outputs(task)):
         found = kind.loss(logits, labels)  # type: ignore[arg-type]
         losses = np.asarray(of_places(found, labels >= 0) if places else found, np.float64)

@@ -1,6 +1,6 @@
 """Task kinds: what the labels, logits, losses and scores of a task are. One file a kind; `kind` has the protocol."""
 
-from mtbert_jax.tasks import binary, classification, distribution, multilabel, ranking, regression, tokens
+from mtbert_jax.tasks import binary, classification, distribution, masked_lm, multilabel, ranking, regression, tokens
 from mtbert_jax.tasks.kind import KINDS, TaskKind, kind_of, primary_metric, register_kind, register_metric
 from mtbert_jax.tasks.metrics import Metric
 from mtbert_jax.tasks.scores import averages, score, task_scores
@@ -14,6 +14,7 @@ __all__ = [
     "classification",
     "distribution",
     "kind_of",
+    "masked_lm",
     "multilabel",
     "primary_metric",
     "ranking",

@@ -25,8 +25,9 @@ from mtbert_jax.types import Example
 Logits = Float[Array, "batch output"]
 Labels = Float[Array, "batch *label"]
 K = TypeVar("K", bound="type[TaskKind]")
+T = TypeVar("T", bound=TaskConfig)
 M = TypeVar("M", bound=Callable[..., Any])
-Reads = Literal["vector", "tokens"]
+Reads = Literal["vector", "tokens", "masked"]
 Decision = Literal["argmax", "sign", "value", "signs", "count", "tags"]
 PER_PLACE = -1
 """In a label's shape: as many numbers as the example has places, such as words."""
@@ -52,10 +53,14 @@ class TaskKind(abc.ABC):
             `tags`, the class of the largest logit at each word's first token.
         of_batch: Whether the loss is of a batch, whose examples it compares with each other (`batch_loss`). Such a
             batch cannot be computed in parts (`micro_batches`), and reports show no loss of an example.
+        auxiliary: Whether the task serves the encoder alone: no label is read from its files, nothing is predicted,
+            and it has no part in averages, unless there are no other tasks.
         reads: What the head reads: `vector`, what the head's `pooling` makes of the tokens; `tokens`, the states of
-            some of them, a row of places. Arrays then have an axis of places: logits are ``[batch place output]``,
-            labels ``[batch place]`` with `IGNORED` where there is nothing to say, and `loss`, `divergence` and
-            `one_sided` return a value per place. What counts of an example is the mean over its labelled places.
+            each word's first token; `masked`, those of hidden tokens, which are the labels, with logits of the
+            vocabulary. The last two are rows of places. Arrays then have an axis of places: logits are
+            ``[batch place output]``, labels ``[batch place]`` with `IGNORED` where there is nothing to say, and
+            `loss`, `divergence` and `one_sided` return a value per place. What counts of an example is the mean over
+            its labelled places.
     """
 
     name: ClassVar[str]
@@ -64,6 +69,7 @@ class TaskKind(abc.ABC):
     decision: ClassVar[Decision]
     reads: ClassVar[Reads] = "vector"
     of_batch: ClassVar[bool] = False
+    auxiliary: ClassVar[bool] = False
 
     def check(self, task: TaskConfig) -> None:
         """Checks the task's own fields.
@@ -79,6 +85,15 @@ class TaskKind(abc.ABC):
     def label_shape(self, task: TaskConfig) -> tuple[int, ...]:
         """Shape of one label; a single number if not overridden. ``(PER_PLACE,)`` is a row of any length."""
         return ()
+
+    @property
+    def has_places(self) -> bool:
+        """Whether arrays have an axis of places: the head reads tokens."""
+        return self.reads != "vector"
+
+    def kept(self, logits: Logits, labels: Labels) -> Float[Array, "batch *place kept"]:
+        """What an evaluation keeps of a batch's logits, and `predict` gets: the logits, if not overridden."""
+        return logits
 
     def text(self, value: Any) -> str:
         """A text's field as the tokenizer gets it: the text itself, if not overridden.
@@ -144,7 +159,7 @@ class TaskKind(abc.ABC):
         are spread over.
         """
         losses = self.loss(logits, labels)
-        return mean_loss(of_places(losses, labels >= 0) if self.reads == "tokens" else losses, weights)
+        return mean_loss(of_places(losses, labels >= 0) if self.has_places else losses, weights)
 
     @abc.abstractmethod
     def predict(self, logits: Float[np.ndarray, "example output"]) -> Float[np.ndarray, "example *label"]:
@@ -276,9 +291,14 @@ def of_places(
 
 
 def head_reads(task: Task) -> str:
-    """What the head of a task reads: a pooling, or `tokens`."""
+    """What the head of a task reads: a pooling, or `tokens` or `masked`."""
     kind = kind_of(task)
-    return task.head.pooling if kind.reads == "vector" else kind.reads
+    return kind.reads if kind.has_places else task.head.pooling
+
+
+def counted(tasks: Sequence[T]) -> tuple[T, ...]:
+    """The tasks that averages are of: those that predict something, or all where none does."""
+    return tuple(task for task in tasks if not kind_of(task).auxiliary) or tuple(tasks)
 
 
 def stack_labels(task: TaskConfig, labels: Sequence[Any], width: int = 0) -> Float[np.ndarray, "example *label"]:
@@ -300,17 +320,20 @@ def stack_labels(task: TaskConfig, labels: Sequence[Any], width: int = 0) -> Flo
 def check_methods(task: TaskConfig) -> None:
     """Calls the methods of a task's kind for two examples: what is wrong with one shows before any step."""
     kind = kind_of(task)
-    each = (2, 3) if kind.reads == "tokens" else (2,)
-    logits = np.zeros((*each, kind.num_outputs(task)), np.float32)
-    labels = np.zeros(each if kind.reads == "tokens" else (2, *kind.label_shape(task)), np.float32)
-    classes = 0 if kind.reads == "tokens" else len(kind.classes(task))
+    each = (2, 3) if kind.has_places else (2,)
+    logits = np.zeros((*each, kind.num_outputs(task) or 2), np.float32)
+    labels = np.zeros(each if kind.has_places else (2, *kind.label_shape(task)), np.float32)
+    classes = 0 if kind.has_places else len(kind.classes(task))
     shapes = {
         "loss": (lambda: jax.eval_shape(kind.loss, logits, labels), each),
         "batch_loss": (lambda: jax.eval_shape(kind.batch_loss, logits, labels, np.ones(2, np.float32)), ()),
         "divergence": (lambda: jax.eval_shape(kind.divergence, logits, logits), each),
         "one_sided": (lambda: jax.eval_shape(kind.one_sided, logits, logits), each),
         "probabilities": (lambda: jax.eval_shape(kind.probabilities, logits), (2, classes)),
-        "predict": (lambda: kind.predict(logits), labels.shape),
+        "predict": (
+            lambda: kind.predict(np.asarray(kind.kept(jnp.asarray(logits), jnp.asarray(labels)))),
+            labels.shape,
+        ),
     }
     for name, (call, wanted) in shapes.items():
         try:

@@ -138,6 +138,17 @@ def word_accuracy(predictions: Predictions, labels: Predictions) -> Float[np.nda
     return np.sum((predictions == labels) & words, axis=(-2, -1)) / np.maximum(np.sum(words, axis=(-2, -1)), 1)
 
 
+def masked_loss(losses: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean loss over all hidden tokens, in nats, ``[... example place]``; labels below 0 are no places."""
+    there = labels >= 0
+    return np.sum(losses * there, axis=(-2, -1)) / np.maximum(np.sum(there, axis=(-2, -1)), 1)
+
+
+def perplexity(losses: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Exp of `masked_loss`."""
+    return np.exp(masked_loss(losses, labels))
+
+
 def pearson(x: Predictions, y: Predictions) -> Float[np.ndarray, "*leading"]:
     """Pearson's r; NaN for fewer than two examples, where one side is constant, or where a value is not finite."""
     x, y = np.broadcast_arrays(x, y)
@@ -194,6 +205,8 @@ OF_LARGEST_F1 = Metric("f1", of_largest_f1)
 CROSS_ENTROPY = Metric("cross_entropy", cross_entropy, best="min", to_unit=_of_error)
 SPAN_F1 = Metric("f1", span_f1)
 WORD_ACCURACY = Metric("accuracy", word_accuracy)
+MASKED_LOSS = Metric("loss", masked_loss, best="min", to_unit=lambda loss: np.exp(-loss))
+PERPLEXITY = Metric("perplexity", perplexity, best="min", to_unit=lambda value: 1 / value)
 PEARSON = Metric("pearson", pearson, to_unit=_half_up)
 SPEARMAN = Metric("spearman", spearman, to_unit=_half_up)
 MAE = Metric("mae", mean_absolute_error, best="min", to_unit=_of_error)

@@ -72,7 +72,9 @@ class ActiveRun:
     def open(cls, setup: Setup, folder: RunFolder, plans: list[Plan], train: Splits, dev: Splits) -> "ActiveRun":
         """A run at its beginning."""
         checkpoints = Checkpoints(folder.checkpoints, to_dict(setup.config))
-        return cls(setup, folder, plans, train, dev, checkpoints, make_eval_step(setup.model, setup.layout))
+        return cls(
+            setup, folder, plans, train, dev, checkpoints, make_eval_step(setup.model, setup.layout, setup.kinds)
+        )
 
     def first_params(self) -> Params:
         """The parameters at the run's first step."""

@@ -17,7 +17,7 @@ from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
 from mtbert_jax.tasks import score
-from mtbert_jax.tasks.kind import LOWEST, finite_rows
+from mtbert_jax.tasks.kind import LOWEST, TaskKind, finite_rows
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -26,14 +26,19 @@ EvalStep = Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch wid
 
 
 @made_once
-def make_eval_step(model: EncoderWithHeads, layout: Layout = ALONE) -> EvalStep:
+def make_eval_step(
+    model: EncoderWithHeads, layout: Layout = ALONE, kinds: tuple[tuple[str, TaskKind], ...] = ()
+) -> EvalStep:
     """``(params, task, batch) → logits``, jitted once for all tasks of a group, dropout off, whole on every device.
 
-    The logits have the width of the group's widest head; what a narrower one lacks is zeros.
+    The logits have the width of the group's widest head; what a narrower one lacks is zeros. Of a task whose kind is
+    given it is what the kind keeps of them; tasks of a group keep the same.
     """
+    by_name = dict(kinds)
 
     def logits(names: tuple[str, ...], place: Int[Array, ""], params: Params, batch: Batch | FeatureBatch) -> Array:
-        return layout.whole(model.logits(layout.whole(params), TaskIndex(names, place), batch))
+        found, kind = model.logits(layout.whole(params), TaskIndex(names, place), batch), by_name.get(names[0])
+        return layout.whole(found if kind is None else kind.kept(found, batch.labels))
 
     program = jax.jit(logits, static_argnums=0)
     places = {name: (names, np.int32(place)) for names in model.groups() for place, name in enumerate(names)}
@@ -103,7 +108,7 @@ def evaluate_all(
     """
     lengths, logits, scored, labels = setup.lengths(datasets), {}, {}, {}
     for name, data in datasets.items():
-        width = setup.model.heads[name].num_outputs
+        width = setup.kept_width(name)
         logits[name] = over_split(setup, partial(eval_step, params, name), data, lengths[name], width)
         if data.labelled:
             rows = slice(None) if data.scored is None else data.scored

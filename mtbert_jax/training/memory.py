@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtbert_jax import trees
-from mtbert_jax.data.batches import make_batch
 from mtbert_jax.errors import InputError
 from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import Layout
@@ -75,7 +74,7 @@ def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:
     length = int(stream.lengths[np.searchsorted(stream.lengths, stream.tokens.lengths.max())])
     if plan.stage.cache_features:
         return 4 * rows * setup.model.num_features(name)
-    arrays = make_batch(stream.tokens, stream.labels, np.arange(1), length, rows)
+    arrays = stream.gathered(0, np.arange(1), length, rows)
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
     fixed, trainable = trees.split(params, plan.frozen)
 

@@ -104,7 +104,7 @@ class Objective:
 
     def _labelled(self, batch: Batch | FeatureBatch) -> Bool[Array, "batch place"] | None:
         """The places with a label, where the group's heads read tokens."""
-        return batch.labels >= 0 if kind_of(self.tasks[0]).reads == "tokens" else None
+        return batch.labels >= 0 if kind_of(self.tasks[0]).has_places else None
 
     def _forward(
         self, params: Params, teacher: Params | None, batch: Batch | FeatureBatch, place: Place, share: Share

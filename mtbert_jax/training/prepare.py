@@ -15,7 +15,6 @@ from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.data.unknown import unknown_share, unknown_warning
-from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.errors import InputError
 from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.products import choose_dtype
@@ -27,7 +26,7 @@ from mtbert_jax.training.active import labels_of
 from mtbert_jax.training.existing import Existing, check_folder
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import check_state, estimate
-from mtbert_jax.training.origin import Origin, from_run
+from mtbert_jax.training.origin import Origin, from_directory, from_run
 from mtbert_jax.training.seeds import seeds_apart
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.source import source_of, with_encoder
@@ -101,7 +100,7 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     for own_setup, (_, place), stages, on, source in zip(setups, apart, plans, goes_on, sources, strict=True):
         where = source.path if source else directory
         if not on and where not in read:
-            read[where] = from_run(source, own_setup) if source else Origin(load_pretrained(directory)[1], {})
+            read[where] = from_run(source, own_setup) if source else from_directory(directory, own_setup)
         runs.append(PreparedRun(own_setup, place, stages, None if on else read[where]))
     return Prepared(config, layout, setup, splits, runs, existing)
 

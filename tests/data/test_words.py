@@ -77,17 +77,17 @@ def test_the_first_token_of_a_word_carries_its_label(small_encoder_dir: Path, tm
     # [CLS] the . ? book [SEP]; [CLS] the film was good [SEP], since `.` and `?` are cut off.
     assert batch.positions.tolist() == [[1, 2, 3, 4, -1, -1], [1, 2, 3, 4, -1, -1], [-1] * 6]
     assert batch.labels.tolist() == [[0, 0, 0, 1, -1, -1], [0, 1, 0, 1, -1, -1], [-1] * 6]
-    longer = tokenize_texts(tokenizer, [("the film was good. ?",)], 16, words=True)
+    longer = tokenize_texts(tokenizer, [("the film was good. ?",)], 16, words="first")
     assert longer.words is not None and longer.words.tolist() == [-1, 0, 1, 2, 3, -1, 4, -1]
 
 
 def test_texts_that_tasks_share_are_encoded_once(small_encoder_dir: Path, tmp_path: Path) -> None:
     tokenizer, texts = load_tokenizer(small_encoder_dir), [("the film was good",), ("the book",)]
-    with_words = tokenize_cached(tokenizer, texts, 16, tmp_path, words=True)
+    with_words = tokenize_cached(tokenizer, texts, 16, tmp_path, words="first")
     plain = tokenize_cached(tokenizer, texts, 16, tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
     assert plain.words is None
     assert plain.ids.tolist() == with_words.ids.tolist()
-    again = tokenize_cached(tokenizer, texts, 16, tmp_path, words=True)
+    again = tokenize_cached(tokenizer, texts, 16, tmp_path, words="first")
     assert again.words is not None and with_words.words is not None
     assert again.words.tolist() == with_words.words.tolist()

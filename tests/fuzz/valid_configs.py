@@ -22,19 +22,20 @@ TEXTS = {
     "tags": {"text": ["review"], "label": "tags", "kind": "multilabel", "classes": ["warm", "löng", "rare"], "id": ""},
     "soft": {"text": ["review"], "label": "soft", "kind": "distribution", "classes": MOODS, "id": ""},
     "order": {"text": ["review"], "label": "stars", "kind": "ranking", "id": ""},
+    "text": {"text": ["review"], "kind": "masked_lm", "id": ""},
     "names": {"text": ["words"], "label": "spans", "kind": "tokens", "classes": ["GOOD", "THING"], "id": ""},
 }
 """Tasks: those of reviews are of one file, and `plain` has quotes as GLUE's files have them."""
 WHOLE_BATCHES = ("order",)
 """Tasks whose loss is of a batch, which cannot be computed in parts."""
-WORDS = ("names",)
+WORDS = ("names", "text")
 """Tasks whose heads read tokens, so that no features can be kept."""
 REVIEWS = ("reviews.jsonl", "few.jsonl", "unlabelled.jsonl")
 FILES = {
     "sst": ("ids-sst-train.csv", "ids-sst-dev.csv", "ids-sst-test-student.csv"),
     "para": ("quora-train.csv", "quora-dev.csv", "quora-test-student.csv"),
     "sts": ("sts-train.csv", "sts-dev.csv", "sts-test-student.csv"),
-    **dict.fromkeys(("mood", "stars", "tags", "soft", "order", "names"), REVIEWS),
+    **dict.fromkeys(("mood", "stars", "tags", "soft", "order", "names", "text"), REVIEWS),
     "plain": ("plain.tsv", "one.tsv", "plain.tsv"),
 }
 METRICS = {
@@ -45,6 +46,7 @@ METRICS = {
     "distribution": ["accuracy", "f1", "cross_entropy"],
     "ranking": ["spearman", "pearson"],
     "tokens": ["f1", "accuracy"],
+    "masked_lm": ["loss", "perplexity"],
 }
 SMART = [
     {"weight": 1.0},
@@ -209,6 +211,8 @@ def _task(draw: st.DrawFn, name: str, fixed: Mapping[str, Any] | None) -> Table:
             case "sampling":
                 task["sampling_balance"] = 1.0
     task |= draw(st.sampled_from([{}, {}, {"loss_weight": 0.3}, {"output_column": "says, it"}, {"smart_factor": 0.0}]))
+    if task["kind"] == "masked_lm" and draw(st.booleans()):
+        task["whole_words"] = True
     if fixed is not None:
         return {**task, **fixed}
     if draw(st.booleans()):

@@ -46,7 +46,8 @@ def test_a_kind_goes_through_every_command(name: str, room: Path, tmp_path: Path
     case.train()
     for after in AFTER.values():
         after(case)
-    same_labels(case, name)
+    if task["kind"] != "masked_lm":
+        same_labels(case, name)
 
 
 def same_labels(case: Case, name: str) -> None:
