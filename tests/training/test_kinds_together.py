@@ -86,7 +86,9 @@ def test_a_step_with_pcgrad_is_the_sum_of_projected_gradients(config: Config, tm
             strict=True,
         ):
             np.testing.assert_allclose(new, old - np.asarray(grad), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(told.cosines, cosines(np.array(flat) @ np.array(flat).T), atol=1e-4)  # type: ignore[arg-type]
+    of = dict(zip(own, flat, strict=True))
+    ordered = np.array([of[name] for name in told.losses])
+    np.testing.assert_allclose(told.cosines, cosines(ordered @ ordered.T), atol=1e-4)  # type: ignore[arg-type]
     moved = [
         np.ravel(old).astype(np.float64) - np.ravel(new)
         for old, new in zip(
