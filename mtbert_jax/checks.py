@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 from mtbert_jax.config import Config, ParallelConfig, Stage, Task
+from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import (
     DEEPEST_HEAD,
@@ -16,6 +17,7 @@ from mtbert_jax.limits import (
     WIDEST_LAYER,
 )
 from mtbert_jax.tasks import kind_of, primary_metric
+from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.tasks.scores import AVERAGES, check_chosen_score
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -70,12 +72,33 @@ def check_config(config: Config) -> None:
             raise InputError(f"{name} = {list(values)}: each may stand there once")
     if config.seeds and config.patience:
         raise InputError("patience stops a run by its own scores, but runs of several seeds end together; set it to 0")
+    for own in config.tasks:
+        if config.micro_batches > 1 and kind_of(own).of_batch:
+            raise InputError(
+                f"micro_batches = {config.micro_batches}: task {own.name} of kind = {own.kind!r} compares all examples "
+                "of a batch with each other; set micro_batches = 1, and remat = true to need less memory"
+            )
     _check_parallel(config.parallel)
-    for number, own in enumerate(config.stages, start=1):
-        _check_length(f"stage {own.name or f'stage{number}'}: ", own.steps, own.epochs)
+    for number, given in enumerate(config.stages, start=1):
+        where = f"stage {given.name or f'stage{number}'}: "
+        _check_length(where, given.steps, given.epochs)
+        if given.tasks is not None:
+            _check_stage_tasks(where, given.tasks, names)
+    trained = {name for stage in config.resolved_stages() for name in stage.tasks}
+    if idle := [name for name in names if name not in trained]:
+        raise InputError(
+            f"tasks of the stages: no stage trains {', '.join(idle)}; add it to one, or leave the task out"
+        )
     _check_length("", config.steps, config.epochs)
     for stage in config.resolved_stages():
-        _check_stage(stage, f"stage {stage.name}: " if config.stages else "")
+        where = f"stage {stage.name}: " if config.stages else ""
+        _check_stage(stage, where)
+        for own in (task for task in config.tasks if stage.cache_features and task.name in stage.tasks):
+            if kind_of(own).reads != "vector":
+                raise InputError(
+                    f"{where}cache_features keeps one vector of each example, and task {own.name} of kind = "
+                    f"{own.kind!r} reads its tokens; set cache_features = false"
+                )
 
 
 def _must_be(wanted: str, where: str, table: object, *names: str) -> None:
@@ -119,7 +142,9 @@ def _check_task(task: Task, where: str) -> None:
         refuse("text: name one column, or two for pairs")
     if len(set(task.text)) < len(task.text):
         refuse(f"text: names column {task.text[0]!r} twice; a pair has two columns")
-    if task.label in task.text:
+    if task.whole_words and kind_of(task).reads != "masked":
+        refuse(f"whole_words is for kind = 'masked_lm', not for kind = {task.kind!r}")
+    if task.label in task.text and not kind_of(task).auxiliary:
         refuse(f"label = {task.label!r}: is a text column, too")
     for name in (task.output_column, *task.classes):
         if name.splitlines() not in ([], [name]):
@@ -135,7 +160,7 @@ def _check_task(task: Task, where: str) -> None:
         refuse(str(error))
     head = task.head
     _must_be("at least 0 and below 1", f"{where}: head.", head, "dropout")
-    if head.pooling == "pair" and len(task.text) != 2:
+    if head_reads(task) == "pair" and len(task.text) != 2:
         refuse("head.pooling = 'pair' needs two texts; take 'mean' or 'cls' for one")
     if head.hidden_layers < 0 or head.hidden_size < 0:
         refuse("head.hidden_layers and head.hidden_size must be at least 0")
@@ -158,6 +183,17 @@ def _check_task(task: Task, where: str) -> None:
         refuse("class_weights: every weight must be above 0")
     if task.class_weights and task.loss_balance:
         refuse("class_weights and loss_balance exclude each other")
+
+
+def _check_stage_tasks(where: str, tasks: tuple[str, ...], names: list[str]) -> None:
+    """Refuses tasks of a stage that the run does not have, none at all, or one of them twice."""
+    if not tasks:
+        raise InputError(f"{where}tasks is empty; name some of {', '.join(names)}, or leave it out for all")
+    for name in tasks:
+        if name not in names:
+            raise InputError(f"{where}tasks: {name!r} is none of {', '.join(names)}{nearest(name, names)}")
+    if len(set(tasks)) < len(tasks):
+        raise InputError(f"{where}tasks = {list(tasks)}: each may stand there once")
 
 
 def _check_length(where: str, steps: int | None, epochs: float | None) -> None:

@@ -14,11 +14,11 @@ from jaxtyping import Float
 
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split
-from mtbert_jax.data.tokens import tokenize_texts
+from mtbert_jax.data.tokens import Words, tokenize_texts
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
@@ -47,8 +47,9 @@ class Prediction(NamedTuple):
     """What the model says of one example.
 
     Attributes:
-        label: Class name or number, 0 or 1, or a real number, by the kind of the task.
-        probabilities: Probability of each class, by its name; empty where labels are no classes.
+        label: Class name or number, 0 or 1, a real number, a list of classes, or a tag for each word, by the kind of
+            the task.
+        probabilities: Probability of each class, by its name; empty where labels are no classes, or of words.
     """
 
     label: Any
@@ -71,7 +72,7 @@ class MultitaskModel:
 
     @cached_property
     def _eval_step(self) -> EvalStep:
-        return make_eval_step(self.setup.model, self.setup.layout)
+        return make_eval_step(self.setup.model, self.setup.layout, self.setup.kinds)
 
     @cached_property
     def _pooling_step(self) -> EvalStep:
@@ -120,23 +121,68 @@ class MultitaskModel:
             raise InputError(f"no task {name!r} in this run{nearest(name, tasks)} (tasks: {', '.join(tasks)})")
         return tasks[name]
 
+    def _predicting(self, name: str) -> Task:
+        """The task of that name, which must predict something."""
+        task = self.task(name)
+        if kind_of(task).auxiliary:
+            raise InputError(f"task {name} is of kind = {task.kind!r}, which trains the encoder and predicts no labels")
+        return task
+
     def predict(self, task: str, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
         """Labels and probabilities of one's own texts.
 
         Args:
             task: Name of a task of the run.
-            texts: Strings, or pairs of strings for a task over pairs.
+            texts: Strings, or pairs of strings for a task over pairs. Where words have labels, blanks part the words.
 
         Raises:
             InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
         """
-        spec = self.task(task)
+        spec = self._predicting(task)
         parts = _parts(texts, len(spec.text), f"task {task}")
         if not parts:
             return []
-        logits = self.logits(task, self._dataset(parts, spec.max_length))
+        logits = self.logits(task, self._dataset(parts, spec.max_length, spec))
         _check_finite(logits, parts, f"the output of task {task}")
         return self.describe(task, logits)
+
+    def soft_labels(
+        self, task: str, texts: Sequence[str | tuple[str, ...]] | None = None, split: Split = "train"
+    ) -> list[dict[str, Any]]:
+        """Rows of a training file for `kind = "distribution"`: this model's probabilities as labels (distillation).
+
+        A row has the task's columns: its id, its texts, and as label the probabilities of the classes, in order.
+
+        Args:
+            task: Name of a task of the run with one class for each example.
+            texts: One's own texts, as `predict` takes them; those of `split` if left out.
+            split: Whose texts are read, with or without labels.
+
+        Raises:
+            InputError: The task's probabilities are no distribution; or as `predict` and `read_task`.
+        """
+        spec, kind = self._predicting(task), kind_of(self.task(task))
+        if kind.decision not in ("argmax", "sign"):
+            raise InputError(
+                f"task {task} is of kind = {spec.kind!r}, whose outputs are no distribution over classes; soft labels "
+                "are for tasks with one class for each example"
+            )
+        if texts is None:
+            data = load_dataset(self.setup.config, spec, split, self.setup.tokenizer, labels=False)
+        else:
+            parts = _parts(texts, len(spec.text), f"task {task}")
+            data = self._dataset(parts, spec.max_length, spec)._replace(
+                ids=[str(number) for number in range(len(parts))]
+            )
+        if not data.texts:
+            return []
+        logits = self.logits(task, data)
+        _check_finite(logits, data.texts, f"the output of task {task}")
+        labels = np.asarray(kind.probabilities(jnp.asarray(logits)), np.float32)
+        return [
+            {**({spec.id: name} if spec.id else {}), **dict(zip(spec.text, own, strict=True)), spec.label: row}
+            for name, own, row in zip(data.ids, data.texts, map(_shortest, labels), strict=True)
+        ]
 
     def encode(self, texts: Sequence[str], pooling: Embedding = "mean") -> Float[np.ndarray, "text hidden"]:
         """Embeddings of single texts by the shared encoder, float32, in their order; no head has a part in them.
@@ -159,13 +205,18 @@ class MultitaskModel:
         _check_finite(vectors, parts, "its embedding")
         return vectors
 
-    def _dataset(self, parts: list[tuple[str, ...]], limit: int) -> Dataset:
-        tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit))
-        return Dataset([], parts, tokens, np.zeros(len(parts), np.float32), False, [])
+    def _dataset(self, parts: list[tuple[str, ...]], limit: int, task: Task | None = None) -> Dataset:
+        """Texts as a task reads them, or the encoder alone."""
+        words: Words = "first" if task is not None and kind_of(task).reads == "tokens" else "none"
+        if task is not None:
+            parts = [tuple(map(kind_of(task).text, part)) for part in parts]
+        tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit), words)
+        places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
+        return Dataset([], parts, tokens, np.zeros((len(parts), *places), np.float32), False, [])
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
         """Logits of texts of one's own, in their order."""
-        compute, width = partial(self._eval_step, self.params, task), self.setup.model.heads[task].num_outputs
+        compute, width = partial(self._eval_step, self.params, task), self.setup.kept_width(task)
         return over_split(self.setup, compute, dataset, self.setup.fixed_lengths(task), width)
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
@@ -175,7 +226,8 @@ class MultitaskModel:
         labels = (kind.describe(spec, value) for value in kind.predict(logits))
         names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits))).tolist()
         return [
-            Prediction(label, dict(zip(names, row, strict=True))) for label, row in zip(labels, shares, strict=True)
+            Prediction(label, dict(zip(names, row, strict=True)) if row else {})
+            for label, row in zip(labels, shares, strict=True)
         ]
 
     def evaluate(
@@ -199,10 +251,15 @@ class MultitaskModel:
     def write_predictions(
         self, folder: Path, split: Split, datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
     ) -> list[Path]:
-        """Writes one prediction file per task, but for tasks with logits that are not finite; returns their paths."""
+        """Writes one prediction file per task, but for tasks with logits that are not finite; returns their paths.
+
+        A task that predicts nothing has none.
+        """
         paths = []
         for name, values in logits.items():
             task = self.setup.tasks[name]
+            if kind_of(task).auxiliary:
+                continue
             path, predicted = folder / prediction_file(task, split), predictions(task, values)
             if np.isfinite(predicted).all():
                 write_predictions(path, task, datasets[name].ids, predicted)
@@ -210,6 +267,11 @@ class MultitaskModel:
             else:
                 path.unlink(missing_ok=True)
         return paths
+
+
+def _shortest(values: Float[np.ndarray, " class"]) -> list[float]:
+    """Numbers that are written with the digits of a float32."""
+    return [float(str(value)) for value in values]
 
 
 def _check_finite(values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str) -> None:

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mtbert_jax.config import Pooling, Task
+from mtbert_jax.config import Task
 from mtbert_jax.encoders.family import Encoder, encoder
+from mtbert_jax.errors import InputError
 from mtbert_jax.nn.attention import Kernel
-from mtbert_jax.nn.heads import Head, num_features, pool
+from mtbert_jax.nn.heads import Head, LanguageHead, num_features, pool
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
 
 
@@ -30,7 +32,7 @@ class EncoderWithHeads:
     """One encoder, shared; a head for every task. Parameters: ``{"encoder": {...}, "heads": {"<task>": {...}}}``."""
 
     encoder: Encoder
-    heads: dict[str, Head]
+    heads: dict[str, Head | LanguageHead]
 
     def __hash__(self) -> int:
         """Models of the same modules are the same."""
@@ -46,19 +48,28 @@ class EncoderWithHeads:
         kernel: Kernel = "xla",
     ) -> "EncoderWithHeads":
         """The model that `tasks` describe; `Encoder` explains the rest."""
-        heads = {}
+        heads: dict[str, Head | LanguageHead] = {}
+        module = encoder(config, dtype, remat, kernel)
         for task in tasks:
+            if head_reads(task) == "masked":
+                table = _table_of_words(module)
+                heads[task.name] = LanguageHead(
+                    table, config.hidden_act, config.layer_norm_eps, config.initializer_range
+                )
+                continue
             options = vars(task.head)
             width = options["hidden_size"] or config.hidden_size
-            heads[task.name] = Head(kind_of(task).num_outputs(task), **{**options, "hidden_size": width})
-        return cls(encoder(config, dtype, remat, kernel), heads)
+            own = {**options, "hidden_size": width, "pooling": head_reads(task)}
+            heads[task.name] = Head(kind_of(task).num_outputs(task), **own)
+        return cls(module, heads)
 
     def init_heads(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters of every head; a head's depend on its name and `key`, not on the other tasks."""
         fresh = {}
         for name, head in self.heads.items():
             features = jnp.zeros((1, self.num_features(name)))
-            fresh[name] = head.init(jax.random.fold_in(key, zlib.crc32(name.encode())), features)["params"]
+            words = [jnp.zeros(head.table)] if isinstance(head, LanguageHead) else []
+            fresh[name] = head.init(jax.random.fold_in(key, zlib.crc32(name.encode())), features, *words)["params"]
         return fresh
 
     def num_features(self, task: str) -> int:
@@ -72,8 +83,8 @@ class EncoderWithHeads:
 
     def logits(
         self, params: Params, task: str | TaskIndex, batch: Batch | FeatureBatch, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "batch output"]:
-        """Logits of `task`, float32.
+    ) -> Float[Array, "batch *place output"]:
+        """Logits of `task`, float32; of each of the batch's positions, where the head reads tokens.
 
         Args:
             params: The whole tree; only the encoder and the task's head are read.
@@ -105,23 +116,23 @@ class EncoderWithHeads:
         embeddings: Float[Array, "batch seq hidden"],
         batch: Batch,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "batch output"]:
+    ) -> Float[Array, "batch *place output"]:
         """From the embeddings of a batch, perhaps perturbed, to logits; the same key gives the same dropout masks."""
         pooling = self.heads[task if isinstance(task, str) else task.names[0]].pooling
         return self._head(params, task, self._encode(params, pooling, embeddings, batch, key), key)
 
-    def features(self, params: Params, pooling: Pooling, batch: Batch) -> Float[Array, "batch feature"]:
+    def features(self, params: Params, pooling: str, batch: Batch) -> Float[Array, "batch *place feature"]:
         """What a head of that pooling reads, dropout off."""
         return self._encode(params, pooling, self.embed(params, batch), batch, None)
 
     def _encode(
         self,
         params: Params,
-        pooling: Pooling,
+        pooling: str,
         embeddings: Float[Array, "batch seq hidden"],
         batch: Batch,
         key: PRNGKeyArray | None,
-    ) -> Float[Array, "batch feature"]:
+    ) -> Float[Array, "batch *place feature"]:
         output: EncoderOutput = self.encoder.apply(  # type: ignore[assignment]
             {"params": params["encoder"]},
             embeddings,
@@ -134,21 +145,46 @@ class EncoderWithHeads:
         return pool(output, batch, pooling)
 
     def _head(
-        self, params: Params, task: str | TaskIndex, features: Float[Array, "batch feature"], key: PRNGKeyArray | None
-    ) -> Float[Array, "batch output"]:
+        self,
+        params: Params,
+        task: str | TaskIndex,
+        features: Float[Array, "batch *place feature"],
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch *place output"]:
         if not isinstance(task, str):
             width = max(self.heads[name].num_outputs for name in task.names)
             heads = [partial(self._padded_head, name, width, key) for name in task.names]
             return jax.lax.switch(task.place, heads, params, features)
-        return self.heads[task].apply(  # type: ignore[return-value]
+        head = self.heads[task]
+        if isinstance(head, LanguageHead):
+            words = params["encoder"]["embeddings"]["word"]["embedding"]
+            return head.apply({"params": params["heads"][task]}, features, words)  # type: ignore[return-value]
+        return head.apply(  # type: ignore[return-value]
             {"params": params["heads"][task]}, features, deterministic=key is None, rngs=_dropout_rngs(key)[1]
         )
 
     def _padded_head(
-        self, name: str, width: int, key: PRNGKeyArray | None, params: Params, features: Float[Array, "batch feature"]
-    ) -> Float[Array, "batch width"]:
+        self,
+        name: str,
+        width: int,
+        key: PRNGKeyArray | None,
+        params: Params,
+        features: Float[Array, "batch *place feature"],
+    ) -> Float[Array, "batch *place width"]:
         logits = self._head(params, name, features, key)
-        return jnp.pad(logits, [(0, 0), (0, width - logits.shape[1])])
+        return jnp.pad(logits, [*[(0, 0)] * (logits.ndim - 1), (0, width - logits.shape[-1])])
+
+
+def _table_of_words(module: Encoder) -> tuple[int, int]:
+    """Rows and width of an encoder's table of word embeddings."""
+    shapes = jax.eval_shape(lambda key: module.init(key, jnp.zeros((1, 1), jnp.int32))["params"], jax.random.key(0))
+    try:
+        rows, width = shapes["embeddings"]["word"]["embedding"].shape
+    except KeyError:
+        raise InputError(
+            "kind = 'masked_lm' needs the encoder's table of words at embeddings/word/embedding, and it has none there"
+        ) from None
+    return rows, width
 
 
 def _dropout_rngs(key: PRNGKeyArray | None) -> tuple[dict[str, PRNGKeyArray], dict[str, PRNGKeyArray]]:

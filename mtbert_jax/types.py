@@ -33,6 +33,8 @@ class Batch(NamedTuple):
             encoder, and an encoder without token types ignores it.
         labels: Labels as the task's kind has them, class indices as float32 too, ``[batch *label]``.
         weights: Weight of an example in the mean loss, 0 for a row that only fills the batch up, ``[batch]``.
+        positions: Tokens that a head which reads tokens is asked about, ``[batch place]``, such as the first of each
+            word; -1 for none. None for other heads.
     """
 
     input_ids: Int[Array, "batch seq"]
@@ -40,6 +42,7 @@ class Batch(NamedTuple):
     token_type_ids: Int[Array, "batch seq"]
     labels: Float[Array, "batch *label"]
     weights: Float[Array, " batch"]
+    positions: Int[Array, "batch place"] | None = None
 
 
 class FeatureBatch(NamedTuple):

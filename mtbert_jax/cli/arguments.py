@@ -108,6 +108,9 @@ class Predict:
     by a tab; or JSON Lines, or a table with a header, that have the task's text columns. Out come JSON Lines with
     label and probabilities. Without it, `predictions/` in the run folder (or `--output`) gets `<task>-dev-output.csv`
     and `<task>-test-output.csv`: plain CSV, or the course's format for tasks with an `output_column`.
+
+    With `--task` and `--soft-labels` a training file for `kind = "distribution"` is written: the texts of `--input`, or
+    of the task's training file, with this run's probabilities as labels.
     """
 
     run: RunPath
@@ -117,6 +120,8 @@ class Predict:
     """File of texts; standard input if left out."""
     output: Path | None = None
     """File of the labels, or folder of the prediction files; standard output or the run folder if left out."""
+    soft_labels: Path | None = None
+    """File of probabilities as labels, JSON Lines, that another run can be trained on."""
     checkpoint: Which = "best"
     data_dir: DataDir = None
     plugins: Plugins = ()

@@ -211,7 +211,8 @@ def _rows(split: SplitSurvey) -> list[str]:
 def _labels(split: SplitSurvey) -> str:
     if split.scores:
         return ", ".join(f"{at}%: {value:g}" for at, value in split.scores.items())
-    shares = (f"{name}: {count} ({count / split.labelled:.1%})" for name, count in split.classes.items())
+    total = split.places or split.labelled
+    shares = (f"{name}: {count} ({count / total:.1%})" for name, count in split.classes.items())
     return ", ".join(shares) or "none"
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,8 +145,12 @@ def predict(args: list[str]) -> None:
     given = arguments.parse(arguments.Predict, args, "mtbert predict")
     if given.task is None and given.input is not None:
         raise InputError("--input needs --task: which task are these texts for?")
+    if given.soft_labels is not None and (given.task is None or given.output is not None):
+        raise InputError("--soft-labels FILE needs --task, and takes the place of --output")
     if given.output is not None:
         must_be_writable(given.output, folder=given.task is None)
+    if given.soft_labels is not None:
+        must_be_writable(given.soft_labels)
     model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
     if given.task is None:
         read = {split: model.setup.datasets(split) for split in SPLITS[1:]}  # both, before anything is computed
@@ -161,14 +165,23 @@ def predict(args: list[str]) -> None:
             more = f"; and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
             raise InputError(f"no prediction file is written where predictions would be made up: {wrong[0]}{more}")
         return
+    if given.soft_labels is not None:
+        own = None if given.input is None else _read_texts(given.input, model.task(given.task))
+        _write_json_lines(model.soft_labels(given.task, own), given.soft_labels)
+        return
     texts = _read_texts(given.input, model.task(given.task))
     rows = zip(texts, model.predict(given.task, texts), strict=True)
     described = ({"text": text if len(text) > 1 else text[0], **said._asdict()} for text, said in rows)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in described)
-    if given.output is None:
+    _write_json_lines(described, given.output)
+
+
+def _write_json_lines(rows: Iterable[dict[str, Any]], path: Path | None) -> None:
+    """Rows on standard output, or in a file."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if path is None:
         print(lines, end="")
     else:
-        given.output.write_text(lines, encoding="utf-8")
+        path.write_text(lines, encoding="utf-8")
 
 
 def _read_texts(path: Path | None, task: TaskConfig) -> list[tuple[str, ...]]:

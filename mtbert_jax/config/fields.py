@@ -93,8 +93,9 @@ class TaskConfig:
     name: str = ""
     """Short name; also the prefix of the task's prediction files."""
     kind: str = "classification"
-    """`classification` (cross entropy), `binary` (binary cross entropy), `regression` (squared error), or a kind that a
-    plugin registers."""
+    """`classification` (cross entropy), `binary` (binary cross entropy), `regression` (squared error), `multilabel`
+    (any number of classes), `distribution` (a probability for each class), `ranking` (CoSENT), `tokens` (a tag for
+    each word), `masked_lm` (masked language modelling), or a plugin's."""
     text: tuple[str, ...] = ("sentence",)
     """One text column, or two for a task over pairs."""
     label: str = "label"
@@ -108,20 +109,23 @@ class TaskConfig:
     test: Data = ""
     """Test file, relative to `data_dir`; it may lack labels: the column, or in some rows a label other than -1."""
     num_classes: int = 0
-    """`classification`: the number of classes; labels are then the integers below it."""
+    """`classification`, `distribution`: the number of classes; labels are then the integers below it."""
     quotes: bool = True
     """Fields of TSV and CSV files may be quoted; false takes every quote as text (GLUE's files)."""
     classes: tuple[str, ...] = ()
-    """`classification`: names of the classes as they stand in the files, in place of `num_classes`."""
+    """`classification`, `distribution`: names of the classes as they stand in the files, in place of `num_classes`;
+    `multilabel`: the names; `tokens`: the types of spans."""
     label_range: tuple[float, ...] = ()
     """`regression`: smallest and largest label; a row outside is a bad row."""
     metric: str = ""
-    """Primary metric, by which the task enters averages, tables and intervals. Classes: `accuracy`, `f1`; numbers:
-    `pearson`, `spearman`, `mae`, `rmse`. The first one if left out."""
+    """Primary metric, by which the task enters averages, tables and intervals: one of its kind's, such as `accuracy`,
+    `f1` or `spearman`; the first of them if left out."""
     batch_size: int | None = None
     """Examples of this task in a batch; the run's `batch_size` if left out."""
     loss_weight: float = 1.0
     """Factor on this task's loss, and so on its gradient."""
+    whole_words: bool = False
+    """`masked_lm`: hide all tokens of a word, or none, in place of single tokens."""
     output_column: str = ""
     """Name of the prediction column in prediction files of the course's format; without it they are plain CSV."""
     head: HeadConfig | None = None
@@ -154,6 +158,8 @@ class StageConfig:
 
     name: str = ""
     """Name shown in records; `stage<N>` if left out."""
+    tasks: tuple[str, ...] | None = None
+    """Names of the tasks that the stage trains; all if left out. The heads of others stay as they are."""
     epochs: float | None = None
     """Length in epochs; one epoch sees as many examples as all tasks hold together."""
     steps: int | None = None
@@ -187,6 +193,8 @@ class Stage:
     """A stage with nothing left open: what its table left out is the run's. `StageConfig` explains the fields."""
 
     name: str
+    tasks: tuple[str, ...]
+    """Names of the tasks that the stage trains, in the config's order."""
     epochs: float
     """Length in epochs; 0 where `steps` tells it."""
     steps: int
@@ -321,5 +329,6 @@ class Config:
             steps = (own if "steps" in own or "epochs" in own else vars(self)).get("steps")
             filled = {one.name: own.get(one.name, getattr(self, one.name, None)) for one in dataclasses.fields(Stage)}
             length = {"steps": steps, "epochs": 0.0} if steps is not None else {"steps": 0, "epochs": filled["epochs"]}
-            resolved.append(Stage(**{**filled, **length, "name": stage.name or f"stage{number}"}))
+            names = tuple(task.name for task in self.tasks if stage.tasks is None or task.name in stage.tasks)
+            resolved.append(Stage(**{**filled, **length, "tasks": names, "name": stage.name or f"stage{number}"}))
         return tuple(resolved)

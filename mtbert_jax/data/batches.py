@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from mtbert_jax.config import Order
 from mtbert_jax.data.balance import epoch_counts, epoch_rows
+from mtbert_jax.data.masking import Masking, most_places
 from mtbert_jax.data.tokens import Tokens
 from mtbert_jax.types import Batch, FeatureBatch
 
@@ -41,8 +42,27 @@ def make_batch(
         attention_mask[place, : len(ids)] = 1
         token_type_ids[place, tokens.first[row] : len(ids)] = 1
     attention_mask[len(rows) :, 0] = 1  # a filler attends to itself, so that it stays finite
-    padded_labels, padded_weights = _padded(labels[rows], batch_size), _row_weights(weights, rows, batch_size)
-    return Batch(input_ids, attention_mask, token_type_ids, padded_labels, padded_weights)  # type: ignore[arg-type]
+    padded_weights = _row_weights(weights, rows, batch_size)
+    if tokens.words is None:
+        padded_labels = _padded(labels[rows], batch_size)
+        return Batch(input_ids, attention_mask, token_type_ids, padded_labels, padded_weights)  # type: ignore[arg-type]
+    positions, place_labels = _of_words(tokens, labels, rows, (batch_size, most_places(length, tokens.places)))
+    return Batch(input_ids, attention_mask, token_type_ids, place_labels, padded_weights, positions)  # type: ignore[arg-type]
+
+
+def _of_words(
+    tokens: Tokens, labels: Labels, rows: Rows, shape: tuple[int, int]
+) -> tuple[Int[np.ndarray, "batch place"], Float[np.ndarray, "batch place"]]:
+    """Where the words of the rows begin, and their labels: -1 for words that are cut off, and beyond the last."""
+    positions, own_labels = np.full(shape, -1, np.int32), np.full(shape, -1, np.float32)
+    width = min(shape[1], labels.shape[1])
+    own_labels[: len(rows), :width] = labels[rows, :width]
+    for place, row in enumerate(rows):
+        words = tokens.words[tokens.starts[row] : tokens.starts[row + 1]]  # type: ignore[index]
+        begins = np.flatnonzero(words >= 0)
+        positions[place, words[begins]] = begins
+    own_labels[positions < 0] = -1
+    return positions, own_labels
 
 
 def make_feature_batch(
@@ -82,6 +102,8 @@ class TaskBatches:
         weights: Weights of the examples in the loss, above 0; all 1 if left out.
         features: What a frozen encoder says of every example: then batches hold that in place of tokens.
         size: Rows of a batch, at least `batch_size`; those beyond are fillers. 0 takes `batch_size`.
+        masking: Where tokens are hidden: others in every batch, by the seeds, its number and the rows. `tokens` and
+            `labels` are then not looked at, but for lengths.
     """
 
     name: str
@@ -94,6 +116,7 @@ class TaskBatches:
     sampling_balance: float = 0.0
     features: Float[np.ndarray, "example hidden"] | None = None
     size: int = 0
+    masking: Masking | None = None
 
     def __post_init__(self) -> None:
         # One epoch's plan at a time; a cache per object, since arrays are not hashable.
@@ -124,9 +147,17 @@ class TaskBatches:
         """The rows `place` of batch `index`, padded to the batch's own length, or to `length` if that is longer."""
         rows, own_length = self.rows(index)
         size = place.stop - place.start
+        return self.gathered(index, rows[place], max(length, own_length), size)
+
+    def gathered(self, index: int, rows: Rows, length: int, size: int) -> Batch | FeatureBatch:
+        """Some rows of batch `index`, padded to `length` tokens, and to `size` rows."""
         if self.features is not None:
-            return make_feature_batch(self.features, self.labels, rows[place], size, self.weights)
-        return make_batch(self.tokens, self.labels, rows[place], max(length, own_length), size, self.weights)
+            return make_feature_batch(self.features, self.labels, rows, size, self.weights)
+        if self.masking is None:
+            return make_batch(self.tokens, self.labels, rows, length, size, self.weights)
+        seed = (*self.seed, zlib.crc32(self.name.encode()), index)
+        tokens, labels = self.masking.masked(rows, seed)
+        return make_batch(tokens, labels, np.arange(len(rows)), length, size)
 
     def rows(self, index: int) -> tuple[Rows, int]:
         """The rows of batch `index` and the length that they are padded to."""

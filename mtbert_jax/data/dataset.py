@@ -1,5 +1,6 @@
 """One split of one task, ready for batches."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,21 +8,25 @@ from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, Task
+from mtbert_jax.data.masking import FIXED, Masking
 from mtbert_jax.data.readers import Reading, Split, read_for_run
-from mtbert_jax.data.tokens import Tokens, tokenize_cached
+from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached
+from mtbert_jax.encoders.tokenizer import mask_token
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import stack_labels
 
 
 class Dataset(NamedTuple):
     """Encoded examples of one split, in the file's order.
 
     Attributes:
-        labels: Labels, ``[example *label]``; zeros where there are none.
+        labels: Labels, ``[example *label]``; zeros, or no places, where there are none.
         labelled: Whether the examples have labels: all of them, or some in a test split.
         skipped: One message for every bad row that was left out.
         features: What a frozen encoder says of every example, ``[example hidden]``, where that has been kept.
         unlabelled: Number of rows without a label of the task, left out of a file of several tasks.
         scored: Places of the examples that have a label, where only some do.
+        masking: Where tokens are hidden: the texts as they were, of which every batch of training hides others.
     """
 
     ids: list[str]
@@ -33,25 +38,39 @@ class Dataset(NamedTuple):
     features: Float[np.ndarray, "example hidden"] | None = None
     unlabelled: int = 0
     scored: Int[np.ndarray, " scored"] | None = None
+    masking: Masking | None = None
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
     """Reads and encodes one split; arguments and errors as in `read_split`."""
     read = read_for_run(config, task, split, labels=labels)
-    tokens = tokenize_cached(tokenizer, [example.texts for example in read.examples], task.max_length, config.cache_dir)
-    return make_dataset(task, read, tokens)
+    tokens = encode(config, task, tokenizer, [example.texts for example in read.examples])
+    return make_dataset(task, read, tokens, tokenizer)
 
 
-def make_dataset(task: Task, read: Reading, tokens: Tokens) -> Dataset:
+def encode(
+    config: Config, task: Task, tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], limit: int = 0
+) -> Tokens:
+    """The texts as a task reads them, cut off after its limit of tokens, or after another one."""
+    words: dict[str, Words] = {"vector": "none", "tokens": "first", "masked": "all"}
+    return tokenize_cached(tokenizer, texts, limit or task.max_length, config.cache_dir, words[kind_of(task).reads])
+
+
+def make_dataset(task: Task, read: Reading, tokens: Tokens, tokenizer: Tokenizer) -> Dataset:
     """What a file gave, with its encoded texts."""
     examples = read.examples
+    if kind_of(task).reads == "masked":
+        masking = Masking.of(tokens, tokenizer, mask_token(tokenizer), task.whole_words)
+        shown, labels = masking.masked(range(len(examples)), (FIXED,))
+        ids, texts = [example.id for example in examples], [example.texts for example in examples]
+        return Dataset(ids, texts, shown, labels, len(examples) > 0, read.skipped, masking=masking)
     known = np.flatnonzero([example.label is not None for example in examples])
-    blank = np.zeros(kind_of(task).label_shape(task), np.float32)
+    width = 0 if tokens.num_words is None else max(tokens.num_words, default=0)
     return Dataset(
         ids=[example.id for example in examples],
         texts=[example.texts for example in examples],
         tokens=tokens,
-        labels=np.array([blank if example.label is None else example.label for example in examples], np.float32),
+        labels=stack_labels(task, [example.label for example in examples], width).astype(np.float32),
         labelled=len(known) > 0,
         skipped=read.skipped,
         unlabelled=len(read.unlabelled),

@@ -23,10 +23,13 @@ UNKNOWN = ("-1", "-1.0")
 
 def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Labels) -> Read:
     """What a task makes of a row that has all required columns; `number` is its id where no column has ids."""
+    kind = kind_of(task)
+    texts: tuple[str, ...] = ()
     for column in task.text:
-        if not isinstance(row[column], str):
-            return fault(f"field {column!r} is {_json_type(row[column])}, not a text")
-    texts = tuple(clean(row[column]) for column in task.text)
+        try:
+            texts += (clean(kind.text(row[column])),)
+        except ValueError as error:
+            return fault(f"field {column!r} {str(error) or f'is {_json_type(row[column])}, not a text'}")
     name = _id(task, row[task.id]) if task.id else number
     if isinstance(name, Fault) or rule == "ignored":
         return name if isinstance(name, Fault) else Example(name, texts)
@@ -35,9 +38,8 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
     text = _label_text(task, row[task.label])
     if isinstance(text, Fault):
         return text
-    kind = kind_of(task)
     try:
-        return Example(name, texts, kind.parse(task, text))
+        example = Example(name, texts, kind.parse(task, text))
     except ValueError:
         if rule == "left out" and not text:
             return None
@@ -45,6 +47,9 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
             return Example(name, texts)
         column, expected = f"column {task.label!r} is", f"not {kind.expected(task)}"
         return Fault(f"{column} {expected}" if text else f"{column} empty", f"{column} {text!r}, {expected}")
+    if misfit := kind.misfit(task, example):
+        return Fault(f"column {task.label!r} does not fit its text", f"column {task.label!r} {misfit}")
+    return example
 
 
 def _id(task: TaskConfig, value: Any) -> str | Fault:

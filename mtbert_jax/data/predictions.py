@@ -17,7 +17,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, not_utf8, read_text
 from mtbert_jax.limits import LARGEST_PREDICTIONS, LONGEST_FIELD
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import finite_rows
+from mtbert_jax.tasks.kind import finite_rows, stack_labels
 
 Predictions = Float[np.ndarray, "example *label"]
 COLUMNS = ["id", "prediction"]
@@ -70,7 +70,7 @@ def _plain(task: TaskConfig, value: Any) -> str:
     return kind.classes(task)[int(value)] if kind.one_class_each else kind.format(task, value)
 
 
-def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.ndarray, " example"]]:
+def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Predictions]:
     """What `write_predictions` wrote: identifiers, and predictions as the task's kind makes them.
 
     Raises:
@@ -90,7 +90,7 @@ def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Float[np.
         except ValueError:
             raise InputError(f"{path}:{line}: {written!r} is no prediction of task {task.name}") from None
         ids.append(name)
-    return ids, np.array(values, np.float64)
+    return ids, stack_labels(task, values)
 
 
 def _course_rows(text: str) -> Iterator[tuple[int, str, str]]:

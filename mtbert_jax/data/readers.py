@@ -5,7 +5,7 @@ Reads TSV and CSV with a header, and JSON Lines or lists of JSON objects. Column
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.config.schema import nearest
@@ -15,6 +15,7 @@ from mtbert_jax.data.raw_rows import NUMBERED, SKIP, Fault, Row, fault
 from mtbert_jax.data.tables import check_columns, open_table
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.files import is_folder, must_be_file, must_lie_in, not_utf8, real
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example
 
 Split = Literal["train", "dev", "test"]
@@ -99,6 +100,7 @@ def read_split(
         InputError: The file is missing, lacks a column, or has a bad row under `error`.
     """
     path = _path(task, split, Path(data_dir))
+    labels = labels and not kind_of(task).auxiliary
     rule: Labels = "optional" if split == "test" else "left out" if shared else "needed"
     reading = Reading([], [], [], [], [], [])
     seen: dict[str, int] = {}
@@ -160,12 +162,27 @@ def _rows(path: Path, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Rea
         raise InputError(f"cannot read the data file {path}: {error.strerror or error}") from None
 
 
+def _lines(file: TextIO, name: str, task: TaskConfig) -> Iterator[tuple[Row, Read]]:
+    """The lines of a plain text file, a text each, but for blank ones; their numbers from 0 are the ids."""
+    if len(task.text) != 1:
+        raise InputError(f"{name}: a plain text file has one text a line, and task {task.name} reads {len(task.text)}")
+    (column,), number = task.text, 0
+    for line, text in enumerate(file, start=1):
+        if text.strip():
+            row: dict[str, Any] = {column: text.strip(), **({task.id: str(number)} if task.id else {})}
+            yield Row(line, row), make_example(task, row, str(number), "ignored")
+            number += 1
+
+
 def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Read]]:
     """The rows of an open file, with line ends as they are, and what the task makes of each; its name tells the format.
 
     Raises:
         InputError: The file is no table and no JSON, or a table lacks a column.
     """
+    if kind_of(task).auxiliary and Path(name).suffix.lower() == ".txt":
+        yield from _lines(file, name, task)
+        return
     required = [*task.text, *([task.label] if rule in ("needed", "left out") else []), *([task.id] if task.id else [])]
     first = next((line for line in file if line.strip()), "")
     file.seek(0)

@@ -31,9 +31,10 @@ def padded_lengths(config: Config, *splits: dict[str, Dataset], alike: bool = Fa
 def stage_batches(
     config: Config, number: int, stage: Stage, train: dict[str, Dataset], size: Callable[[int], int]
 ) -> TrainBatches:
-    """The batches of stage `number`, from 0; `size` makes rows, fillers included, of a number of examples."""
+    """The batches of stage `number`, from 0, of its tasks; `size` makes rows, fillers included, of so many examples."""
     seed = (config.seed, number)
     tasks = {task.name: task for task in config.tasks}
+    train = {name: data for name, data in train.items() if name in stage.tasks}
     lengths = padded_lengths(config, train, alike=stage.order == "round_robin")
     streams = {}
     for name, data in train.items():
@@ -48,6 +49,7 @@ def stage_batches(
             weights=loss_weights(tasks[name], data.labels),
             sampling_balance=tasks[name].sampling_balance,
             size=size(batch_size),
+            masking=data.masking,
         )
     return TrainBatches(streams, stage.order, stage.epochs, stage.steps, seed[1:])
 

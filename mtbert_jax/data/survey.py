@@ -13,12 +13,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, Task
-from mtbert_jax.data.dataset import Dataset, make_dataset
+from mtbert_jax.data.dataset import Dataset, encode, make_dataset
 from mtbert_jax.data.raw_rows import SKIP, Fault
 from mtbert_jax.data.readers import SPLITS, Reading, Split, read_for_run
-from mtbert_jax.data.tokens import tokenize_cached
 from mtbert_jax.data.unknown import unknown_share
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import PER_PLACE, stack_labels
 from mtbert_jax.types import Example
 
 FIRST = 5
@@ -68,7 +68,8 @@ class SplitSurvey:
         rows: Rows that can be used.
         bad: Rows that cannot, by what is wrong with them.
         labelled: Rows with a label.
-        classes: Labelled rows of each class; empty where labels are no classes.
+        classes: Labelled rows, or words, of each class; empty where labels are no classes.
+        places: Labelled words, where each word has a label; else 0.
         scores: Percentiles of the labels, where they are numbers.
         tokens: Percentiles of the lengths in tokens, special ones included, as if nothing were cut off.
         cut: Rows that are cut off, after `limit` tokens.
@@ -86,6 +87,7 @@ class SplitSurvey:
     bad: list[BadRows]
     labelled: int
     classes: dict[str, int]
+    places: int
     scores: dict[int, float]
     tokens: dict[int, int]
     limit: int
@@ -139,10 +141,12 @@ def _survey_split(
     config: Config, task: Task, split: Split, read: Reading, tokenizer: Tokenizer
 ) -> tuple[SplitSurvey, Dataset]:
     texts, limit = [example.texts for example in read.examples], task.max_length
-    whole = tokenize_cached(tokenizer, texts, UNCUT, config.cache_dir)
+    whole = encode(config, task, tokenizer, texts, UNCUT)
     cut = int(np.sum(whole.lengths > limit))
-    tokens = tokenize_cached(tokenizer, texts, limit, config.cache_dir) if cut else whole
-    known = np.array([example.label for example in read.examples if example.label is not None], np.float32)
+    tokens = encode(config, task, tokenizer, texts) if cut else whole
+    known = stack_labels(task, [example.label for example in read.examples if example.label is not None]).astype(
+        np.float32
+    )
     blank = [line for example, line in zip(read.examples, read.lines, strict=True) if example.label is None]
     unlabelled = blank or read.unlabelled
     kind = kind_of(task)
@@ -154,7 +158,8 @@ def _survey_split(
         rows=len(texts),
         bad=by_reason(read.bad),
         labelled=len(known),
-        classes=_classes(kind.classes(task), known) if len(known) else {},
+        classes=_classes(kind.classes(task), known, shape) if len(known) else {},
+        places=int(np.sum(known >= 0)) if shape == (PER_PLACE,) else 0,
         scores=_percentiles(known, SCORES) if len(known) and not (kind.one_class_each or shape) else {},
         tokens={at: int(n) for at, n in _percentiles(whole.lengths, PERCENTILES, "higher").items()} if texts else {},
         limit=limit,
@@ -164,7 +169,7 @@ def _survey_split(
         unlabelled=Lines(len(unlabelled), unlabelled[:FIRST]),
         several=Lines(len(read.several), read.several[:FIRST]),
     )
-    return facts, make_dataset(task, read, tokens)
+    return facts, make_dataset(task, read, tokens, tokenizer)
 
 
 def by_reason(bad: Sequence[tuple[int, Fault]]) -> list[BadRows]:
@@ -181,10 +186,10 @@ def by_reason(bad: Sequence[tuple[int, Fault]]) -> list[BadRows]:
     return [BadRows(reason, len(own), own[:FIRST], advice) for (reason, advice), own in ordered]
 
 
-def _classes(names: Sequence[str], labels: np.ndarray) -> dict[str, int]:
-    """Rows of each class, by labels that are one class each, or 0 or 1 for each class."""
-    if labels.shape[1:] == (len(names),):
-        return dict(zip(names, labels.astype(int).sum(axis=0).tolist(), strict=True))
+def _classes(names: Sequence[str], labels: np.ndarray, shape: tuple[int, ...]) -> dict[str, int]:
+    """Rows of each class, by labels that are one class each, or 0 or 1 for each; of probabilities, their sums."""
+    if shape == (len(names),):
+        return dict(zip(names, np.rint(labels.sum(axis=0, dtype=np.float64)).astype(int).tolist(), strict=True))
     counts = Counter(labels.astype(int).ravel().tolist())
     return {name: counts[place] for place, name in enumerate(names)}
 

@@ -56,7 +56,7 @@ def _is_object(line: str) -> bool:
 
 
 def _by_column(text: str, name: str, task: TaskConfig) -> Iterator[tuple[str, ...]]:
-    unlabelled = TaskConfig(task.name, text=task.text, id="", label="", quotes=task.quotes)
+    unlabelled = TaskConfig(task.name, task.kind, task.text, id="", label="", quotes=task.quotes)
     for row, example in rows_of(io.StringIO(text, newline=""), name, unlabelled, "ignored"):
         if isinstance(example, Fault):
             raise InputError(f"{name}:{row.line}: {example.text}; {_wanted(task)}")

@@ -264,6 +264,12 @@ def _add_tokens(tokenizer: Tokenizer, settings: TokenizerSettings, special: _Spe
             )
 
 
+def mask_token(tokenizer: Tokenizer) -> str:
+    """The token that hides another: the first of the families' names that the vocabulary has, or else the usual one."""
+    names = dict.fromkeys(family.tokenizer.mask for family in FAMILIES.values())
+    return next((name for name in names if tokenizer.token_to_id(name) is not None), "[MASK]")
+
+
 def unknown_token(tokenizer: Tokenizer) -> str | None:
     """What stands for a word or a character that the vocabulary lacks; None where nothing does."""
     model = tokenizer.model

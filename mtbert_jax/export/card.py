@@ -48,7 +48,19 @@ _POOLING = {
         "u, v = (mean(output.last_hidden_state, mask * keep) for keep in (1 - second, second))",
         "x = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)",
     ],
+    "tokens": ["x = output.last_hidden_state  # of every token: a word has the label of its first one"],
 }
+_ENCODER_ALONE = """\
+`model.safetensors` and `config.json` are the encoder, as `AutoModel` reads it.
+
+## Use
+
+```python
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer, encoder = AutoTokenizer.from_pretrained("."), AutoModel.from_pretrained(".")
+```
+"""
 _WHOSE = {
     "student": "The parameters are those that were trained.",
     "teacher": "The parameters are the teacher's, made of earlier ones of the run: it is what the run evaluated.",
@@ -68,7 +80,7 @@ def model_card(model: MultitaskModel, about: dict[str, Any]) -> str:
     size = trees.count(model.params["encoder"]) / 1e6
     base = hub or Path(config.encoder).name
     separator = family.tokenizer.sep
-    plural = "a head for it" if len(tasks) == 1 else "a head for each of them"
+    plural = "a head for it" if len(tasks) == 1 else "a head for each with labels" if tasks else "no head"
     return f"""\
 ---
 library_name: transformers
@@ -82,26 +94,10 @@ pipeline_tag: feature-extraction
 # {about["run"]}
 
 {family.title} ({encoder.num_hidden_layers} layers, hidden size {encoder.hidden_size}, {size:.1f}M parameters),
-fine-tuned from {quoted(base)} on {", ".join(tasks)} with mtbert_jax, and {plural}. Step {about["step"]} of the run.
+fine-tuned from {quoted(base)} on {", ".join(model.setup.tasks)} with mtbert_jax, and {plural}. Step {about["step"]} of
+the run.
 
-{task_table(tasks)}
-
-{score_note(tasks)}
-
-`model.safetensors` and `config.json` are the encoder, as `AutoModel` reads it; `heads.safetensors` has the heads, which
-are no classes of `transformers`; `tasks.json` says how each is built, what it reads and what its logits mean.
-
-## Use
-
-`pip install torch transformers safetensors`. Then, in this folder:
-
-```python
-{code(tasks, family.token_types(encoder))}
-print({_call(tasks)})
-```
-
-{LOGITS}
-
+{_heads(tasks, family.token_types(encoder)) if tasks else _ENCODER_ALONE}
 ## For equal numbers
 
 {text_notes(about, family.tokenizer)}
@@ -121,6 +117,29 @@ print({_call(tasks)})
 """
 
 
+def _heads(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
+    """The tasks, and how their heads are used."""
+    return f"""\
+{task_table(tasks)}
+
+{score_note(tasks)}
+
+`model.safetensors` and `config.json` are the encoder, as `AutoModel` reads it; `heads.safetensors` has the heads, which
+are no classes of `transformers`; `tasks.json` says how each is built, what it reads and what its logits mean.
+
+## Use
+
+`pip install torch transformers safetensors`. Then, in this folder:
+
+```python
+{code(tasks, token_types)}
+print({_call(tasks)})
+```
+
+{LOGITS}
+"""
+
+
 def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
     """Python for torch, `transformers` and `safetensors`: logits of every task, by the poolings that the heads have."""
     poolings = [pooling for pooling in _POOLING if any(task["pooling"] == pooling for task in tasks.values())]
@@ -130,7 +149,7 @@ def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
             lines.append(f'    if task["pooling"] == "{pooling}":')
         indent = " " * (4 if len(poolings) == 1 else 8)
         lines += [indent + line for line in _POOLING[pooling]]
-    mean = "" if poolings == ["cls"] else _MEAN
+    mean = _MEAN if {"mean", "pair"} & {*poolings} else ""
     logits = _LOGITS.replace("{second}", '["token_type_ids"]' if token_types else '.pop("token_type_ids")')
     return _START + mean + logits + "\n".join(lines) + "\n" + _END
 

@@ -6,6 +6,7 @@ from mtbert_jax.config import Task
 from mtbert_jax.config.schema import finite
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.version import __version__
 
@@ -25,8 +26,13 @@ def describe_export(model: MultitaskModel, run: RunFolder, form: Format) -> dict
         "step": model.step,
         "parameters": config.evaluate,
         "compute_dtype": config.compute_dtype,
-        "tasks": {name: _task(model, task, finite(scores.get(name))) for name, task in model.setup.tasks.items()},
+        "tasks": {name: _task(model, task, finite(scores.get(name))) for name, task in labelled_tasks(model).items()},
     }
+
+
+def labelled_tasks(model: MultitaskModel) -> dict[str, Task]:
+    """The tasks that predict labels: those that an export has heads of."""
+    return {name: task for name, task in model.setup.tasks.items() if not kind_of(task).auxiliary}
 
 
 def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:
         "decision": kind.decision,
         "label_range": finite(list(task.label_range)),
         "outputs": kind.num_outputs(task),
-        "pooling": head.pooling,
+        "pooling": head_reads(task),
         "hidden_layers": head.hidden_layers,
         "hidden_size": head.hidden_size or model.setup.encoder_config.hidden_size,
         "activation": "relu",

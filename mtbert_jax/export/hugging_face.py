@@ -6,6 +6,7 @@ import numpy as np
 
 from mtbert_jax import trees
 from mtbert_jax.encoders.hub import save_pretrained, save_tensors
+from mtbert_jax.export.description import labelled_tasks
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.types import Params
 
@@ -13,9 +14,10 @@ HEADS = "heads.safetensors"
 
 
 def write_hugging_face(folder: Path, model: MultitaskModel) -> None:
-    """Writes encoder and tokenizer as `transformers` has them, and all heads in one file."""
+    """Writes encoder and tokenizer as `transformers` has them, and all heads of tasks with labels in one file."""
     save_pretrained(folder, model.setup.encoder_config, model.params["encoder"], model.setup.tokenizer)
-    save_tensors(folder / HEADS, head_tensors(model.params["heads"]))
+    if tasks := labelled_tasks(model):
+        save_tensors(folder / HEADS, head_tensors({name: model.params["heads"][name] for name in tasks}))
 
 
 def head_tensors(heads: Params) -> dict[str, np.ndarray]:

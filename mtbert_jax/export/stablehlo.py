@@ -16,6 +16,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 from jaxtyping import Array, Float, Int
 
+from mtbert_jax.errors import InputError
+from mtbert_jax.export.description import labelled_tasks
 from mtbert_jax.export.loader import LOADER
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.model import EncoderWithHeads
@@ -29,10 +31,13 @@ Flat = dict[str, Array]
 
 def write_stablehlo(folder: Path, model: MultitaskModel) -> None:
     """Writes a program per task, the parameters, the tokenizer and a script that loads them."""
-    for task in model.setup.tasks:
+    if not (tasks := labelled_tasks(model)):
+        raise InputError("no task of this run predicts labels, so there is no program; --format hf writes the encoder")
+    for task in tasks:
         data = program(model.setup.model, model.params, task, model.setup.positions).serialize()
         (folder / f"{task}.jax").write_bytes(data)
-    arrays = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(model.params, sep="/").items()}
+    params = {**model.params, "heads": {name: model.params["heads"][name] for name in tasks}}
+    arrays = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(params, sep="/").items()}
     np.savez(folder / PARAMS, **arrays)  # type: ignore[arg-type]
     (folder / "tokenizer.json").write_text(model.setup.tokenizer.to_str(), encoding="utf-8")
     (folder / "load.py").write_text(LOADER, encoding="utf-8")

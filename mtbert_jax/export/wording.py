@@ -16,7 +16,10 @@ Logits come out, one row per example. `decision` in `tasks.json` says what a tas
 - `argmax`: one per class, in the order of `classes`; softmax makes probabilities of them.
 - `sign`: a single one; a sigmoid makes the probability of 1 of it, and the label is 1 where it is above 0.
 - `value`: the number itself.
-- `signs`: one per class, each through a sigmoid; the labels are the classes whose logit is above 0."""
+- `signs`: one per class, each through a sigmoid; the labels are the classes whose logit is above 0.
+- `count`: one fewer than there are classes; the label is the class whose index is the number of logits above 0.
+- `tags`: one per class for every token; a word has the class of the largest logit at its first token. Words are parted
+  by single blanks."""
 
 
 def quoted(text: str) -> str:

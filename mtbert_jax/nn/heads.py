@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.config import Pooling
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn.dropout import Dropout
+from mtbert_jax.nn.layers import ACTIVATIONS, layer_norm
 from mtbert_jax.types import Batch, EncoderOutput
 
 NO_POOLER = (
@@ -22,21 +22,21 @@ class Head(nn.Module):
         hidden_layers: How often (dense, ReLU, dropout) precede the output layer.
         hidden_size: Width of those layers.
         dropout: Rate after each of them.
-        pooling: What the head reads (see `pool`): of the head, though its caller does it, since a frozen encoder's
-            pooled output can be kept.
+        pooling: What the head reads (see `pool`), a pooling or `tokens`: of the head, though its caller does it, since
+            a frozen encoder's pooled output can be kept.
     """
 
     num_outputs: int
     hidden_size: int
     hidden_layers: int = 1
     dropout: float = 0.2
-    pooling: Pooling = "cls"
+    pooling: str = "cls"
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "batch feature"], deterministic: bool = True
-    ) -> Float[Array, "batch output"]:
-        """Logits, float32, ``[batch output]``."""
+        self, features: Float[Array, "batch *place feature"], deterministic: bool = True
+    ) -> Float[Array, "batch *place output"]:
+        """Logits, float32, ``[batch output]``, or of each place."""
         x = features
         for number in range(self.hidden_layers):
             x = nn.relu(nn.Dense(self.hidden_size, name=f"hidden_{number}")(x))
@@ -44,17 +44,56 @@ class Head(nn.Module):
         return nn.Dense(self.num_outputs, name="output")(x)
 
 
-def num_features(pooling: Pooling, hidden_size: int) -> int:
+class LanguageHead(nn.Module):
+    """States of hidden tokens → logits of the vocabulary: dense, activation, LayerNorm, then the table of words.
+
+    The output layer has a bias of its own; its matrix is the encoder's table of word embeddings, transposed, as in
+    `BertForMaskedLM`.
+
+    Attributes:
+        table: Rows and width of the table.
+        activation: Name of the activation, the encoder's.
+        epsilon: Of LayerNorm.
+        initializer_range: Standard deviation of initial weights.
+        pooling: What the head reads, see `pool`.
+    """
+
+    table: tuple[int, int]
+    activation: str
+    epsilon: float
+    initializer_range: float
+    pooling: str = "masked"
+
+    @property
+    def num_outputs(self) -> int:
+        """Size of the vocabulary."""
+        return self.table[0]
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "batch place feature"],
+        words: Float[Array, "vocabulary width"],
+    ) -> Float[Array, "batch place vocabulary"]:
+        """Logits, float32."""
+        init = nn.initializers.normal(self.initializer_range)
+        x = nn.Dense(self.table[1], kernel_init=init, name="dense")(features)
+        x = layer_norm(self.epsilon, name="layer_norm")(ACTIVATIONS[self.activation](x))
+        return x @ words.astype(jnp.float32).T + self.param("bias", nn.initializers.zeros, (self.table[0],))
+
+
+def num_features(pooling: str, hidden_size: int) -> int:
     """Width of what `pool` returns."""
     return 4 * hidden_size if pooling == "pair" else hidden_size
 
 
-def pool(output: EncoderOutput, batch: Batch, pooling: Pooling) -> Float[Array, "batch feature"]:
-    """One float32 vector per example, read from what the encoder said of a batch. Padding has no part in it.
+def pool(output: EncoderOutput, batch: Batch, pooling: str) -> Float[Array, "batch *place feature"]:
+    """What a head reads, float32, of what the encoder said of a batch: one vector per example, or some of its tokens.
 
     `cls`: the pooler's output. `mean`: the mean of all token states. `pair`: from the means u and v of the two texts'
     states, ``[u, v, |u - v|, u v]``, as InferSent joins them (Conneau et al. 2017, section 3.1); here the texts have
-    attended to each other.
+    attended to each other. Padding has no part in these. `tokens`, `masked`: the states at the batch's positions, those
+    of the first token where a position is -1; of all tokens where the batch has no positions.
 
     Raises:
         InputError: The pooling is `cls`, and the encoder has no pooler.
@@ -64,6 +103,9 @@ def pool(output: EncoderOutput, batch: Batch, pooling: Pooling) -> Float[Array, 
             raise InputError(NO_POOLER)
         return output.pooled
     states, mask, second = output.hidden_states.astype(jnp.float32), batch.attention_mask, batch.token_type_ids
+    if pooling in ("tokens", "masked"):
+        places = batch.positions
+        return states if places is None else jnp.take_along_axis(states, jnp.maximum(places, 0)[:, :, None], axis=1)
     if pooling == "mean":
         return _mean(states, mask)
     u, v = _mean(states, mask * (1 - second)), _mean(states, mask * second)

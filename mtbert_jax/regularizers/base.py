@@ -12,11 +12,12 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks import TaskKind, kind_of
+from mtbert_jax.tasks.kind import of_places
 from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.types import Batch, FeatureBatch
 
@@ -59,32 +60,45 @@ WHOLE = Share(1.0, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class GroupTask:
-    """One task of a group, known on the device only: its loss and comparison, on logits of the group's width."""
+    """One task of a group, known on the device only: its loss and comparison, on logits of the group's width.
+
+    Where heads read tokens, `places` are those with a label, over which the values of an example are averaged.
+    """
 
     tasks: tuple[TaskConfig, ...]
     index: Int[Array, ""]
+    places: Bool[Array, "batch place"] | None = None
 
     def loss(self, logits: Logits, labels: Float[Array, "batch *label"]) -> Float[Array, " batch"]:
         """Loss of every example."""
-        return self._chosen("loss", (logits,), (labels,))
+        return self._of_examples(self._chosen("loss", (logits,), (labels,)))
+
+    def batch_loss(
+        self, logits: Logits, labels: Float[Array, "batch *label"], weights: Float[Array, " batch"]
+    ) -> Scalar:
+        """Loss of a batch."""
+        return self._chosen("batch_loss", (logits,), (labels, weights))
 
     def divergence(self, one: Logits, other: Logits, detach: bool = False) -> Float[Array, " batch"]:
         """ℓ_s of every example."""
-        return self._chosen("divergence", (one, other), (), detach)
+        return self._of_examples(self._chosen("divergence", (one, other), (), detach))
 
     def one_sided(self, perturbed: Logits, clean: Logits) -> Float[Array, " batch"]:
         """KL(clean ‖ perturbed) of every example, or the squared difference."""
-        return self._chosen("one_sided", (perturbed, clean), ())
+        return self._of_examples(self._chosen("one_sided", (perturbed, clean), ()))
 
     def number(self, of: Callable[[TaskConfig], float]) -> Scalar:
         """A number from the task's config."""
         return jnp.array([of(task) for task in self.tasks])[self.index]
 
+    def _of_examples(self, values: Array) -> Float[Array, " batch"]:
+        return values if self.places is None else of_places(values, self.places)
+
     def _chosen(self, name: str, logits: tuple[Logits, ...], rest: tuple[Array, ...], *options: Any) -> Any:
         def branch(task: TaskConfig) -> Callable[..., Array]:
             kind = kind_of(task)
-            width, method = kind.num_outputs(task), getattr(kind, name)
-            return lambda logits, rest: method(*(one[:, :width] for one in logits), *rest, *options)
+            width, method = kind.num_outputs(task) or None, getattr(kind, name)
+            return lambda logits, rest: method(*(one[..., :width] for one in logits), *rest, *options)
 
         return jax.lax.switch(self.index, [branch(task) for task in self.tasks], logits, rest)
 
@@ -134,8 +148,8 @@ class Forward:
         return self.share.examples * mean_loss(values, self.real)
 
     def mean_loss(self, logits: Logits) -> Scalar:
-        """Mean loss that logits would have, by the examples' weights; those of micro-batches add up to the batch's."""
-        return self.share.weight * mean_loss(self.task.loss(logits, self.batch.labels), self.batch.weights)
+        """Loss of the batch that logits would have, by the examples' weights; micro-batches' add up to the batch's."""
+        return self.share.weight * self.task.batch_loss(logits, self.batch.labels, self.batch.weights)
 
 
 class Regularizer(abc.ABC):

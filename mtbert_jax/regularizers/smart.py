@@ -151,7 +151,7 @@ def smoothness_loss(  # noqa: PLR0913 - the public contract
         mask: 1 for a token, 0 for padding, which gets no noise.
         key: Key of the noise at the start.
         config: Preset, norm, radius, steps.
-        kind: The task's kind, which compares logits, or its name.
+        kind: The task's kind, which compares logits, or its name; of one whose head reads a vector.
         clean_logits: ``logits_fn(embeddings)``, where the caller has them; they may be of other dropout masks.
         weights: 0 for a row that only fills the batch up.
 

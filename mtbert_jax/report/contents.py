@@ -15,6 +15,7 @@ from mtbert_jax.data.readers import SPLITS, read_for_run
 from mtbert_jax.errors import InputError
 from mtbert_jax.results.rows import dev_predictions
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import of_places, stack_labels
 from mtbert_jax.training.active import load_logits
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import Record, read_metrics
@@ -34,7 +35,7 @@ class Judgement(NamedTuple):
     @property
     def labels(self) -> Float[np.ndarray, " example"]:
         """The labels in the file."""
-        return np.array([example.label for example in self.examples], np.float64)
+        return stack_labels(self.task, [example.label for example in self.examples])
 
     def worst(self, number: int) -> list[int]:
         """Examples that were missed by most: by the largest loss, or else the largest error."""
@@ -78,7 +79,7 @@ class RunContents:
             try:
                 read = {s: read_for_run(config, task, s).examples for s in SPLITS if getattr(task, s)}
                 sizes[task.name] = {str(split): len(examples) for split, examples in read.items()}
-                if results is not None and read.get("dev"):
+                if results is not None and read.get("dev") and not kind_of(task).auxiliary:
                     judged[task.name] = _judge(folder, task, read["dev"], logits.get(task.name))
             except InputError as error:
                 notes.append(f"task {task.name}: {error}")
@@ -217,7 +218,9 @@ def _judge(folder: RunFolder, task: TaskConfig, examples: Sequence[Example], log
         raise InputError(f"{task.dev} has examples without a label")
     losses = None
     kind = kind_of(task)
-    if logits is not None and logits.shape == (len(examples), kind.num_outputs(task)):
-        labels = np.array([example.label for example in examples], np.float32)
-        losses = np.asarray(kind.loss(logits, labels), np.float64)  # type: ignore[arg-type]
+    labels = stack_labels(task, [example.label for example in examples]).astype(np.float32)
+    places = labels.shape[1:] if kind.has_places else ()
+    if logits is not None and not kind.of_batch and logits.shape == (len(examples), *places, kind.num_outputs(task)):
+        found = kind.loss(logits, labels)  # type: ignore[arg-type]
+        losses = np.asarray(of_places(found, labels >= 0) if places else found, np.float64)
     return Judgement(task, examples, predicted, losses)

@@ -16,7 +16,8 @@ from mtbert_jax.data.readers import read_for_run
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_lie_in
 from mtbert_jax.results.intervals import Interval, Judged, bootstrap
-from mtbert_jax.tasks import primary_metric
+from mtbert_jax.tasks import kind_of, primary_metric
+from mtbert_jax.tasks.kind import stack_labels
 from mtbert_jax.tasks.scores import AVERAGES
 from mtbert_jax.training.existing import config_changes
 from mtbert_jax.training.folder import RunFolder
@@ -90,13 +91,16 @@ def make_row(name: str, config: Config, runs: Mapping[int, RunFolder]) -> Row:
     averages = [name for name in AVERAGES if tasks and all(name in score for score in scores)]
     columns |= {name: [score[name] for score in scores] for name in averages}
     judged: dict[str, Judged] = {}
-    scored = [task for task in tasks if np.isfinite(columns[task.name]).all()]  # of the others there may be no file
+    able = [task for task in tasks if not kind_of(task).auxiliary]  # the others have no prediction files
+    scored = [task for task in able if np.isfinite(columns[task.name]).all()]  # of the others there may be no file
     try:
         judged = judge(config, scored, [runs[seed] for seed in done], scores)
         ends = bootstrap(judged) if judged else {}
-        if len(scored) < len(tasks):
+        if len(scored) < len(able):
             nowhere = (np.nan, np.nan)
-            ends = {name: ends.get(name, nowhere) for name in metrics} | dict.fromkeys(AVERAGES, nowhere)
+            ends = {name: ends.get(name, nowhere) for name in (task.name for task in able)} | dict.fromkeys(
+                AVERAGES, nowhere
+            )
         intervals = {name: interval for name, interval in ends.items() if np.isfinite(interval).all()}
         undefined = ", ".join(name for name in ends if name not in intervals)
         note = f"no interval of {undefined}: undefined in some resample" if undefined else ""
@@ -151,7 +155,8 @@ def judge(
     judged = {}
     for task in tasks:
         examples = read_for_run(config, task, "dev").examples
-        labels = np.array([example.label for example in examples], np.float32).astype(np.float64)  # as in a Dataset
+        labels = stack_labels(task, [example.label for example in examples])
+        labels = labels.astype(np.float32).astype(np.float64)  # as in a Dataset
         if len(labels) < 2:
             raise InputError(f"task {task.name} has one dev example only")
         rows = []

@@ -76,7 +76,9 @@ def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
     Raises:
         InputError: A task has no dev or no test file, or logits that are not finite; nothing has been written.
     """
-    tasks = model.setup.tasks
+    tasks = {name: task for name, task in model.setup.tasks.items() if not kind_of(task).auxiliary}
+    if not tasks:
+        raise InputError("no task of this run predicts labels; there is nothing to hand in")
     for task in tasks.values():
         for split in SPLITS[1:]:
             if not getattr(task, split):

@@ -1,5 +1,7 @@
 """Classification: one of several classes."""
 
+from typing import Any, ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,33 +11,42 @@ from jaxtyping import Array, Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_CLASSES
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, kl, parse_number, register_kind, symmetric_kl
-from mtbert_jax.tasks.metrics import ACCURACY, MACRO_F1
+from mtbert_jax.tasks.kind import (
+    Decision,
+    Labels,
+    Logits,
+    TaskKind,
+    check_classes,
+    kl,
+    parse_number,
+    register_kind,
+    symmetric_kl,
+)
+from mtbert_jax.tasks.metrics import ACCURACY, MACRO_F1, Metric
 
 
 @register_kind("classification")
 class Classification(TaskKind):
     """One logit per class, softmax, cross entropy; a label is a class index."""
 
-    metrics = (ACCURACY, MACRO_F1)
+    metrics: ClassVar[tuple[Metric, ...]] = (ACCURACY, MACRO_F1)
     one_class_each = True
-    decision = "argmax"
+    decision: ClassVar[Decision] = "argmax"
 
     def check(self, task: TaskConfig) -> None:
         """Checks number and names of the classes."""
         if task.label_range:
-            raise InputError("label_range does not belong to kind = 'classification'")
+            raise InputError(f"label_range does not belong to kind = {self.name!r}")
         if task.classes and task.num_classes not in (0, len(task.classes)):
             raise InputError(
                 f"num_classes = {task.num_classes} but {len(task.classes)} classes are named; leave num_classes out"
             )
         count = self.num_outputs(task)
         if count < 2:
-            raise InputError("classification needs num_classes of 2 or more, or the names of the classes")
+            raise InputError(f"{self.name} needs num_classes of 2 or more, or the names of the classes")
         if count > MOST_CLASSES:
             raise InputError(f"{count} classes: there may be {MOST_CLASSES} at most")
-        if len(set(task.classes)) < len(task.classes):
-            raise InputError("classes: each may stand there once")
+        check_classes(task.classes)
 
     def num_outputs(self, task: TaskConfig) -> int:
         """The number of classes."""
@@ -51,7 +62,7 @@ class Classification(TaskKind):
             f"one of {', '.join(task.classes)}" if task.classes else f"a whole number from 0 to {task.num_classes - 1}"
         )
 
-    def parse(self, task: TaskConfig, text: str) -> float:
+    def parse(self, task: TaskConfig, text: str) -> Any:
         """A class name or number → its index."""
         if task.classes:
             return float(task.classes.index(text))
@@ -60,7 +71,7 @@ class Classification(TaskKind):
             raise ValueError(text)
         return value
 
-    def describe(self, task: TaskConfig, prediction: float) -> str | int:
+    def describe(self, task: TaskConfig, prediction: Any) -> Any:
         """The class's name, or its number where classes have no names."""
         return task.classes[int(prediction)] if task.classes else int(prediction)
 

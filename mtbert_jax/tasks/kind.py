@@ -4,6 +4,7 @@ A kind is one class in one file. Nothing outside of this folder asks which kind 
 """
 
 import abc
+import json
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
@@ -13,15 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mtbert_jax.config import TaskConfig
+from mtbert_jax.config import Task, TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError, first_line
+from mtbert_jax.limits import MOST_CLASSES
+from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.tasks.metrics import Metric
+from mtbert_jax.types import Example
 
 Logits = Float[Array, "batch output"]
 Labels = Float[Array, "batch *label"]
 K = TypeVar("K", bound="type[TaskKind]")
+T = TypeVar("T", bound=TaskConfig)
 M = TypeVar("M", bound=Callable[..., Any])
+Reads = Literal["vector", "tokens", "masked"]
+Decision = Literal["argmax", "sign", "value", "signs", "count", "tags"]
+PER_PLACE = -1
+"""In a label's shape: as many numbers as the example has places, such as words."""
+IGNORED = -1
+"""As a label or prediction of a place: there is nothing to say, or no such place."""
+LOWEST = float(np.finfo(np.float32).min)
+"""As all logits of a place: there is no such place."""
 LARGEST_LABEL = float(np.finfo(np.float32).max)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -36,13 +49,27 @@ class TaskKind(abc.ABC):
             counted, weighed and repeated, and a report shows a table of gold against predicted classes.
         decision: How a program without this library makes a label of logits, as exports say it: `argmax`, the class of
             the largest; `sign`, class 1 where the single logit is above 0; `value`, the logit itself; `signs`, every
-            class whose logit is above 0.
+            class whose logit is above 0; `count`, the class whose index is the number of logits above 0;
+            `tags`, the class of the largest logit at each word's first token.
+        of_batch: Whether the loss is of a batch, whose examples it compares with each other (`batch_loss`). Such a
+            batch cannot be computed in parts (`micro_batches`), and reports show no loss of an example.
+        auxiliary: Whether the task serves the encoder alone: no label is read from its files, nothing is predicted,
+            and it has no part in averages, unless there are no other tasks.
+        reads: What the head reads: `vector`, what the head's `pooling` makes of the tokens; `tokens`, the states of
+            each word's first token; `masked`, those of hidden tokens, which are the labels, with logits of the
+            vocabulary. The last two are rows of places. Arrays then have an axis of places: logits are
+            ``[batch place output]``, labels ``[batch place]`` with `IGNORED` where there is nothing to say, and
+            `loss`, `divergence` and `one_sided` return a value per place. What counts of an example is the mean over
+            its labelled places.
     """
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     one_class_each: ClassVar[bool] = False
-    decision: ClassVar[Literal["argmax", "sign", "value", "signs"]]
+    decision: ClassVar[Decision]
+    reads: ClassVar[Reads] = "vector"
+    of_batch: ClassVar[bool] = False
+    auxiliary: ClassVar[bool] = False
 
     def check(self, task: TaskConfig) -> None:
         """Checks the task's own fields.
@@ -56,8 +83,31 @@ class TaskKind(abc.ABC):
             raise InputError(f"label_range does not belong to kind = {self.name!r}")
 
     def label_shape(self, task: TaskConfig) -> tuple[int, ...]:
-        """Shape of one label; a single number if not overridden."""
+        """Shape of one label; a single number if not overridden. ``(PER_PLACE,)`` is a row of any length."""
         return ()
+
+    @property
+    def has_places(self) -> bool:
+        """Whether arrays have an axis of places: the head reads tokens."""
+        return self.reads != "vector"
+
+    def kept(self, logits: Logits, labels: Labels) -> Float[Array, "batch *place kept"]:
+        """What an evaluation keeps of a batch's logits, and `predict` gets: the logits, if not overridden."""
+        return logits
+
+    def text(self, value: Any) -> str:
+        """A text's field as the tokenizer gets it: the text itself, if not overridden.
+
+        Raises:
+            ValueError: The field is no text; with what is wrong with it, where its type is right.
+        """
+        if not isinstance(value, str):
+            raise ValueError("")
+        return value
+
+    def misfit(self, task: TaskConfig, example: Example) -> str:
+        """What is wrong with a label beside its texts, such as another number of words; nothing if not overridden."""
+        return ""
 
     def classes(self, task: TaskConfig) -> tuple[str, ...]:
         """Names of the task's classes, in the order of their indices; empty where labels are no classes.
@@ -101,6 +151,15 @@ class TaskKind(abc.ABC):
     @abc.abstractmethod
     def loss(self, logits: Logits, labels: Labels) -> Float[Array, " batch"]:
         """Loss of every example."""
+
+    def batch_loss(self, logits: Logits, labels: Labels, weights: Float[Array, " batch"]) -> Float[Array, ""]:
+        """Loss of a batch: the weighted mean of `loss`, if not overridden; rows of weight 0 only fill the batch up.
+
+        A kind that overrides it sets `of_batch`. The arrays are those of the whole batch, however many devices its rows
+        are spread over.
+        """
+        losses = self.loss(logits, labels)
+        return mean_loss(of_places(losses, labels >= 0) if self.has_places else losses, weights)
 
     @abc.abstractmethod
     def predict(self, logits: Float[np.ndarray, "example output"]) -> Float[np.ndarray, "example *label"]:
@@ -224,17 +283,57 @@ def finite_rows(values: Float[np.ndarray, "example ..."]) -> Bool[np.ndarray, " 
     return np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
 
 
+def of_places(
+    values: Float[Array, "batch place"], labelled: Bool[Array, "batch place"] | Bool[np.ndarray, "batch place"]
+) -> Float[Array, " batch"]:
+    """Mean of every example's values over its labelled places; 0 where it has none."""
+    return jnp.sum(jnp.where(labelled, values, 0), axis=1) / jnp.maximum(jnp.sum(labelled, axis=1), 1)
+
+
+def head_reads(task: Task) -> str:
+    """What the head of a task reads: a pooling, or `tokens` or `masked`."""
+    kind = kind_of(task)
+    return kind.reads if kind.has_places else task.head.pooling
+
+
+def counted(tasks: Sequence[T]) -> tuple[T, ...]:
+    """The tasks that averages are of: those that predict something, or all where none does."""
+    return tuple(task for task in tasks if not kind_of(task).auxiliary) or tuple(tasks)
+
+
+def stack_labels(task: TaskConfig, labels: Sequence[Any], width: int = 0) -> Float[np.ndarray, "example *label"]:
+    """Labels or predictions of examples as one array, float64; None is a label that is not known.
+
+    Rows of any length are filled up with `IGNORED`, to `width` or to the longest one. Other labels that are not known
+    are zeros.
+    """
+    shape = kind_of(task).label_shape(task)
+    if shape != (PER_PLACE,):
+        return np.array([np.zeros(shape) if label is None else label for label in labels], np.float64)
+    rows = [() if label is None else label for label in labels]
+    stacked = np.full((len(rows), max([1, width, *map(len, rows)])), float(IGNORED))
+    for own, row in zip(stacked, rows, strict=True):
+        own[: len(row)] = row
+    return stacked
+
+
 def check_methods(task: TaskConfig) -> None:
     """Calls the methods of a task's kind for two examples: what is wrong with one shows before any step."""
     kind = kind_of(task)
-    logits = np.zeros((2, kind.num_outputs(task)), np.float32)
-    labels = np.zeros((2, *kind.label_shape(task)), np.float32)
+    each = (2, 3) if kind.has_places else (2,)
+    logits = np.zeros((*each, kind.num_outputs(task) or 2), np.float32)
+    labels = np.zeros(each if kind.has_places else (2, *kind.label_shape(task)), np.float32)
+    classes = 0 if kind.has_places else len(kind.classes(task))
     shapes = {
-        "loss": (lambda: jax.eval_shape(kind.loss, logits, labels), (2,)),
-        "divergence": (lambda: jax.eval_shape(kind.divergence, logits, logits), (2,)),
-        "one_sided": (lambda: jax.eval_shape(kind.one_sided, logits, logits), (2,)),
-        "probabilities": (lambda: jax.eval_shape(kind.probabilities, logits), (2, len(kind.classes(task)))),
-        "predict": (lambda: kind.predict(logits), labels.shape),
+        "loss": (lambda: jax.eval_shape(kind.loss, logits, labels), each),
+        "batch_loss": (lambda: jax.eval_shape(kind.batch_loss, logits, labels, np.ones(2, np.float32)), ()),
+        "divergence": (lambda: jax.eval_shape(kind.divergence, logits, logits), each),
+        "one_sided": (lambda: jax.eval_shape(kind.one_sided, logits, logits), each),
+        "probabilities": (lambda: jax.eval_shape(kind.probabilities, logits), (2, classes)),
+        "predict": (
+            lambda: kind.predict(np.asarray(kind.kept(jnp.asarray(logits), jnp.asarray(labels)))),
+            labels.shape,
+        ),
     }
     for name, (call, wanted) in shapes.items():
         try:
@@ -271,6 +370,25 @@ def symmetric_kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch 
 def kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch class"]) -> Float[Array, " batch"]:
     """KL(P ‖ Q) of every example, from log-probabilities."""
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def check_classes(names: Sequence[str]) -> None:
+    """Refuses too many classes, or two of one name."""
+    if len(names) > MOST_CLASSES:
+        raise InputError(f"{len(names)} classes: there may be {MOST_CLASSES} at most")
+    if len(set(names)) < len(names):
+        raise InputError("classes: each may stand there once")
+
+
+def parse_list(text: str) -> list[Any]:
+    """A JSON list; `ValueError` for anything else."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError(text) from None
+    if not isinstance(found, list):
+        raise ValueError(text)
+    return found
 
 
 def parse_number(text: str) -> float:

@@ -77,6 +77,78 @@ def _f1(predicted: np.ndarray, labelled: np.ndarray) -> Float[np.ndarray, "*lead
     return 2 * np.sum(predicted & labelled, axis=-1) / np.maximum(total, 1)
 
 
+def micro_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """2 TP / (2 TP + FP + FN) over all examples and classes, of 0 or 1 for each; 0 where neither side holds a class."""
+    leading = predictions.shape[:-2]
+    return _f1(*(values.reshape(*leading, -1) == 1 for values in (predictions, labels)))
+
+
+def label_macro_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean over all classes of each one's F1, of 0 or 1 for each; 0 for a class that neither side holds."""
+    return np.mean(_f1(*(np.moveaxis(values, -1, -2) == 1 for values in (predictions, labels))), axis=-1)
+
+
+def of_largest_accuracy(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """`accuracy` of the classes with the largest probability."""
+    return accuracy(np.argmax(predictions, axis=-1), np.argmax(labels, axis=-1))
+
+
+def of_largest_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """`macro_f1` of the classes with the largest probability."""
+    return macro_f1(np.argmax(predictions, axis=-1), np.argmax(labels, axis=-1))
+
+
+def cross_entropy(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean of -Σ y log p over the classes, in nats; a p below the least float32 counts as that."""
+    least = np.finfo(np.float32).tiny
+    return np.mean(-np.sum(labels * np.log(np.maximum(predictions, least)), axis=-1), axis=-1)
+
+
+def span_f1(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """F1 of whole spans, ``[... example word]``, as seqeval and conlleval count them; 0 where there are none.
+
+    A tag is 0 outside of spans, 2 t + 1 where one of type t begins and 2 t + 2 where it goes on; below 0 there is no
+    word. A span that goes on without having begun, or with another type, begins there. One is right if beginning, end
+    and type are.
+    """
+    leading = predictions.shape[:-2]
+    pairs = zip(*(values.reshape(-1, *values.shape[-2:]) for values in (predictions, labels)), strict=True)
+    scores = []
+    for said, gold in pairs:  # one by one, since a thousand resamples of all words are more than memory holds
+        (said_starts, said_ends, said_types), (starts, ends, types) = map(_spans, (said, gold))
+        hits = said_starts & starts & (said_ends == ends) & (said_types == types)
+        scores.append(2 * hits.sum() / max(said_starts.sum() + starts.sum(), 1))
+    return np.array(scores).reshape(leading)
+
+
+def _spans(tags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where spans begin, and for each such place where the span ends and its type; ``[example word]``."""
+    tags = np.maximum(tags.astype(np.int64), 0)
+    types = (tags - 1) // 2  # -1 outside
+    before = np.pad(types, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+    starts = (types >= 0) & ((tags % 2 == 1) | (types != before))
+    inside = np.pad((types >= 0) & ~starts, ((0, 0), (0, 1)))[:, 1:]  # whether the next word goes on with a span
+    places = np.where(inside, tags.shape[1], np.arange(tags.shape[1]))
+    return starts, np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1], types
+
+
+def word_accuracy(predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Share of words, ``[... example word]``, whose tag is right; labels below 0 are no words."""
+    words = labels >= 0
+    return np.sum((predictions == labels) & words, axis=(-2, -1)) / np.maximum(np.sum(words, axis=(-2, -1)), 1)
+
+
+def masked_loss(losses: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean loss over all hidden tokens, in nats, ``[... example place]``; labels below 0 are no places."""
+    there = labels >= 0
+    return np.sum(losses * there, axis=(-2, -1)) / np.maximum(np.sum(there, axis=(-2, -1)), 1)
+
+
+def perplexity(losses: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Exp of `masked_loss`."""
+    return np.exp(masked_loss(losses, labels))
+
+
 def pearson(x: Predictions, y: Predictions) -> Float[np.ndarray, "*leading"]:
     """Pearson's r; NaN for fewer than two examples, where one side is constant, or where a value is not finite."""
     x, y = np.broadcast_arrays(x, y)
@@ -126,6 +198,15 @@ def _of_error(error: Float[np.ndarray, "*leading"]) -> Float[np.ndarray, "*leadi
 ACCURACY = Metric("accuracy", accuracy)
 BINARY_F1 = Metric("f1", binary_f1)
 MACRO_F1 = Metric("f1", macro_f1)
+MICRO_F1 = Metric("micro_f1", micro_f1)
+LABEL_MACRO_F1 = Metric("macro_f1", label_macro_f1)
+OF_LARGEST_ACCURACY = Metric("accuracy", of_largest_accuracy)
+OF_LARGEST_F1 = Metric("f1", of_largest_f1)
+CROSS_ENTROPY = Metric("cross_entropy", cross_entropy, best="min", to_unit=_of_error)
+SPAN_F1 = Metric("f1", span_f1)
+WORD_ACCURACY = Metric("accuracy", word_accuracy)
+MASKED_LOSS = Metric("loss", masked_loss, best="min", to_unit=lambda loss: np.exp(-loss))
+PERPLEXITY = Metric("perplexity", perplexity, best="min", to_unit=lambda value: 1 / value)
 PEARSON = Metric("pearson", pearson, to_unit=_half_up)
 SPEARMAN = Metric("spearman", spearman, to_unit=_half_up)
 MAE = Metric("mae", mean_absolute_error, best="min", to_unit=_of_error)

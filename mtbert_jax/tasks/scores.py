@@ -10,7 +10,7 @@ from jaxtyping import Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import kind_of, predictions, primary_metric
+from mtbert_jax.tasks.kind import counted, kind_of, predictions, primary_metric
 from mtbert_jax.tasks.metrics import Metric
 
 AVERAGES = ("average", "plain_average")
@@ -33,6 +33,7 @@ def averages(scores: Mapping[str, Mapping[str, float]], tasks: Sequence[TaskConf
     `average` maps each metric onto the unit interval first: Pearson's r to (r + 1) / 2, which reproduces the paper's
     .780; an error e to 1 / (1 + e). `plain_average` maps errors alone.
     """
+    tasks = counted(tasks)
     values = [scores[task.name][primary_metric(task).name] for task in tasks]
     return dict(zip(AVERAGES, map(float, means(values, tasks)), strict=True))
 
@@ -77,6 +78,7 @@ def deciding(
     """
     name = which.partition(".")[0]
     asked = [task for task in tasks if task.name in labels and (which in AVERAGES or task.name == name)]
+    asked = list(counted(asked))
     own = {task.name: labels[task.name].astype(np.float64) for task in asked}
     return tuple(task for task in asked if np.isfinite(_chosen_metric(task, which)(own[task.name], own[task.name])))
 

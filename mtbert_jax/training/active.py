@@ -1,5 +1,6 @@
 """A run in training: its stages, batches, checkpoints, records, scores, and where it stands."""
 
+import math
 import zipfile
 from dataclasses import dataclass, field, replace
 
@@ -71,7 +72,9 @@ class ActiveRun:
     def open(cls, setup: Setup, folder: RunFolder, plans: list[Plan], train: Splits, dev: Splits) -> "ActiveRun":
         """A run at its beginning."""
         checkpoints = Checkpoints(folder.checkpoints, to_dict(setup.config))
-        return cls(setup, folder, plans, train, dev, checkpoints, make_eval_step(setup.model, setup.layout))
+        return cls(
+            setup, folder, plans, train, dev, checkpoints, make_eval_step(setup.model, setup.layout, setup.kinds)
+        )
 
     def first_params(self) -> Params:
         """The parameters at the run's first step."""
@@ -143,14 +146,19 @@ class ActiveRun:
     def open_stage(self, plan: Plan, state: TrainState) -> int:
         """Gets a stage's batches and dev splits ready; returns the number of examples whose features are kept.
 
+        Scored are the tasks that this stage or an earlier one trains.
+
         Where the stage says so they hold what the encoder says of every example, since it will not change.
         """
-        self.batches, self.scored = plan.batches, self.dev
+        trained = {name for one in self.plans[: plan.number + 1] for name in one.stage.tasks}
+        self.batches, self.scored = plan.batches, {name: self.dev[name] for name in self.dev if name in trained}
         if not plan.stage.cache_features:
             return 0
-        train, self.scored = with_features(self.setup, state.params, self.train, self.dev)
+        own = [{name: split[name] for name in split if name in plan.stage.tasks} for split in (self.train, self.dev)]
+        train, dev = with_features(self.setup, state.params, *own)
+        self.scored = {name: dev.get(name, data) for name, data in self.scored.items()}
         self.batches = plan.batches.with_features({name: data.features for name, data in train.items()})  # type: ignore[misc]
-        return sum(len(data.ids) for data in (*train.values(), *self.scored.values()))
+        return sum(len(data.ids) for data in (*train.values(), *dev.values()))
 
     def gather(self, place: int) -> dict[str, Batch | FeatureBatch]:
         """The batches of a stage's step number `place`, by task, laid out over the devices."""
@@ -204,8 +212,9 @@ class ActiveRun:
         scores, logits = evaluate_all(self.setup, self.eval_step, params, self.scored)
         self.write("eval", plan, done, {"split": "dev", "scores": scores})
         wrong = not_finite("dev", self.scored, logits)
-        tasks = deciding(config.tasks, labels_of(self.scored), config.checkpoint_metric)
-        found = chosen_score(scores, tasks, config.checkpoint_metric)
+        tasks = deciding(config.tasks, labels_of(self.dev), config.checkpoint_metric)
+        untrained = [task.name for task in tasks if task.name not in self.scored]
+        found = math.nan if untrained else chosen_score(scores, tasks, config.checkpoint_metric)
         self.score = found if np.isfinite(found) and not wrong else None
         better = self.score is not None and (self.progress.best is None or self.score > self.progress.best)
         step = self.progress.stage_start + done
@@ -213,10 +222,12 @@ class ActiveRun:
             self.progress = replace(self.progress, best=self.score)
             if self.setup.layout.leads:
                 save_logits(self.folder, step, logits)
-        self.progress = replace(self.progress, stale=0 if better else self.progress.stale + 1)
+        self.progress = replace(self.progress, stale=0 if better else self.progress.stale + (not untrained))
         mark = "  (best so far)" if better else ""
         if self.score is None:
-            mark = f"  (never the best: {'logits are not finite' if wrong else 'its score is undefined'})"
+            why = "logits are not finite" if wrong else "its score is undefined"
+            why = f"{', '.join(untrained)} not trained yet" if untrained else why
+            mark = f"  (never the best: {why})"
         return [f"dev at step {step}: {scores_line(scores, config.tasks)}{mark}", *wrong.values()]
 
     def end_stage(self, plan: Plan, done: int, compiled_shapes: int, compile_seconds: float) -> None:

@@ -17,7 +17,7 @@ from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
 from mtbert_jax.tasks import score
-from mtbert_jax.tasks.kind import finite_rows
+from mtbert_jax.tasks.kind import LOWEST, TaskKind, finite_rows
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
@@ -26,14 +26,19 @@ EvalStep = Callable[[Params, str, Batch | FeatureBatch], Float[Array, "batch wid
 
 
 @made_once
-def make_eval_step(model: EncoderWithHeads, layout: Layout = ALONE) -> EvalStep:
+def make_eval_step(
+    model: EncoderWithHeads, layout: Layout = ALONE, kinds: tuple[tuple[str, TaskKind], ...] = ()
+) -> EvalStep:
     """``(params, task, batch) → logits``, jitted once for all tasks of a group, dropout off, whole on every device.
 
-    The logits have the width of the group's widest head; what a narrower one lacks is zeros.
+    The logits have the width of the group's widest head; what a narrower one lacks is zeros. Of a task whose kind is
+    given it is what the kind keeps of them; tasks of a group keep the same.
     """
+    by_name = dict(kinds)
 
     def logits(names: tuple[str, ...], place: Int[Array, ""], params: Params, batch: Batch | FeatureBatch) -> Array:
-        return layout.whole(model.logits(layout.whole(params), TaskIndex(names, place), batch))
+        found, kind = model.logits(layout.whole(params), TaskIndex(names, place), batch), by_name.get(names[0])
+        return layout.whole(found if kind is None else kind.kept(found, batch.labels))
 
     program = jax.jit(logits, static_argnums=0)
     places = {name: (names, np.int32(place)) for names in model.groups() for place, name in enumerate(names)}
@@ -56,20 +61,30 @@ def over_split(
     dataset: Dataset,
     lengths: Ladder,
     width: int,
-) -> Float[np.ndarray, "example width"]:
+) -> Float[np.ndarray, "example *place width"]:
     """The first `width` numbers of what `compute` says of every example, in the dataset's order.
+
+    Of datasets whose words have labels these are numbers of every word: zeros for one that is cut off, and `LOWEST`
+    where there is none.
 
     The device is not waited for between batches: the next one is gathered while the last one computes.
     """
     layout, size = setup.layout, setup.layout.fit(setup.config.eval_batch_size)
-    pending = []
+    counts, pending = dataset.tokens.num_words, []
     for rows, batch in evaluation_batches(dataset.tokens, dataset.labels, size, lengths, dataset.features):
         values = compute(layout.spread(batch))
         layout.keep_pace(values)
-        pending.append((rows, values))
-    outputs = np.zeros((len(dataset.labels), width), np.float32)
-    for rows, values in pending:
-        outputs[rows] = np.asarray(values)[: len(rows), :width]
+        pending.append((rows, getattr(batch, "positions", None), values))
+    outputs = np.zeros((*dataset.labels.shape[: 1 if counts is None else 2], width), np.float32)
+    for rows, positions, values in pending:
+        found = np.asarray(values)[: len(rows), ..., :width]
+        if positions is None:
+            outputs[rows] = found
+        else:
+            row, place = np.nonzero(positions[: len(rows)] >= 0)
+            outputs[rows[row], place] = found[row, place]
+    if counts is not None:
+        outputs[np.arange(outputs.shape[1]) >= counts[:, None]] = LOWEST
     return outputs
 
 
@@ -93,7 +108,7 @@ def evaluate_all(
     """
     lengths, logits, scored, labels = setup.lengths(datasets), {}, {}, {}
     for name, data in datasets.items():
-        width = setup.model.heads[name].num_outputs
+        width = setup.kept_width(name)
         logits[name] = over_split(setup, partial(eval_step, params, name), data, lengths[name], width)
         if data.labelled:
             rows = slice(None) if data.scored is None else data.scored

@@ -74,10 +74,8 @@ def _kept(setup: Setup, plan: Plan, name: str, params: Params) -> int:
     length = int(stream.lengths[np.searchsorted(stream.lengths, stream.tokens.lengths.max())])
     if plan.stage.cache_features:
         return 4 * rows * setup.model.num_features(name)
-    tokens = jax.ShapeDtypeStruct((rows, length), jnp.int32)
-    labels = jax.ShapeDtypeStruct((rows, *stream.labels.shape[1:]), jnp.float32)
-    weights = jax.ShapeDtypeStruct((rows,), jnp.float32)
-    batch = Batch(tokens, tokens, tokens, labels, weights)  # type: ignore[arg-type]
+    arrays = stream.gathered(0, np.arange(1), length, rows)
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
     fixed, trainable = trees.split(params, plan.frozen)
 
     def pullback(trainable: Params, fixed: Params, batch: Batch) -> Any:

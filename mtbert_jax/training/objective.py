@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import ProximalConfig, Stage, TaskConfig
 from mtbert_jax.errors import InputError, first_line
@@ -106,6 +106,10 @@ class Objective:
         weight = forward.task.number(lambda task: task.loss_weight)
         return weight * (kept + total), Terms(loss, values)
 
+    def _labelled(self, batch: Batch | FeatureBatch) -> Bool[Array, "batch place"] | None:
+        """The places with a label, where the group's heads read tokens."""
+        return batch.labels >= 0 if kind_of(self.tasks[0]).has_places else None
+
     def _forward(
         self, params: Params, teacher: Params | None, batch: Batch | FeatureBatch, place: Place, share: Share
     ) -> Forward:
@@ -120,7 +124,7 @@ class Objective:
             logits=logits,
             embeddings=embeddings,
             key=key,
-            task=GroupTask(self.tasks, place.task),
+            task=GroupTask(self.tasks, place.task, self._labelled(batch)),
             logits_of=lambda x, masks: model.logits_of_embeddings(params, one, x, batch, masks),  # type: ignore[arg-type]
             logits_again=lambda masks: model.logits(params, one, batch, masks),
             teacher_logits=lambda: model.logits(teacher, one, batch, key),  # type: ignore[arg-type]
@@ -150,7 +154,7 @@ def _penalties(regularizer: Regularizer, forward: Forward) -> dict[str, Penalty]
 def task_groups(
     model: EncoderWithHeads, tasks: Mapping[str, TaskConfig], stage: StageSpec
 ) -> list[tuple[TaskConfig, ...]]:
-    """The tasks whose objectives are one program: the same pooling, regularisers and shape of a label."""
+    """The tasks whose objectives are one program: heads that read the same, regularisers and shape of a label."""
 
     def alike(task: TaskConfig) -> tuple[tuple[bool, ...], tuple[int, ...]]:
         return stage.is_on(task), kind_of(task).label_shape(task)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,9 +12,12 @@ import numpy as np
 from mtbert_jax import trees
 from mtbert_jax.config import Config, Task
 from mtbert_jax.encoders.config_json import load_encoder_config, size_changes
+from mtbert_jax.encoders.hub import load_pretrained
+from mtbert_jax.encoders.lm_head import load_lm_head
 from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import common_layout
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup
@@ -48,6 +52,19 @@ def restore_params(folder: RunFolder, config: Config, setup: Setup, which: str =
             if params is not None:
                 return step, params
     raise InputError(f"{folder.path} holds no checkpoint that can be read")
+
+
+def from_directory(directory: Path, setup: Setup) -> Origin:
+    """A pretrained encoder; tasks of masked language modelling get the head that its file has, where it has one."""
+    heads: Params = {}
+    told = []
+    for name, task in setup.tasks.items():
+        if head_reads(task) == "masked":
+            shapes = {path: leaf.shape for path, leaf in trees.leaves(setup.abstract_params()["heads"][name])}
+            found = load_lm_head(directory, shapes)
+            heads |= {} if found is None else {name: found}
+            told.append(f"task {name}: {'a fresh head' if found is None else 'the head of the file of the encoder'}")
+    return Origin(load_pretrained(directory)[1], heads, tuple(told))
 
 
 def from_run(source: RunFolder, setup: Setup) -> Origin:
@@ -92,7 +109,7 @@ def _heads(setup: Setup, theirs: Setup) -> Iterator[tuple[str, str]]:
 
 def _meaning(task: Task) -> dict[str, object]:
     """What a head's parameters mean, beside their shapes."""
-    return {"kind": task.kind, "classes": ", ".join(kind_of(task).classes(task)), "reads": task.head.pooling}
+    return {"kind": task.kind, "classes": ", ".join(kind_of(task).classes(task)), "reads": head_reads(task)}
 
 
 def not_finite(params: Params) -> str:

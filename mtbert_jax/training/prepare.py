@@ -15,7 +15,6 @@ from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.data.unknown import unknown_share, unknown_warning
-from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.errors import InputError
 from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.products import choose_dtype
@@ -27,7 +26,7 @@ from mtbert_jax.training.active import labels_of
 from mtbert_jax.training.existing import Existing, check_folder
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import check_state, estimate
-from mtbert_jax.training.origin import Origin, from_run
+from mtbert_jax.training.origin import Origin, from_directory, from_run
 from mtbert_jax.training.seeds import seeds_apart
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.source import source_of, with_encoder
@@ -101,7 +100,7 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     for own_setup, (_, place), stages, on, source in zip(setups, apart, plans, goes_on, sources, strict=True):
         where = source.path if source else directory
         if not on and where not in read:
-            read[where] = from_run(source, own_setup) if source else Origin(load_pretrained(directory)[1], {})
+            read[where] = from_run(source, own_setup) if source else from_directory(directory, own_setup)
         runs.append(PreparedRun(own_setup, place, stages, None if on else read[where]))
     return Prepared(config, layout, setup, splits, runs, existing)
 
@@ -152,7 +151,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         share = unknown_share(setup.tokenizer, data.tokens, len(setup.tasks[name].text))
         if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
             yield warning
-        epoch = plans[0].batches.tasks[name].num_examples
+        epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)
         if epoch > len(data.ids):
             yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
         skipped = [row for split in (train, dev, test) if name in split for row in split[name].skipped]
@@ -162,7 +161,8 @@ def describe_run(ready: Prepared) -> Iterator[str]:
             if own and own.unlabelled:
                 yield f"task {name}: {own.unlabelled} rows of {getattr(setup.tasks[name], split)} have no label for it"
     for plan in plans:
-        yield f"stage {plan.stage.name}: {', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
+        some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
+        yield f"stage {plan.stage.name}: {some}{', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
     yield _best_checkpoint(setup.config, dev)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 from tokenizers import Tokenizer
@@ -36,6 +37,8 @@ from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
 from mtbert_jax.regularizers import check_regularizers, stage_regularizers
+from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.kind import TaskKind, head_reads
 from mtbert_jax.training.objective import StageSpec, check_objectives
 from mtbert_jax.training.step import stack_gradients
 from mtbert_jax.types import Params
@@ -146,6 +149,18 @@ class Setup:
     def tasks(self) -> dict[str, Task]:
         """The tasks by name."""
         return {task.name: task for task in self.config.resolved_tasks()}
+
+    @property
+    def kinds(self) -> tuple[tuple[str, TaskKind], ...]:
+        """The tasks' names with their kinds."""
+        return tuple((name, kind_of(task)) for name, task in self.tasks.items())
+
+    def kept_width(self, task: str) -> int:
+        """How many numbers an evaluation keeps of an example of a task, or of each of its places."""
+        outputs, kind = self.model.heads[task].num_outputs, kind_of(self.tasks[task])
+        shape = (1, *([1] if kind.has_places else []), outputs)
+        labels = np.zeros(shape[:-1] if kind.has_places else (1, *kind.label_shape(self.tasks[task])), np.float32)
+        return jax.eval_shape(kind.kept, jax.ShapeDtypeStruct(shape, np.float32), labels).shape[-1]
 
     def lengths(self, *splits: dict[str, Dataset], alike: bool = False) -> dict[str, Ladder]:
         """The lengths that each task's batches are padded to (see `padded_lengths`)."""
@@ -265,5 +280,5 @@ def _check_task(task: Task, family: Family, encoder: EncoderConfig, whose: str) 
         raise InputError(f"{whose}max_length = {task.max_length}, but the encoder has {positions} positions")
     if task.max_length < special:
         raise InputError(f"{whose}max_length = {task.max_length}, but task {task.name} has {special} special tokens")
-    if task.head.pooling == "cls" and not family.encoder(encoder).pools:
+    if head_reads(task) == "cls" and not family.encoder(encoder).pools:
         raise InputError(f"task {task.name}: head.{NO_POOLER}")

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import entropy
-from sklearn.metrics import f1_score, matthews_corrcoef
+from sklearn.metrics import matthews_corrcoef
 
 import mtbert_jax as mt
 from mtbert_jax.cli.main import main
@@ -34,8 +34,7 @@ from tests.encoders.tiny import save_encoder
 from tests.plugins import forgetting, registered, shown
 
 PAGE = DOCS / "extending.md"
-CLASSES = ("sport", "politics", "music")
-WORDS = {"sport": "game", "politics": "city", "music": "song"}
+CLASSES = ("low", "middle", "high")
 
 
 class Section(NamedTuple):
@@ -83,16 +82,16 @@ class Followed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_dir: Path) -> Config:
-    """Two steps of a tiny encoder over two of the course's tasks, beside which lie files of topics."""
+    """Two steps of a tiny encoder over two of the course's tasks, beside which lie files of levels."""
     folder = tmp_path_factory.mktemp("extending")
     data = Path(shutil.copytree(data_dir, folder / "data"))
     for split, size in {"train": 17, "dev": 12, "test": 5}.items():
-        rows = ["id\theadline" + ("\ttopics" if split != "test" else "")]
+        rows = ["id\treport" + ("\tlevel" if split != "test" else "")]
         for number in range(size):
-            own = [name for place, name in enumerate(CLASSES) if number >> place & 1]
-            words = " ".join(WORDS[name] for name in own) or "room"
-            rows.append(f"{split}{number}\tthe {words} was good ." + (f"\t{'|'.join(own)}" if split != "test" else ""))
-        (data / f"topics-{split}.tsv").write_text("\n".join(rows) + "\n")
+            words = ["game", "city", "song"][number % 3]
+            level = f"\t{CLASSES[number % 3]}" if split != "test" else ""
+            rows.append(f"{split}{number}\tthe {words} was good .{level}")
+        (data / f"level-{split}.tsv").write_text("\n".join(rows) + "\n")
     config = tiny_run(small_encoder_dir, data, folder)
     return dataclasses.replace(config, tasks=config.tasks[:2], out="", steps=2, log_every_steps=1, eval_every_steps=2)
 
@@ -115,13 +114,13 @@ def follow(section: Section, base: Config, folder: Path) -> Followed:
 
 
 def test_the_library_knows_none_of_them() -> None:
-    known = re.compile(r"cagrad|\br3f\b|multi.?label|matthews|\bernie", re.IGNORECASE)
+    known = re.compile(r"cagrad|\br3f\b|ordinal|coral|matthews|\bernie", re.IGNORECASE)
     sources = (DOCS.parent / "mtbert_jax").rglob("*.py")
     assert [str(path) for path in sources if known.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_the_page_shows_five_files() -> None:
-    assert list(shown()) == list(SECTIONS) == ["cagrad.py", "r3f.py", "multilabel.py", "matthews.py", "ernie.py"]
+    assert list(shown()) == list(SECTIONS) == ["cagrad.py", "r3f.py", "ordinal.py", "matthews.py", "ernie.py"]
 
 
 # CAGrad
@@ -203,47 +202,44 @@ def test_r3fs_records_are_its_formula(base: Config, tmp_path: Path, monkeypatch:
         assert recorded[step] == pytest.approx(distance, rel=2e-3)
 
 
-# The multi-label kind
+# The ordinal kind
 
 
 @pytest.fixture(scope="module")
-def topics(base: Config, tmp_path_factory: pytest.TempPathFactory) -> Followed:
-    folder = tmp_path_factory.mktemp("topics")
-    (folder / "headlines.txt").write_text("the game was good .\nthe city is dull .\n")
-    return follow(SECTIONS["multilabel.py"], dataclasses.replace(base, lr=1e-2), folder)
+def levels(base: Config, tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    folder = tmp_path_factory.mktemp("levels")
+    (folder / "reports.txt").write_text("the game was good .\nthe city is dull .\n")
+    return follow(SECTIONS["ordinal.py"], dataclasses.replace(base, lr=1e-2), folder)
 
 
 @pytest.fixture
 def kind(tmp_path: Path) -> Iterator[mt.TaskKind]:
-    with registered("multilabel.py", tmp_path):
-        yield KINDS["multilabel"]
+    with registered("ordinal.py", tmp_path):
+        yield KINDS["ordinal"]
 
 
 def printed(done: Followed, command: str) -> str:
     (found,) = [
         text
-        for line, text in zip(SECTIONS["multilabel.py"].commands, done.printed, strict=True)
+        for line, text in zip(SECTIONS["ordinal.py"].commands, done.printed, strict=True)
         if line.startswith(f"mtbert {command}")
     ]
     return found
 
 
-def test_check_data_counts_each_class(topics: Followed) -> None:
-    counts = r"topics\W+train\W+sport: 8 \(47.1%\), politics: 8 \(47.1%\), music: 8 \(47.1%\)"
-    assert re.search(counts, printed(topics, "check-data"))
+def test_check_data_counts_each_class(levels: Followed) -> None:
+    counts = r"level\W+train\W+low: 6 \(35.3%\), middle: 6 \(35.3%\), high: 5 \(29.4%\)"
+    assert re.search(counts, printed(levels, "check-data"))
 
 
 def test_a_bad_label_is_named(
-    topics: Followed, base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    levels: Followed, base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = Path(shutil.copytree(base.data_dir, tmp_path / "data"))
-    (data / "topics-dev.tsv").write_text("id\theadline\ttopics\na\tthe game\tsport|chess\n")
-    with contextlib.chdir(topics.folder), forgetting():
-        assert main(["train", "CONFIG.toml", "--plugins", "multilabel.py", "--data-dir", str(data)]) == 2
-    wrong = (
-        "topics-dev.tsv:2: column 'topics' is 'sport|chess', not some of sport, politics, music, with | between them"
-    )
-    assert wrong in capsys.readouterr().err
+    (data / "level-dev.tsv").write_text("id\treport\tlevel\na\tthe game\ttop\n")
+    with contextlib.chdir(levels.folder), forgetting():
+        assert main(["train", "CONFIG.toml", "--plugins", "ordinal.py", "--data-dir", str(data)]) == 2
+    assert "level-dev.tsv:2: column 'level' is 'top', not one of low, middle, high" in capsys.readouterr().err
 
 
 def predicted(path: Path) -> dict[str, list[str]]:
@@ -251,77 +247,65 @@ def predicted(path: Path) -> dict[str, list[str]]:
         return {name: text.split("|") if text else [] for name, text in list(csv.reader(file))[1:]}
 
 
-def test_scores_are_the_micro_f1_of_the_prediction_file(topics: Followed, base: Config) -> None:
-    rows = [line.split("\t") for line in (Path(base.data_dir) / "topics-dev.tsv").read_text().splitlines()[1:]]
-    found = predicted(topics.run / "predictions" / "topics-dev-output.csv")
+def test_scores_are_the_distance_of_the_prediction_file(levels: Followed, base: Config) -> None:
+    rows = [line.split("\t") for line in (Path(base.data_dir) / "level-dev.tsv").read_text().splitlines()[1:]]
+    found = predicted(levels.run / "predictions" / "level-dev-output.csv")
     assert list(found) == [row[0] for row in rows]
-    vectors = [
-        [[name in names for name in CLASSES] for names in of]
-        for of in ([r[2].split("|") for r in rows], found.values())
-    ]
-    assert topics.scores()["topics"] == {"micro_f1": pytest.approx(f1_score(*vectors, average="micro"))}
-    assert 0 < topics.scores()["topics"]["micro_f1"] < 1
-    assert f"{topics.scores()['topics']['micro_f1']:.3f}" in printed(topics, "evaluate")
+    gold, said = ([CLASSES.index(name) for name in of] for of in ([r[2] for r in rows], [x for (x,) in found.values()]))
+    distances = np.abs(np.array(gold) - np.array(said))
+    expected = {"distance": pytest.approx(distances.mean()), "accuracy": pytest.approx((distances == 0).mean())}
+    assert levels.scores()["level"] == expected
+    assert distances.max() > 0
+    assert f"{distances.mean():.3f}" in printed(levels, "evaluate")
 
 
-def test_texts_get_several_labels_and_a_probability_each(topics: Followed) -> None:
-    rows = [json.loads(line) for line in printed(topics, "predict runs/topics --task").splitlines()]
+def test_texts_get_a_level_and_probabilities_of_all(levels: Followed) -> None:
+    rows = [json.loads(line) for line in printed(levels, "predict runs/level --task").splitlines()]
     assert [row["text"] for row in rows] == ["the game was good .", "the city is dull ."]
     for row in rows:
         assert list(row["probabilities"]) == list(CLASSES)
-        assert row["label"] == [name for name, share in row["probabilities"].items() if share > 0.5]
+        assert row["label"] in CLASSES
+        assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+        assert min(row["probabilities"].values()) >= 0
 
 
-def test_test_files_are_predicted_and_checked(topics: Followed) -> None:
-    assert "topics-test-output.csv: 5 predictions, as they must be" in printed(topics, "submission")
-    lines = (topics.run / "submission" / "topics-test-output.csv").read_text().splitlines()[1:]
+def test_test_files_are_predicted_and_checked(levels: Followed) -> None:
+    assert "level-test-output.csv: 5 predictions, as they must be" in printed(levels, "submission")
+    lines = (levels.run / "submission" / "level-test-output.csv").read_text().splitlines()[1:]
     assert {line.split(" , ")[0] for line in lines} == {f"test{n}" for n in range(5)}
 
 
-def test_the_report_names_labels(topics: Followed) -> None:
-    page = (topics.run / "report.html").read_text()
-    mistakes = page.partition("topics: the ")[2].partition("</table>")[0]
+def test_the_report_names_labels(levels: Followed) -> None:
+    page = (levels.run / "report.html").read_text()
+    mistakes = page.partition("level: the ")[2].partition("</table>")[0]
     cells = re.findall(r'<td class="number">([^<]*)</td>', mistakes)
     labels = [cell for cell in cells if not re.fullmatch(r"[\d.]+", cell)]
     assert labels
-    assert {name for label in labels for name in label.split(", ")} <= {*CLASSES, "none"}
+    assert {*labels} <= {*CLASSES}
 
 
-def test_exports_know_the_labels_without_the_plugin(topics: Followed) -> None:
-    exports = topics.run / "export"
+def test_exports_know_the_labels_without_the_plugin(levels: Followed) -> None:
+    exports = levels.run / "export"
     for form in ("hf", "stablehlo"):
-        about = json.loads((exports / form / "tasks.json").read_text())["tasks"]["topics"]
-        assert (about["classes"], about["decision"], about["outputs"]) == (list(CLASSES), "signs", 3)
-        assert (
-            "| topics | multilabel | `headline` | `sport`, `politics`, `music` |"
-            in (exports / form / "README.md").read_text()
-        )
-    lines = (topics.folder / "headlines.txt").read_text()
-    command = [sys.executable, "-I", str(exports / "stablehlo" / "load.py"), "topics"]
+        about = json.loads((exports / form / "tasks.json").read_text())["tasks"]["level"]
+        assert (about["classes"], about["decision"], about["outputs"]) == (list(CLASSES), "count", 2)
+        assert "| level | ordinal | `report` | `low`, `middle`, `high` |" in (exports / form / "README.md").read_text()
+    lines = (levels.folder / "reports.txt").read_text()
+    command = [sys.executable, "-I", str(exports / "stablehlo" / "load.py"), "level"]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    ours = [json.loads(line) for line in printed(topics, "predict runs/topics --task").splitlines()]
+    ours = [json.loads(line) for line in printed(levels, "predict runs/level --task").splitlines()]
     assert [row["label"] for row in rows] == [row["label"] for row in ours]
-    shares = [1 / (1 + np.exp(-np.array(row["logits"]))) for row in rows]
-    np.testing.assert_allclose(shares, [list(row["probabilities"].values()) for row in ours], atol=1e-5)
-
-
-def test_micro_f1_is_scikit_learns_also_of_resamples(kind: mt.TaskKind) -> None:
-    rng = np.random.default_rng(0)
-    (metric,) = kind.metrics
-    predictions, labels = (rng.integers(0, 2, (5, 9, 3)).astype(float) for _ in range(2))
-    expected = [f1_score(y, x, average="micro") for x, y in zip(predictions, labels, strict=True)]
-    np.testing.assert_allclose(metric.of_resamples(predictions, labels), expected)
-    assert metric(np.zeros((4, 3)), np.zeros((4, 3))) == 0
+    tops = [1 / (1 + np.exp(-min(row["logits"]))) for row in rows]
+    np.testing.assert_allclose(tops, [row["probabilities"]["high"] for row in ours], atol=1e-5)
 
 
 def test_the_loss_and_the_divergence_are_their_formulas(kind: mt.TaskKind) -> None:
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 4, 3)).astype(np.float32)
-    labels = rng.integers(0, 2, (4, 3)).astype(np.float32)
     p, q = (1 / (1 + np.exp(-x.astype(np.float64))) for x in (one, other))
-    cross = -(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean(1)
-    np.testing.assert_allclose(kind.loss(jnp.array(one), jnp.array(labels)), cross, rtol=1e-5)
+    cross = [-sum(np.log(share if y > k else 1 - share) for k, share in enumerate(row)) for y, row in enumerate(p)]
+    np.testing.assert_allclose(kind.loss(jnp.array(one), jnp.arange(4.0)), cross, rtol=1e-5)
     pairs = [np.stack([x, 1 - x], axis=-1) for x in (p, q)]
     symmetric = (entropy(*pairs, axis=-1) + entropy(*pairs[::-1], axis=-1)).sum(1)
     np.testing.assert_allclose(kind.divergence(jnp.array(one), jnp.array(other)), symmetric, rtol=1e-4)
@@ -337,51 +321,49 @@ def test_the_loss_and_the_divergence_are_their_formulas(kind: mt.TaskKind) -> No
         {"freeze": ("encoder",), "cache_features": True},
     ],
 )
-def test_whatever_else_a_run_does_it_does_with_vectors_as_labels(
-    base: Config, topics: Followed, tmp_path: Path, changes: dict[str, Any]
+def test_whatever_else_a_run_does_it_does_with_fewer_outputs_than_classes(
+    base: Config, levels: Followed, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    config = mt.load_config(topics.folder / "CONFIG.toml")
+    config = mt.load_config(levels.folder / "CONFIG.toml")
     config = dataclasses.replace(config, tasks=(config.tasks[0], config.tasks[-1]))
     run = mt.train(config, out=tmp_path / "run", **changes)
-    assert 0 <= run.scores["topics" if isinstance(run, mt.SeedsOfRun) else "average"] <= 1
+    assert 0 <= run.scores["level" if isinstance(run, mt.SeedsOfRun) else "average"] <= 2
 
 
-def test_a_kind_without_its_plugin_is_named(topics: Followed, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(topics.run)]) == 2
-    assert (
-        "kind = 'multilabel' is none of binary, classification, regression; --plugins FILE can add one"
-        in capsys.readouterr().err
-    )
+def test_a_kind_without_its_plugin_is_named(levels: Followed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(levels.run)]) == 2
+    known = ", ".join(sorted(KINDS))
+    assert f"kind = 'ordinal' is none of {known}; --plugins FILE can add one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
         (
-            ", labels).mean(-1)",
-            ", labels)",
-            "kind 'multilabel': loss returns shape (2, 3) for 2 examples; it must be (2,)",
+            "above).sum(-1)",
+            "above)",
+            "kind 'ordinal': loss returns shape (2, 2) for 2 examples; it must be (2,)",
         ),
-        ("optax.sig", "optics.sig", "kind 'multilabel': loss: NameError: name 'optics' is not defined"),
+        ("optax.sig", "optics.sig", "kind 'ordinal': loss: NameError: name 'optics' is not defined"),
         (
             "return (logits > 0)",
             "return (logits[0] > 0)",
-            "predict returns shape (3,) for 2 examples; it must be (2, 3)",
+            "predict returns shape () for 2 examples; it must be (2,)",
         ),
-        ("def loss", "def lose", "wrong.py:16: TypeError: Can't instantiate abstract class MultiLabel"),
-        ("metrics = ", "metric = ", "task kind 'multilabel' cannot be registered: the class lacks metrics"),
+        ("def loss", "def lose", "wrong.py:20: TypeError: Can't instantiate abstract class Ordinal"),
+        ("metrics = ", "metric = ", "task kind 'ordinal' cannot be registered: the class lacks metrics"),
     ],
 )
 def test_a_mistake_in_a_kind_is_named_before_any_step(
-    topics: Followed, capsys: pytest.CaptureFixture[str], right: str, wrong: str, message: str
+    levels: Followed, capsys: pytest.CaptureFixture[str], right: str, wrong: str, message: str
 ) -> None:
-    (topics.folder / "wrong.py").write_text(shown()["multilabel.py"].replace(right, wrong))
-    with contextlib.chdir(topics.folder), forgetting():
+    (levels.folder / "wrong.py").write_text(shown()["ordinal.py"].replace(right, wrong))
+    with contextlib.chdir(levels.folder), forgetting():
         assert main(["train", "CONFIG.toml", "--plugins", "wrong.py", "--out", "runs_wrong"]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
-    assert not (topics.folder / "runs_wrong").exists()
+    assert not (levels.folder / "runs_wrong").exists()
 
 
 # Matthews' correlation

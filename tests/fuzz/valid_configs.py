@@ -19,20 +19,34 @@ TEXTS = {
     "mood": {"text": ["review"], "label": "mood", "kind": "classification", "classes": MOODS, "id": ""},
     "stars": {"text": ["review"], "label": "stars", "kind": "regression", "id": ""},
     "plain": {"text": ["a", "b"], "label": "good", "kind": "binary", "quotes": False},
+    "tags": {"text": ["review"], "label": "tags", "kind": "multilabel", "classes": ["warm", "löng", "rare"], "id": ""},
+    "soft": {"text": ["review"], "label": "soft", "kind": "distribution", "classes": MOODS, "id": ""},
+    "order": {"text": ["review"], "label": "stars", "kind": "ranking", "id": ""},
+    "text": {"text": ["review"], "kind": "masked_lm", "id": ""},
+    "names": {"text": ["words"], "label": "spans", "kind": "tokens", "classes": ["GOOD", "THING"], "id": ""},
 }
-"""Tasks: `mood` and `stars` are of one file, and `plain` has quotes as GLUE's files have them."""
+"""Tasks: those of reviews are of one file, and `plain` has quotes as GLUE's files have them."""
+WHOLE_BATCHES = ("order",)
+"""Tasks whose loss is of a batch, which cannot be computed in parts."""
+WORDS = ("names", "text")
+"""Tasks whose heads read tokens, so that no features can be kept."""
+REVIEWS = ("reviews.jsonl", "few.jsonl", "unlabelled.jsonl")
 FILES = {
     "sst": ("ids-sst-train.csv", "ids-sst-dev.csv", "ids-sst-test-student.csv"),
     "para": ("quora-train.csv", "quora-dev.csv", "quora-test-student.csv"),
     "sts": ("sts-train.csv", "sts-dev.csv", "sts-test-student.csv"),
-    "mood": ("reviews.jsonl", "few.jsonl", "unlabelled.jsonl"),
-    "stars": ("reviews.jsonl", "few.jsonl", "unlabelled.jsonl"),
+    **dict.fromkeys(("mood", "stars", "tags", "soft", "order", "names", "text"), REVIEWS),
     "plain": ("plain.tsv", "one.tsv", "plain.tsv"),
 }
 METRICS = {
     "classification": ["accuracy", "f1"],
     "binary": ["accuracy", "f1"],
     "regression": ["pearson", "spearman", "mae", "rmse"],
+    "multilabel": ["micro_f1", "macro_f1"],
+    "distribution": ["accuracy", "f1", "cross_entropy"],
+    "ranking": ["spearman", "pearson"],
+    "tokens": ["f1", "accuracy"],
+    "masked_lm": ["loss", "perplexity"],
 }
 SMART = [
     {"weight": 1.0},
@@ -63,8 +77,17 @@ def write_data(course: Path, folder: Path) -> Path:
         lines = []
         for number in range(count):
             words = [(GOOD if number % 3 else BAD)[number % 5], "film", BAD[number % 4]][: 1 + number % 3]
-            labels = {"mood": MOODS[number % 3], "stars": number % 5 + 0.5} if labelled else {}
-            lines.append(json.dumps({"review": f"the film was {' '.join(words)} {number}", **labels}) + "\n")
+            labels: Table = {"mood": MOODS[number % 3], "stars": number % 5 + 0.5}
+            labels |= {
+                "tags": [["warm"], "warm|löng", ""][number % 3],
+                "soft": [[0.25, 0.5, 0.25], MOODS[0]][number % 2],
+            }
+            said = f"the film was {' '.join(words)} {number}"
+            tags = ["O", "B-THING", "O", *(["B-GOOD", "I-GOOD", "I-GOOD"][: len(words)]), "O"]
+            text: Table = {"words": said.split() if number % 2 else said}
+            labels |= {"spans": tags if number % 3 else " ".join(tags)}
+            labels = {**text, **(labels if labelled else {})}
+            lines.append(json.dumps({"review": said, **labels}) + "\n")
         return "".join(lines)
 
     def pairs(count: int) -> str:
@@ -107,7 +130,7 @@ def valid_configs(draw: st.DrawFn, pinned: Mapping[str, Any]) -> Table:
         **some("compute_dtype", "bfloat16", left_out=3),
         **some("encoder_dropout", 0.0, 0.2),
         **some("remat", True, left_out=3),
-        **some("micro_batches", 2, 3, left_out=4),
+        **({} if {*names} & {*WHOLE_BATCHES} else some("micro_batches", 2, 3, left_out=4)),
         **some("order", "sequential", "round_robin", "proportional", "annealed"),
         **some("batch_size", 4),
         **some("eval_batch_size", 8),
@@ -135,7 +158,7 @@ def valid_configs(draw: st.DrawFn, pinned: Mapping[str, Any]) -> Table:
         if "stages" in pinned
         else draw(st.sampled_from([None, None, "frozen", "two", "limits"]))
     ):
-        config["stages"] = _stages(draw, stages)
+        config["stages"] = _stages(draw, stages, cached=not {*names} & {*WORDS})
         if config.get("evaluate") == "teacher":
             config.pop("evaluate")
     scores = ["average", "plain_average"]
@@ -179,7 +202,7 @@ def _task(draw: st.DrawFn, name: str, fixed: Mapping[str, Any] | None) -> Table:
     task |= {"metric": draw(st.sampled_from(METRICS[task["kind"]]))} if draw(st.booleans()) else {}
     if task["kind"] == "regression" and draw(st.booleans()):
         task["label_range"] = [0.0, 5.0]
-    if task["kind"] != "regression":
+    if task["kind"] in ("classification", "binary"):
         match draw(st.sampled_from(["", "", "weights", "loss", "sampling"])):
             case "weights":
                 task["class_weights"] = {"binary": [1.0, 2.5]}.get(task["kind"], [0.5] * (3 if name == "mood" else 5))
@@ -188,6 +211,8 @@ def _task(draw: st.DrawFn, name: str, fixed: Mapping[str, Any] | None) -> Table:
             case "sampling":
                 task["sampling_balance"] = 1.0
     task |= draw(st.sampled_from([{}, {}, {"loss_weight": 0.3}, {"output_column": "says, it"}, {"smart_factor": 0.0}]))
+    if task["kind"] == "masked_lm" and draw(st.booleans()):
+        task["whole_words"] = True
     if fixed is not None:
         return {**task, **fixed}
     if draw(st.booleans()):
@@ -195,11 +220,11 @@ def _task(draw: st.DrawFn, name: str, fixed: Mapping[str, Any] | None) -> Table:
     return task | draw(st.sampled_from([{}, {}, {"max_length": 9}, {"batch_size": 3}]))
 
 
-def _stages(draw: st.DrawFn, which: str) -> list[Table]:
+def _stages(draw: st.DrawFn, which: str, cached: bool) -> list[Table]:
     last = {**_length(draw), **draw(st.sampled_from([{}, {"name": "all"}, {"lr": 1e-4, "schedule": "cosine"}]))}
     match which:
         case "frozen":
-            cached = draw(st.booleans())
+            cached = cached and draw(st.booleans())
             first = {"steps": 1, "freeze": ["encoder"], "cache_features": cached, "smart": {"weight": 0.0}}
             return [{"name": "heads", **first}, last]
         case "two":

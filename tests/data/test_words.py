@@ -1,0 +1,93 @@
+"""Words: read from files, encoded with the place of their first token, and gathered into batches."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mtbert_jax as mt
+from mtbert_jax.config import Config, TaskConfig
+from mtbert_jax.data.batches import make_batch
+from mtbert_jax.data.dataset import load_dataset
+from mtbert_jax.data.readers import read_split
+from mtbert_jax.data.tokens import tokenize_cached, tokenize_texts
+from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.errors import InputError
+
+NER = TaskConfig("ner", "tokens", ("words",), "tags", id="", classes=("THING",), train="train.jsonl")
+
+
+def write(path: Path, *rows: dict[str, object]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_words_and_tags_are_texts_or_lists(tmp_path: Path) -> None:
+    rows = [
+        {"words": "the  film was\tgood", "tags": "O B-THING O O"},
+        {"words": ["the", "film"], "tags": ["O", "B-THING"]},
+    ]
+    write(tmp_path / "train.jsonl", *rows)
+    (tmp_path / "train.tsv").write_text("words\ttags\nthe film was good\tO B-THING O O\nthe film\tO B-THING\n")
+    for name in ("train.jsonl", "train.tsv"):
+        task = TaskConfig(**{**vars(NER), "train": name})
+        found = mt.read_task(task, "train", tmp_path)
+        assert [(e.texts, e.label.tolist()) for e in found] == [
+            (("the film was good",), [0, 1, 0, 0]),
+            (("the film",), [0, 1]),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"words": "the film", "tags": "O"}, "column 'tags' has 1 tags for the 2 words of 'words'"),
+        ({"words": "the film", "tags": "O B-X"}, "column 'tags' is 'O B-X', not a list of tags"),
+        (
+            {"words": ["the", "old film"], "tags": "O O"},
+            "field 'words' has 'old film' as word 2, which is not one word",
+        ),
+        ({"words": ["the", 3], "tags": "O O"}, "field 'words' has 3 as word 2"),
+        ({"words": 3, "tags": "O"}, "field 'words' is a number, not a text"),
+        ({"words": "the", "tags": ""}, "column 'tags' is ''"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    write(tmp_path / "train.jsonl", {"words": "a", "tags": "O"}, row)
+    with pytest.raises(InputError) as caught:
+        read_split(NER, "train", tmp_path)
+    assert f"train.jsonl:2: {message}" in str(caught.value)
+
+
+def test_the_first_token_of_a_word_carries_its_label(small_encoder_dir: Path, tmp_path: Path) -> None:
+    """The tiny vocabulary parts `good.` into two tokens; `[CLS]` and `[SEP]` belong to no word."""
+    write(
+        tmp_path / "train.jsonl",
+        {"words": "the film was good. ?", "tags": "O B-THING O B-THING I-THING"},
+        {"words": "the . ? book", "tags": "O O O B-THING"},
+    )
+    tokenizer = load_tokenizer(small_encoder_dir)
+    config = Config(tasks=(NER,), data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"), max_length=6)
+    (task,) = config.resolved_tasks()
+    data = load_dataset(config, task, "train", tokenizer)
+    assert data.labels.tolist() == [[0, 1, 0, 1, 2], [0, 0, 0, 1, -1]]
+    assert data.tokens.num_words is not None and data.tokens.num_words.tolist() == [5, 4]
+    batch = make_batch(data.tokens, data.labels, np.array([1, 0]), 6, 3)
+    assert batch.positions is not None
+    # [CLS] the . ? book [SEP]; [CLS] the film was good [SEP], since `.` and `?` are cut off.
+    assert batch.positions.tolist() == [[1, 2, 3, 4, -1, -1], [1, 2, 3, 4, -1, -1], [-1] * 6]
+    assert batch.labels.tolist() == [[0, 0, 0, 1, -1, -1], [0, 1, 0, 1, -1, -1], [-1] * 6]
+    longer = tokenize_texts(tokenizer, [("the film was good. ?",)], 16, words="first")
+    assert longer.words is not None and longer.words.tolist() == [-1, 0, 1, 2, 3, -1, 4, -1]
+
+
+def test_texts_that_tasks_share_are_encoded_once(small_encoder_dir: Path, tmp_path: Path) -> None:
+    tokenizer, texts = load_tokenizer(small_encoder_dir), [("the film was good",), ("the book",)]
+    with_words = tokenize_cached(tokenizer, texts, 16, tmp_path, words="first")
+    plain = tokenize_cached(tokenizer, texts, 16, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert plain.words is None
+    assert plain.ids.tolist() == with_words.ids.tolist()
+    again = tokenize_cached(tokenizer, texts, 16, tmp_path, words="first")
+    assert again.words is not None and with_words.words is not None
+    assert again.words.tolist() == with_words.words.tolist()
