@@ -42,15 +42,13 @@ def cagrad(
     radius = c * jnp.sqrt(jnp.maximum(mean @ slope, 0.0))  # φ
     # On a support: G w ∝ ν 1 - b, with ν such that the norm fits. G = D C D, and `shrink` stands for 1 / D.
     shrink = jnp.min(jnp.where(size > 0, size, jnp.inf)) * inverse(size)
-    system = cos + RIDGE * jnp.eye(len(gram))
-    of_ones, of_slope = jnp.moveaxis(
-        solve_on(masks, system, jnp.stack([shrink, slope * inverse(size)], -1)), -1, 0
-    )  # [support task]
+    both = solve_on(masks, cos, jnp.stack([shrink, slope * inverse(size)], -1), RIDGE)
+    of_ones, of_slope = jnp.moveaxis(both, -1, 0)  # [support task]
     square = jnp.sum(shrink * of_ones, -1)  # 1ᵀ G⁻¹ 1
     level = jnp.sum(shrink * of_slope, -1) * inverse(square)
     # b less its part along 1, in the metric of G⁻¹: what is left of φ² behind it, `room`, is (ν - level)² 1ᵀ G⁻¹ 1.
     rest = of_slope - level[:, None] * of_ones
-    room = radius**2 - jnp.sum(rest * ((rest @ cos) + RIDGE * rest), -1)
+    room = radius**2 - jnp.sum((rest @ cos) * rest, -1)
     distance = jnp.sqrt(jnp.maximum(room, 0.0) * inverse(square))
     single = masks.sum(-1) == 1
     found = jnp.where(single[:, None], masks * 1.0, shrink * (distance[:, None] * of_ones - rest))

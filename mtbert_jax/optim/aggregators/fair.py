@@ -12,7 +12,8 @@ from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 RIDGE = 1e-6
 """What is added to cosines of 1: where gradients cancel out, the equations have no solution without it."""
-STEPS = 50
+STEPS = 200
+"""At most; ten are usual, and a hundred for gradients that all but cancel out."""
 HALVINGS = 12
 TINY = 1e-20
 
@@ -68,7 +69,7 @@ def nash_mtl(gram: Gramian, state: Any, key: Key, losses: Losses, max_norm: floa
 
 
 def _fair(gram: Gramian, alpha: float) -> Weights:
-    """The solution by damped Newton steps, each halved until the equations hold better and all weights are positive.
+    """The solution by damped Newton steps, each halved until the equations hold best, all weights being positive.
 
     With ``w_i = d_i^(-2α/(1+α)) v_i``, d the norms and C the cosines, the equations are ``M v = v^(-1/α)`` with
     ``M_ij = C_ij (d_j / d_i)^((1-α)/(1+α))``: of scale 1 whatever the norms.
@@ -86,7 +87,9 @@ def _fair(gram: Gramian, alpha: float) -> Weights:
     def newton(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         number, v, _ = carry
         step = jnp.linalg.solve(system + jnp.diag(v ** (-1 / alpha - 1) / alpha), errors(v))
-        tries = jnp.concatenate([v[None], v - 0.5 ** jnp.arange(HALVINGS)[:, None] * step])
+        parts = 0.5 ** jnp.arange(HALVINGS)[:, None] * step
+        # Steps by factors keep a weight positive that must fall by far.
+        tries = jnp.concatenate([v[None], v - parts, v * jnp.exp(-jnp.clip(parts / v, -10, 10))])
         off = jnp.sum(jnp.square(errors(jnp.maximum(tries, TINY))), -1)
         chosen = jnp.argmin(jnp.where((tries > TINY).all(-1) & jnp.isfinite(off), off, jnp.inf))
         return number + 1, tries[chosen], chosen > 0

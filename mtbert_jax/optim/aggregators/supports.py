@@ -26,18 +26,21 @@ def supports(tasks: int, name: str) -> Bool[Array, "support task"]:
 
 
 def solve_on(
-    masks: Bool[Array, "support task"], matrix: Float[Array, "task task"], right: Float[Array, "task column"]
+    masks: Bool[Array, "support task"],
+    matrix: Float[Array, "task task"],
+    right: Float[Array, "task column"],
+    ridge: float = 0.0,
 ) -> Float[Array, "support task column"]:
-    """Solutions of the rows and columns of each support, 0 outside; `matrix` is positive definite.
+    """Solutions of the rows and columns of each support, 0 outside.
 
-    Gauss-Jordan elimination needs no pivots then. Two steps of refinement mend its rounding.
+    Gauss-Jordan elimination of ``matrix + ridge``, which is positive definite and so needs no pivots. Two steps of
+    refinement go by the matrix itself: they mend the rounding, and take the ridge away where it is not needed.
     """
     tasks = len(matrix)
     eye = jnp.eye(tasks)
-    both = masks[:, :, None] & masks[:, None, :]
-    systems = jnp.where(both, matrix, eye)
+    systems = jnp.where(masks[:, :, None] & masks[:, None, :], matrix, eye)
     right = jnp.where(masks[:, :, None], right, 0.0)
-    wide = jnp.concatenate([systems, jnp.broadcast_to(eye, systems.shape)], axis=-1)
+    wide = jnp.concatenate([systems + ridge * eye, jnp.broadcast_to(eye, systems.shape)], axis=-1)
     for k in range(tasks):
         row = wide[:, k : k + 1] / wide[:, k : k + 1, k : k + 1]
         wide = jnp.where(eye[k][:, None] > 0, row, wide - wide[:, :, k : k + 1] * row)
