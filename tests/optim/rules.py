@@ -19,7 +19,7 @@ GOLDEN = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
 
 def made(name: str, tasks: int, **options: Any) -> Aggregator:
     """The aggregator for so many tasks."""
-    found: Aggregator = AGGREGATORS[name](**NEEDS.get(name, {}), **options, num_tasks=tasks)
+    found: Aggregator = AGGREGATORS[name](**{**NEEDS.get(name, {}), **options}, num_tasks=tasks)
     return found
 
 

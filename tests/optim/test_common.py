@@ -11,6 +11,7 @@ from mtbert_jax.optim.aggregators import gramian
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.registry import AGGREGATORS
 from tests.optim.rules import LOSSES, NAMES, NEEDS, compiled, first, made, update, weights
+from tests.parallel.test_devices import in_process
 
 RANDOM = {"pcgrad", "gradvac", "random_weights"}
 SCALE_FREE = {"fairgrad", "nash_mtl"}
@@ -196,3 +197,15 @@ def test_more_than_eight_tasks_are_refused_where_every_subset_is_tried(name: str
 def test_the_others_take_nine(name: str) -> None:
     jacobian = np.random.default_rng(0).normal(size=(9, 12))
     assert np.isfinite(weights(name, jacobian, losses=np.ones(9))).all()
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("sharded") / "out.npz"
+    in_process("tests.optim.sharded", str(path))
+    return np.load(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_over_eight_devices_it_is_the_same(name: str, sharded: Any) -> None:
+    close(sharded[f"eight_{name}"], sharded[f"one_{name}"], 1e-3)
