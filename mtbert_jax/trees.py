@@ -1,5 +1,6 @@
 """Parameter trees by path: naming leaves, splitting off what is frozen, choosing between old and new, fingerprints."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Bool, UInt32
 
 Tree = Any
+LAYER = re.compile(r"encoder/layer_(\d+)/")
+"""The beginning of a path below one of the encoder's layers."""
 
 
 def path_of(path: tuple[Any, ...]) -> str:
@@ -34,6 +37,17 @@ def is_below(path: str, prefix: str) -> bool:
     (True, False)
     """
     return path == prefix or path.startswith(prefix + "/")
+
+
+def part_of_encoder(path: str) -> str:
+    """``"layer_<n>"``, ``"embeddings"``, or ``"rest"``: pooler, last norm, and what else is in none of them.
+
+    >>> [part_of_encoder(f"encoder/{path}") for path in ("layer_3/bias", "embeddings/word/embedding", "pooler/bias")]
+    ['layer_3', 'embeddings', 'rest']
+    """
+    if match := LAYER.match(path):
+        return f"layer_{match[1]}"
+    return "embeddings" if is_below(path, "encoder/embeddings") else "rest"
 
 
 def mask(tree: Tree, keep: Callable[[str], bool]) -> Tree:

@@ -103,8 +103,8 @@ def test_a_kind_or_an_aggregator_that_is_registered_anew_counts(
                 return self.scale * super().loss(logits, labels)
 
         @register_aggregator("leaning")
-        def leaning(gramian, state, key, losses, by=factor):  # type: ignore[no-untyped-def]
-            return by * jnp.ones(len(gramian)), state
+        def leaning(gramian, state, key, losses, slant=factor):  # type: ignore[no-untyped-def]
+            return slant * jnp.ones(len(gramian)), state
 
         run(config, tmp_path / f"{factor}")
         history = load_run(tmp_path / f"{factor}").history

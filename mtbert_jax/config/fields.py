@@ -265,8 +265,10 @@ class Config:
     steps: int | None = None
     """Length in optimizer steps, in place of `epochs`."""
     optimizer: tuple[str, ...] = ("pcgrad()", "clip_by_global_norm(1.0)", "adamw(lr, weight_decay=0.01, mask=kernels)")
-    """The optax chain, as call strings. Known names: lr, kernels, encoder, heads, parts. Aggregators, which make one
-    gradient of the tasks': mean_tasks, pcgrad, sum_tasks."""
+    """The optax chain, as call strings. Known names: lr, kernels, encoder, heads, parts. Aggregators, which make
+    one gradient of the tasks': aligned_mtl, cagrad, config, dualproj, dwa, equal_norms, fairgrad, famo, gls,
+    gradnorm, gradvac, imtl_g, mean_tasks, mgda, nash_mtl, pcgrad, random_weights, smoothed, stch, sum_tasks,
+    upgrad, uw."""
     lr: float = 1e-5
     """Peak learning rate: what `lr` means in the chain."""
     schedule: Schedule = "constant"

@@ -16,6 +16,7 @@ from mtbert_jax import trees
 from mtbert_jax.calls import Vocabulary, read_call
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.optim import aggregators
+from mtbert_jax.optim.aggregators import Aggregator
 from mtbert_jax.optim.headwise import Headwise, chain, headwise, is_count
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls
 from mtbert_jax.optim.schedules import StageClock
@@ -101,26 +102,29 @@ def _headwise(factory: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(factory)
     def make(*values: Any, **named: Any) -> Any:
         made = factory(*values, **named)
+        if isinstance(made, Aggregator):  # `smoothed` takes one as it is, and a chain makes it headwise
+            return made
         return headwise(made) if isinstance(made, optax.GradientTransformation | optax.MultiSteps) else made
 
     return make
 
 
-def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params) -> None:
+def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, tasks: tuple[str, ...] = ()) -> None:
     """Refuses a chain whose updates are not shaped like the parameters, or whose state or counts fall out of step.
 
     optax does not check this: without an aggregator, adam would broadcast stacked gradients silently. Shapes are
-    enough; nothing of the model's size is computed.
+    enough; nothing of the model's size is computed. `tasks` are the step's, in the order of their gradients.
     """
     tx = optax.with_extra_args_support(tx)
     stacked = aggregators.stacked_leaves(grads, params)
-    tasks = next(
+    number = next(
         (leaf.shape[0] for leaf, is_stacked in zip(jax.tree.leaves(grads), stacked, strict=True) if is_stacked), 1
     )
-    losses = jax.ShapeDtypeStruct((tasks,), jnp.float32)
+    losses = jax.ShapeDtypeStruct((number,), jnp.float32)
+    about = {"finite": {task: jnp.array(True) for task in tasks}} if tasks else {}
     try:
         state = jax.eval_shape(tx.init, params)
-        update = lambda grads, state, params, losses: tx.update(grads, state, params, losses=losses)  # noqa: E731
+        update = lambda grads, state, params, losses: tx.update(grads, state, params, losses=losses, **about)  # noqa: E731
         updates, new_state = jax.eval_shape(update, grads, state, params, losses)
     except InputError:
         raise

@@ -1,6 +1,5 @@
 """Smaller steps for the layers that are closer to the input."""
 
-import re
 from typing import Any
 
 import jax
@@ -9,8 +8,6 @@ import optax
 from mtbert_jax import trees
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim.registry import register_transformation
-
-LAYER = re.compile(r"encoder/layer_(\d+)/")
 
 
 @register_transformation("layerwise_decay")
@@ -33,7 +30,7 @@ def layerwise_decay(rate: float) -> optax.GradientTransformation:
         raise InputError(f"rate must be above 0, got {rate}")
 
     def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
-        numbers = [int(match[1]) for path in trees.paths(updates) if (match := LAYER.match(path))]
+        numbers = [int(match[1]) for path in trees.paths(updates) if (match := trees.LAYER.match(path))]
         num_layers = max(numbers, default=-1) + 1
 
         def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
@@ -46,6 +43,6 @@ def layerwise_decay(rate: float) -> optax.GradientTransformation:
 
 def _depth(path: str, num_layers: int) -> int:
     """How many layers below the heads a parameter lies."""
-    if match := LAYER.match(path):
+    if match := trees.LAYER.match(path):
         return num_layers - int(match[1])
     return num_layers + 1 if trees.is_below(path, "encoder/embeddings") else 0

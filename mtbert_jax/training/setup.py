@@ -253,7 +253,7 @@ def _checked_chain(
     encoder = {"encoder": trainable["encoder"]} if "encoder" in trainable else {}
     heads = trainable.get("heads", {})
     grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in names}
-    check_chain(tx, jax.eval_shape(stack_gradients, trainable, grads), trainable)
+    check_chain(tx, jax.eval_shape(stack_gradients, trainable, grads), trainable, tuple(grads))
     return tx, rate
 
 

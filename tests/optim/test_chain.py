@@ -14,7 +14,7 @@ import pytest
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim import aggregators, depth
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
-from mtbert_jax.optim.registry import known_calls, register_transformation, unregister
+from mtbert_jax.optim.registry import AGGREGATORS, known_calls, register_transformation, unregister
 
 PARAMS = {
     "encoder": {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}, "word": {"embedding": jnp.ones((4, 3))}},
@@ -123,7 +123,7 @@ def test_what_is_refused_is_named_in_one_line(call: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-OWN = {"pcgrad", "sum_tasks", "mean_tasks", "layerwise_decay"}
+OWN = {*AGGREGATORS, "layerwise_decay"}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -208,7 +208,7 @@ def test_a_name_of_python_or_of_a_module_is_unknown(name: str) -> None:
 
 
 def test_without_an_aggregator_stacked_gradients_are_refused() -> None:
-    with pytest.raises(InputError, match=r'such as "pcgrad\(\)" \(aggregators: mean_tasks, pcgrad, sum_tasks\)'):
+    with pytest.raises(InputError, match=r'such as "pcgrad\(\)" \(aggregators: aligned_mtl, cagrad, .*, upgrad, uw\)'):
         check_chain(build("adam(lr)"), GRADS, PARAMS)
 
 

@@ -1,4 +1,4 @@
-"""Rules of one's own: CAGrad against SciPy, a rule with a state, a rule that reads the losses."""
+"""Rules of one's own: Krum, a rule with a state, a rule that reads the losses."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy.optimize import minimize
 
 import mtbert_jax as mt
 from mtbert_jax.errors import InputError
@@ -26,42 +25,36 @@ CONTEXT = chain_context(lambda step: 0.1, PARAMS, 2)
 
 @pytest.fixture(autouse=True)
 def plugins(tmp_path: Path) -> Iterator[None]:
-    with registered("cagrad.py", tmp_path), registered("smoothed.py", tmp_path):
+    with registered("krum.py", tmp_path), registered("evened.py", tmp_path):
         yield
 
 
-def literal_cagrad(gradients: np.ndarray, c: float) -> np.ndarray:
-    """Algorithm 1's dual by SLSQP in float64, and its update."""
-    scale = np.abs(gradients).max()
-    tasks, gradients = len(gradients), gradients / scale
-    mean = gradients.mean(0)
-    size = np.linalg.norm(mean)
-
-    def dual(w: np.ndarray) -> Any:
-        return w @ gradients @ mean + c * size * np.linalg.norm(w @ gradients)
-
-    simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
-    starts = [np.full(tasks, 1 / tasks), *(0.9 * np.eye(tasks) + 0.1 / tasks)]
-    options = {"ftol": 1e-14, "maxiter": 500}
-    found = [minimize(dual, w, bounds=[(0, 1)] * tasks, constraints=simplex, options=options) for w in starts]
-    w = min(found, key=lambda one: one.fun).x
-    return scale * (mean + c * size * (w @ gradients) / np.linalg.norm(w @ gradients))
-
-
-def test_golden_weights_of_cagrad() -> None:
-    """TorchJD's own: [[-4, 1, 1], [6, 1, 1]] → [.7041, .5]."""
-    weights = mt.aggregator_weights("cagrad", gramian([GRADS["w"]]), c=0.5)
-    np.testing.assert_allclose(weights, [0.7041, 0.5], atol=2e-4)
+def literal_krum(gradients: np.ndarray, faulty: int) -> int:
+    """Blanchard et al. 2017, section 4: the gradient of the least sum of squared distances to its nearest."""
+    distances = [np.sort([np.sum((one - other) ** 2) for other in gradients]) for one in gradients]
+    return int(np.argmin([of[1 : len(gradients) - faulty - 1].sum() for of in distances]))
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_plugins_cagrad_is_the_papers(seed: int) -> None:
+def test_a_plugins_krum_is_the_papers(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    gradients = rng.normal(size=(2 + seed % 4, 6)) * 10.0 ** rng.uniform(-3, 3)
-    weights = mt.aggregator_weights("cagrad", gradients @ gradients.T, c=0.4)
-    update = np.asarray(weights, np.float64) @ gradients
-    expected = literal_cagrad(gradients, 0.4)
-    np.testing.assert_allclose(update, expected, atol=1e-3 * np.linalg.norm(expected))
+    tasks = 4 + seed % 4
+    gradients = rng.normal(size=(tasks, 6)) * 10.0 ** rng.uniform(-3, 3)
+    gradients[seed % tasks] *= 100
+    for faulty in (0, 1):
+        weights = mt.aggregator_weights("krum", gradients @ gradients.T, faulty=faulty)
+        assert weights.tolist() == np.eye(tasks)[literal_krum(gradients, faulty)].tolist()
+
+
+def test_a_plugins_krum_does_without_a_task_that_is_left_out() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(10):
+        gradients = rng.normal(size=(5, 6))
+        gram = gradients @ gradients.T
+        gram[seed % 5, :] = np.nan
+        gram[:, seed % 5] = np.nan
+        chosen = int(mt.aggregator_weights("krum", gram, faulty=1).argmax())
+        assert chosen != seed % 5
 
 
 def test_the_transformation_gives_what_the_weights_say() -> None:
@@ -74,10 +67,11 @@ def test_the_transformation_gives_what_the_weights_say() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("cagrad(c=1.5)", "cagrad refuses its arguments: c = 1.5: must be at least 0 and below 1"),
+        ("krum()", "krum refuses its arguments: faulty = 0: must be from 0 to T - 3, and there are 2 tasks"),
+        ("cagrad(c=-0.5)", "cagrad refuses its arguments: c = -0.5: must be at least 0"),
         ("cagrad(d=0.5)", "cagrad refuses its arguments: got an unexpected keyword argument 'd'"),
         ("pcgrad(reduction='max')", "reduction = 'max': must be 'sum' or 'mean'"),
-        ("cagrat()", r"unknown transformation 'cagrat'; did you mean 'cagrad'\? \(aggregators: cagrad, mean_tasks"),
+        ("cagrat()", r"unknown transformation 'cagrat'; did you mean 'cagrad'\? \(aggregators: aligned_mtl, cagrad, "),
     ],
 )
 def test_wrong_options_are_named_before_any_step(call: str, message: str) -> None:
@@ -86,7 +80,7 @@ def test_wrong_options_are_named_before_any_step(call: str, message: str) -> Non
 
 
 def test_a_rule_keeps_its_state_from_step_to_step() -> None:
-    tx = optax.chain(build_chain(("smoothed(beta=0.75)",), CONTEXT), optax.scale(1.0))
+    tx = optax.chain(build_chain(("evened(beta=0.75)",), CONTEXT), optax.scale(1.0))
     check_chain(tx, GRADS, PARAMS)
     state, expected = tx.init(PARAMS), np.ones(2)
     for step in range(4):
@@ -98,12 +92,12 @@ def test_a_rule_keeps_its_state_from_step_to_step() -> None:
 
 
 def test_a_state_needs_the_number_of_tasks() -> None:
-    make = AGGREGATORS["smoothed"]
-    with pytest.raises(InputError, match="aggregator smoothed keeps a state from step to step: give num_tasks"):
+    make = AGGREGATORS["evened"]
+    with pytest.raises(InputError, match="aggregator evened keeps a state from step to step: give num_tasks"):
         make(beta=0.5)
     assert make(beta=0.5, num_tasks=2).init(None).rule_state.tolist() == [1.0, 1.0]
-    np.testing.assert_allclose(mt.aggregator_weights("smoothed", jnp.eye(3), beta=0.0), [1.0, 1.0, 1.0])
-    weights = mt.aggregator_weights("smoothed", jnp.eye(2), state=jnp.array([3.0, 5.0]), beta=0.5)
+    np.testing.assert_allclose(mt.aggregator_weights("evened", jnp.eye(3), beta=0.0), [1.0, 1.0, 1.0])
+    weights = mt.aggregator_weights("evened", jnp.eye(2), state=jnp.array([3.0, 5.0]), beta=0.5)
     np.testing.assert_allclose(weights, [2.0, 3.0])
 
 

@@ -114,8 +114,8 @@ def test_a_card_shows_what_was_on(config: Config) -> None:
 
 
 def test_a_rules_state_is_kept_over_steps_and_through_a_checkpoint(config: Config, tmp_path: Path) -> None:
-    plugin("smoothed", tmp_path)
-    config = dataclasses.replace(config, optimizer=("smoothed(beta=0.75)", "adam(lr)"))
+    plugin("evened", tmp_path)
+    config = dataclasses.replace(config, optimizer=("evened(beta=0.75)", "adam(lr)"))
     whole = run(config, tmp_path / "whole")
     for at in (2, 4):
         with pytest.raises(Interrupted):

@@ -9,7 +9,6 @@ whatever the rule keeps from step to step (None for most), a fresh key in every 
 A task that is left out of a step has zeros in both.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,12 +17,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from mtbert_jax import trees
 from mtbert_jax.errors import InputError
+from mtbert_jax.optim.aggregators.gramian import Gramian, finite_part, grouped_gramian
+from mtbert_jax.optim.aggregators.grouping import ENCODER, GROUPINGS, groups_of
 
 Tree = Any
 State = Any
 Key = PRNGKeyArray
-Gramian = Float[Array, "task task"]
 Losses = Float[Array, " task"]
 Weights = Float[Array, " task"]
 Rule = Callable[..., tuple[Weights, State]]
@@ -42,67 +43,81 @@ class StatefulAggregatorState(NamedTuple):
     rule_state: State
 
 
-def gramian(stacked: list[Float[Array, "task ..."]]) -> Gramian:
-    """Inner products between tasks, summed over all leaves, in float32.
+class Method(NamedTuple):
+    """All that makes an aggregator; see `aggregator` for what each is."""
 
-    Each leaf is reduced row by row, then over rows: one float32 sum over 10⁸ products would be off by a percent.
-    """
-    tasks = stacked[0].shape[0]
-    entries = sum(map(_products, stacked), start=jnp.zeros(tasks * (tasks + 1) // 2))
-    places = {pair: n for n, pair in enumerate(itertools.combinations_with_replacement(range(tasks), 2))}
-    return entries[jnp.array([[places[min(i, j), max(i, j)] for j in range(tasks)] for i in range(tasks)])]
+    rule: Rule
+    seed: int
+    init: Callable[[int], State] | None
+    num_tasks: int | None
+    by: str
+    heads: bool
 
-
-@jax.jit  # traced once for all leaves of one shape, which a deep encoder has many of
-def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
-    """Inner products of each task with itself and the later ones."""
-    # Sliced before it is reshaped: so XLA sees the tasks' own arrays, and their stack is never made.
-    width = leaf.shape[-1] if leaf.ndim > 1 else 1
-    rows = [leaf[task].astype(jnp.float32).reshape(-1, width) for task in range(leaf.shape[0])]
-    pairs = itertools.combinations_with_replacement(rows, 2)
-    return jnp.stack([jnp.sum(jnp.sum(one * other, axis=-1)) for one, other in pairs])
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return getattr(self.rule, "__name__", "rule")
 
 
-def cosines(gram: Gramian) -> Float[Array, "task task"]:
-    """Cosine between each two tasks' gradients; 0 where one of them is zero."""
-    norms = jnp.sqrt(jnp.diagonal(gram))
-    scale = norms[:, None] * norms[None, :]
-    return jnp.where(scale > 0, gram / jnp.where(scale > 0, scale, 1.0), 0.0)
+class Aggregator(optax.GradientTransformationExtraArgs):
+    """A gradient transformation that knows its `Method`, so that another can be made of it."""
+
+    method: Method
 
 
 def aggregator(
-    rule: Rule, seed: int = 0, init: Callable[[int], State] | None = None, num_tasks: int | None = None
+    rule: Rule,
+    seed: int = 0,
+    init: Callable[[int], State] | None = None,
+    num_tasks: int | None = None,
+    by: str = ENCODER,
+    heads: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """An aggregator that follows `rule`.
 
     Leaves that carry one axis more than their parameter are stacked over tasks: they are combined. Leaves shaped like
-    their parameter belong to one task alone (a head's, or every leaf when a step has one task): they pass as they are.
-    Without `params` every leaf is stacked.
+    their parameter belong to one task alone (a head's, or every leaf when a step has one task): they pass as they are,
+    unless `heads` is set. Without `params` every leaf is stacked.
 
     A task with a gradient that is not finite is left out of that step: it counts as a zero gradient and a zero loss.
 
     The tasks' losses are an extra argument, ``tx.update(grads, state, params, losses=losses)``; without them the rule
-    gets zeros.
+    gets zeros, and one with `heads` refuses to run.
 
     Args:
         rule: ``(gramian, state, key, losses) → (weights, state)``, one weight per task.
         seed: Seed of the keys that the rule gets, a fresh one in every step.
         init: ``num_tasks → state`` before the first step, arrays; None for a rule without a state.
         num_tasks: Number of tasks of a step.
+        by: What the rule looks at: the whole ``"encoder"`` at once; or each ``"layer"`` or each ``"matrix"`` by itself,
+            with a Gramian, weights, a key and a state of its own.
+        heads: Whether the rule weighs losses, so that a task's weight is its head's factor, too: of the leaves below
+            ``heads/<task>``. Tasks are in the order of the extra argument ``finite``, or else of the heads' names.
 
     Raises:
-        InputError: The rule keeps a state, and there is no number of tasks.
+        InputError: The rule keeps a state, and there is no number of tasks; or `by` is none of the three, or not the
+            encoder for a rule that weighs losses.
     """
+    method = Method(rule, seed, init, num_tasks, by, heads)
     if init is not None and num_tasks is None:
         raise InputError(
-            f"aggregator {_name(rule)} keeps a state from step to step: give num_tasks, the tasks of a step"
+            f"aggregator {method.name} keeps a state from step to step: give num_tasks, the tasks of a step"
         )
+    if by not in GROUPINGS:
+        raise InputError(f"by = {by!r}: must be one of {', '.join(map(repr, GROUPINGS))}")
+    if heads and by != ENCODER:
+        raise InputError(f"by = {by!r}: aggregator {method.name} weighs losses, which have no parts")
 
     def state_of(key: Key, rule_state: State) -> AggregatorState | StatefulAggregatorState:
         return AggregatorState(key) if init is None else StatefulAggregatorState(key, rule_state)
 
     def init_fn(params: optax.Params) -> AggregatorState | StatefulAggregatorState:
-        return state_of(jax.random.key(seed), first_state(init, num_tasks))
+        first = first_state(init, num_tasks)
+        if init is not None and by != ENCODER:
+            shared = [path for path in trees.paths(params) if not trees.is_below(path, "heads")]
+            number = max(groups_of(shared, by), default=0) + 1
+            first = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (number, *leaf.shape)), first)
+        return state_of(jax.random.key(seed), first)
 
     def update_fn(
         updates: optax.Updates,
@@ -110,23 +125,29 @@ def aggregator(
         params: optax.Params | None = None,
         *,
         losses: Losses | None = None,
+        finite: dict[str, Any] | None = None,
         **_: Any,  # meant for other transformations of the chain
     ) -> tuple[optax.Updates, AggregatorState | StatefulAggregatorState]:
-        leaves, treedef = jax.tree.flatten(updates)
-        shared = stacked_leaves(updates, params)
+        paths, (leaves, treedef) = trees.paths(updates), jax.tree.flatten(updates)
+        places = [number for number, is_stacked in enumerate(stacked_leaves(updates, params)) if is_stacked]
         carry, key = jax.random.split(state.key)
         rule_state = state.rule_state if isinstance(state, StatefulAggregatorState) else None
-        if any(shared):
-            stacked = [leaf for leaf, is_stacked in zip(leaves, shared, strict=True) if is_stacked]
-            gram, finite = finite_part(gramian(stacked))
-            losses = jnp.zeros(len(gram)) if losses is None else losses
-            losses = jnp.where(finite & jnp.isfinite(losses), losses, 0.0)
-            weights, rule_state = follow(rule, gram, rule_state, key, losses)
-            combine = lambda leaf: _combine(leaf, weights, finite)  # noqa: E731
-            leaves = [combine(leaf) if is_stacked else leaf for leaf, is_stacked in zip(leaves, shared, strict=True)]
+        if places:
+            groups = groups_of([paths[place] for place in places], by)
+            grams, whole = finite_part(grouped_gramian([leaves[place] for place in places], groups))
+            losses = _losses(method, losses, whole)
+            weights, rule_state = _follow_groups(method, grams, rule_state, key, losses)
+            for place, group in zip(places, groups, strict=True):
+                leaves[place] = _combine(leaves[place], weights[group], whole)
+            if heads:
+                factors = _factors(method, updates, finite, weights[0])
+                for place in set(range(len(leaves))) - set(places):
+                    leaves[place] = _scaled(paths[place], leaves[place], factors)
         return jax.tree.unflatten(treedef, leaves), state_of(carry, rule_state)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    made = Aggregator(init_fn, update_fn)
+    made.method = method
+    return made
 
 
 def first_state(init: Callable[[int], State] | None, num_tasks: int | None) -> State:
@@ -134,15 +155,10 @@ def first_state(init: Callable[[int], State] | None, num_tasks: int | None) -> S
     return None if init is None else jax.tree.map(jnp.asarray, init(num_tasks))  # type: ignore[arg-type]
 
 
-def finite_part(gram: Gramian) -> tuple[Gramian, Bool[Array, " task"]]:
-    """The Gramian with zeros in place of tasks whose gradient is not finite, and which tasks' are."""
-    finite = jnp.isfinite(jnp.diagonal(gram))
-    return jnp.where(finite[:, None] & finite[None, :], gram, 0.0), finite
-
-
 def follow(rule: Rule, gram: Gramian, state: State, key: Key, losses: Losses) -> tuple[Weights, State]:
     """What a rule gives: one weight per task, and a state that keeps its shape and type, or else an `InputError`."""
-    result = rule(gram, state, key, losses)
+    with jax.default_matmul_precision("highest"):  # products of this size cost nothing, and GPUs would round them
+        result = rule(gram, state, key, losses)
     if not isinstance(result, tuple) or len(result) != 2:
         raise InputError(f"aggregator {_name(rule)}: its rule must return a pair, (weights, state)")
     weights, new_state = jnp.asarray(result[0]), result[1]
@@ -154,6 +170,46 @@ def follow(rule: Rule, gram: Gramian, state: State, key: Key, losses: Losses) ->
     if jax.tree.map(_type, new_state) != jax.tree.map(_type, state):
         raise InputError(f"aggregator {_name(rule)}: its rule changes the shape or type of its state")
     return weights, new_state
+
+
+def _follow_groups(
+    method: Method, grams: Float[Array, "group task task"], state: State, key: Key, losses: Losses
+) -> tuple[Float[Array, "group task"], State]:
+    """What the rule gives for each group; the only one's state and key are the aggregator's own."""
+    if method.by == ENCODER:
+        weights, state = follow(method.rule, grams[0], state, key, losses)
+        return weights[None], state
+    each = lambda gram, state, key: follow(method.rule, gram, state, key, losses)  # noqa: E731
+    result: tuple[Float[Array, "group task"], State] = jax.vmap(each)(grams, state, jax.random.split(key, len(grams)))
+    return result
+
+
+def _losses(method: Method, losses: Losses | None, finite: Bool[Array, " task"]) -> Losses:
+    if losses is None:
+        if method.heads:
+            raise InputError(f"aggregator {method.name} weighs losses: it needs update(..., losses=losses)")
+        return jnp.zeros(len(finite))
+    return jnp.where(finite & jnp.isfinite(losses), losses, 0.0)
+
+
+def _factors(
+    method: Method, updates: optax.Updates, finite: dict[str, Any] | None, weights: Weights
+) -> dict[str, Float[Array, ""]]:
+    """Each task's weight by the path of its head."""
+    heads = sorted(updates["heads"]) if isinstance(updates, dict) and "heads" in updates else []
+    names = list(finite) if finite else heads
+    if heads and len(names) != len(weights):
+        raise InputError(
+            f"aggregator {method.name}: {len(weights)} tasks and {len(heads)} heads; say whose head is whose by "
+            'update(..., finite={"<task>": True, ...}), the tasks in their order'
+        )
+    return {f"heads/{name}": weights[number] for number, name in enumerate(names)} if heads else {}
+
+
+def _scaled(path: str, leaf: Array, factors: dict[str, Float[Array, ""]]) -> Array:
+    factor = next((factor for head, factor in factors.items() if trees.is_below(path, head)), None)
+    # `where`, since a task that is left out has weight 0, and 0 * NaN is NaN.
+    return leaf if factor is None else jnp.where(factor == 0, 0.0, factor * leaf).astype(leaf.dtype)
 
 
 def _type(leaf: Any) -> tuple[Any, ...]:

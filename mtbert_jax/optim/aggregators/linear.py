@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mtbert_jax.optim.aggregators.base import Gramian, Key, Losses, Weights
+from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
+from mtbert_jax.optim.aggregators.gramian import Gramian, shares
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 
@@ -16,5 +17,5 @@ def sum_tasks(gram: Gramian, state: Any, key: Key, losses: Losses) -> tuple[Weig
 
 @register_aggregator("mean_tasks")
 def mean_tasks(gram: Gramian, state: Any, key: Key, losses: Losses) -> tuple[Weights, Any]:
-    """The mean of the tasks' gradients."""
-    return jnp.full(gram.shape[0], 1.0 / gram.shape[0]), state
+    """The mean of the gradients of the tasks that take part in the step."""
+    return shares(gram), state

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mtbert_jax.optim.aggregators.base import Gramian, Key, Losses, Weights
+from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
+from mtbert_jax.optim.aggregators.gramian import Gramian, taking_part
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 
@@ -31,14 +32,14 @@ def pcgrad(
         state: None.
         key: Key of this step's orders.
         losses: Not used.
-        reduction: ``"sum"`` or ``"mean"`` of the projected gradients.
+        reduction: ``"sum"`` or ``"mean"`` of the projected gradients; the mean is over the tasks that take part.
         include_self: A task's running gradient may be projected onto its own original, too.
     """
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction = {reduction!r}: must be 'sum' or 'mean'")
     tasks = gram.shape[0]
     weights = pcgrad_weights(gram, random_orders(key, tasks, include_self))
-    return (weights / tasks if reduction == "mean" else weights), state
+    return (weights / jnp.maximum(taking_part(gram).sum(), 1) if reduction == "mean" else weights), state
 
 
 def random_orders(key: PRNGKeyArray, tasks: int, include_self: bool) -> Int[Array, "task met"]:

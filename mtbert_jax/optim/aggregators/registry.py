@@ -12,46 +12,58 @@ import optax
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim.aggregators.base import (
-    Gramian,
+    Aggregator,
     Key,
     Losses,
+    Method,
     Rule,
     State,
     Weights,
     aggregator,
-    finite_part,
     first_state,
     follow,
 )
+from mtbert_jax.optim.aggregators.gramian import Gramian, finite_part
+from mtbert_jax.optim.aggregators.grouping import ENCODER
 from mtbert_jax.optim.registry import AGGREGATORS, add
 
 GIVEN = 4
 """Leading parameters of a rule that a step gives: Gramian, state, key, losses."""
+OWN = {"seed": 0, "num_tasks": None, "by": ENCODER}
+"""What every aggregator takes beside its rule's options, with defaults."""
 TRIED = 2
 """Number of tasks that a rule is tried on where the number is not known."""
 
 
+Init = Callable[..., State]
+"""``num_tasks → state``; by name it may take options of its rule."""
+
+
 class Factory(Protocol):
-    """What `register_aggregator` makes of a rule: ``(**options, seed=0, num_tasks=None) → transformation``."""
+    """What `register_aggregator` makes of a rule: ``(**options, seed=0, num_tasks=None, by=…) → transformation``."""
 
     rule: Rule
-    init: Callable[[int], State] | None
+    init: Init | None
 
     def __call__(self, *values: Any, **named: Any) -> optax.GradientTransformationExtraArgs:
         """The aggregator with these options."""
 
 
-def register_aggregator(name: str, *, init: Callable[[int], State] | None = None) -> Callable[[Rule], Factory]:
+def register_aggregator(name: str, *, init: Init | None = None, heads: bool = False) -> Callable[[Rule], Factory]:
     """A decorator that makes a rule an aggregator, and lets a config's optimizer name it.
 
     A rule is a function ``(gramian, state, key, losses, **options) → (weights, state)`` (see `aggregator`). What the
-    decorator returns is a function of the options, ``seed`` (of the keys) and ``num_tasks``, as `pcgrad` is. It traces
-    the rule once, on shapes alone: options that the rule refuses are refused before any step. It does so for
-    `num_tasks` tasks, which call strings of a config need not give, or for two where the number is left out.
+    decorator returns is a function of the options, ``seed`` (of the keys), ``num_tasks`` and ``by`` (``"encoder"``,
+    ``"layer"`` or ``"matrix"``), as `pcgrad` is. It traces the rule once, on shapes alone: options that the rule
+    refuses are refused before any step. It does so for `num_tasks` tasks, which call strings of a config need not give,
+    or for two where the number is left out.
 
     Args:
         name: What call strings are to call it.
-        init: ``num_tasks → state``, arrays, for a rule that keeps something from step to step.
+        init: ``num_tasks → state``, arrays, for a rule that keeps something from step to step. Further parameters of
+            the same names as options get the options' values.
+        heads: Whether the rule weighs losses: a task's weight is then the factor of its head's gradient, too. Without
+            it heads keep their own gradients, as for methods about shared parameters alone.
 
     Raises:
         InputError: The name is taken, or is none, or the function takes other arguments than a rule.
@@ -59,8 +71,8 @@ def register_aggregator(name: str, *, init: Callable[[int], State] | None = None
     >>> @register_aggregator("strongest")
     ... def strongest(gramian, state, key, losses, scale=1.0):
     ...     return scale * jax.nn.one_hot(gramian.diagonal().argmax(), len(gramian)), state
-    >>> sorted(AGGREGATORS)
-    ['mean_tasks', 'pcgrad', 'strongest', 'sum_tasks']
+    >>> "strongest" in AGGREGATORS
+    True
     >>> aggregator_weights("strongest", jnp.diag(jnp.array([1.0, 4.0])), scale=0.5).tolist()
     [0.0, 0.5]
     >>> from mtbert_jax.optim.registry import unregister
@@ -70,21 +82,34 @@ def register_aggregator(name: str, *, init: Callable[[int], State] | None = None
     def register(rule: Rule) -> Factory:
         def make(*values: Any, **named: Any) -> optax.GradientTransformationExtraArgs:
             bound = signature.bind(*values, **named)
-            seed, num_tasks = bound.arguments.pop("seed", 0), bound.arguments.pop("num_tasks", None)
-            chosen = _with_options(name, rule, *bound.args, **bound.kwargs)
-            transformation = aggregator(chosen, seed, init, num_tasks)
-            jax.eval_shape(functools.partial(_try, chosen, init, num_tasks or TRIED))
-            return transformation
+            own = {key: bound.arguments.pop(key, default) for key, default in OWN.items()}
+            chosen, first = bind(*bound.args, **bound.kwargs)
+            return tried(aggregator(chosen, **own, init=first, heads=heads))
+
+        def bind(*values: Any, **named: Any) -> tuple[Rule, Callable[[int], State] | None]:
+            return _with_options(name, rule, *values, **named), _first(rule, init, *values, **named)
 
         factory, signature = cast(Factory, functools.wraps(rule)(make)), _signature(name, rule)
-        add(name, factory, rule.__module__)
-        factory.__name__ = name  # type: ignore[attr-defined]
         factory.__signature__ = signature  # type: ignore[attr-defined]
         factory.rule, factory.init = rule, init
-        AGGREGATORS[name] = factory
+        register_factory(name, factory, rule.__module__)
         return factory
 
     return register
+
+
+def register_factory(name: str, factory: Any, source: str) -> None:
+    """Lets call strings, and `aggregator_weights`, name a function that returns an `Aggregator`."""
+    add(name, factory, source)
+    factory.__name__ = name
+    AGGREGATORS[name] = factory
+
+
+def tried(made: optax.GradientTransformationExtraArgs) -> Aggregator:
+    """An aggregator, once its rule has been traced: what the rule refuses is refused here."""
+    made = cast(Aggregator, made)
+    jax.eval_shape(functools.partial(_try, made.method))
+    return made
 
 
 def aggregator_weights(
@@ -102,24 +127,25 @@ def aggregator_weights(
         name: Name of the aggregator, as call strings have it.
         gramian: ``gramian[i, j] = g_i · g_j``.
         key: Key of random choices; that of seed 0 if left out.
-        losses: Mean loss of each task; zeros if left out.
+        losses: Mean loss of each task; zeros if left out, where the rule does not weigh losses.
         state: What the rule keeps from step to step; its first state if left out.
         options: The aggregator's options.
 
     Raises:
-        InputError: There is no such aggregator.
+        InputError: There is no such aggregator, or it needs the losses.
 
     >>> aggregator_weights("pcgrad", jnp.array([[18.0, -22.0], [-22.0, 38.0]])).round(4).tolist()
     [2.22..., 1.57...]
     """
     if name not in AGGREGATORS:
         raise InputError(f"unknown aggregator {name!r}{nearest(name, AGGREGATORS)} ({', '.join(sorted(AGGREGATORS))})")
-    factory: Factory = AGGREGATORS[name]
     gram, finite = finite_part(jnp.asarray(gramian, jnp.float32))
+    method = AGGREGATORS[name](**options, num_tasks=len(gram)).method
+    if losses is None and method.heads:
+        raise InputError(f"aggregator {name} weighs losses: give losses, the mean loss of each task")
     losses = jnp.zeros(len(gram)) if losses is None else jnp.where(finite, jnp.asarray(losses, jnp.float32), 0.0)
-    state = first_state(factory.init, len(gram)) if state is None else state
-    key = jax.random.key(0) if key is None else key
-    return follow(_with_options(name, factory.rule, **options), gram, state, key, losses)[0]
+    state = first_state(method.init, len(gram)) if state is None else state
+    return follow(method.rule, gram, state, jax.random.key(0) if key is None else key, losses)[0]
 
 
 def _with_options(name: str, rule: Rule, *values: Any, **named: Any) -> Rule:
@@ -130,13 +156,24 @@ def _with_options(name: str, rule: Rule, *values: Any, **named: Any) -> Rule:
     return chosen
 
 
-def _try(rule: Rule, init: Callable[[int], State] | None, num_tasks: int) -> Weights:
+def _first(rule: Rule, init: Init | None, *values: Any, **named: Any) -> Callable[[int], State] | None:
+    """`init` with the options that it takes."""
+    if init is None:
+        return None
+    bound = inspect.signature(rule).bind(*[None] * GIVEN, *values, **named)
+    bound.apply_defaults()
+    wanted = list(inspect.signature(init).parameters)[1:]
+    return functools.partial(init, **{key: bound.arguments[key] for key in wanted})
+
+
+def _try(method: Method) -> Weights:
+    num_tasks = method.num_tasks or TRIED
     gram, losses = jnp.zeros((num_tasks, num_tasks)), jnp.zeros(num_tasks)
-    return follow(rule, gram, first_state(init, num_tasks), jax.random.key(0), losses)[0]
+    return follow(method.rule, gram, first_state(method.init, num_tasks), jax.random.key(0), losses)[0]
 
 
 def _signature(name: str, rule: Rule) -> inspect.Signature:
-    """That of the rule's options, with `seed` behind those that may be given by position, and `num_tasks`."""
+    """That of the rule's options, with `seed` behind those that may be given by position, `num_tasks` and `by`."""
     kinds = inspect.Parameter
     given: list[inspect.Parameter] = []
     options: list[inspect.Parameter] = []
@@ -146,6 +183,7 @@ def _signature(name: str, rule: Rule) -> inspect.Signature:
     own = [
         kinds("seed", kinds.POSITIONAL_OR_KEYWORD, default=0, annotation=int),
         kinds("num_tasks", kinds.KEYWORD_ONLY, default=None, annotation=int | None),
+        kinds("by", kinds.KEYWORD_ONLY, default=ENCODER, annotation=str),
     ]
     try:
         if len(given) < GIVEN:
