@@ -20,7 +20,8 @@ from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.parallel import Layout
 from mtbert_jax.tasks import primary_metric
-from mtbert_jax.tasks.kind import check_methods, counted
+from mtbert_jax.tasks.kind import counted
+from mtbert_jax.tasks.methods import check_methods
 from mtbert_jax.tasks.scores import AVERAGES, deciding
 from mtbert_jax.training.active import labels_of
 from mtbert_jax.training.existing import Existing, check_folder
