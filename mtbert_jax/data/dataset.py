@@ -1,7 +1,8 @@
 """One split of one task, ready for batches."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,6 +13,7 @@ from mtbert_jax.data.masking import FIXED, Masking
 from mtbert_jax.data.readers import Reading, Split, read_for_run
 from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached
 from mtbert_jax.encoders.tokenizer import mask_token
+from mtbert_jax.files import real
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import stack_labels
 
@@ -46,6 +48,32 @@ def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer,
     read = read_for_run(config, task, split, labels=labels)
     tokens = encode(config, task, tokenizer, [example.texts for example in read.examples])
     return make_dataset(task, read, tokens, tokenizer)
+
+
+def load_datasets(
+    config: Config, tasks: Sequence[Task], split: Split, tokenizer: Tokenizer, labels: bool = True
+) -> dict[str, Dataset]:
+    """Reads and encodes one split of several tasks; errors are those of `read_split`.
+
+    Texts of a file that several tasks read alike are encoded once, whichever of its rows have a label of which task.
+    """
+    read = {task.name: read_for_run(config, task, split, labels=labels) for task in tasks}
+    alike: dict[tuple[Any, ...], list[Task]] = {}
+    for task in tasks:
+        key = (real(Path(config.data_dir) / getattr(task, split)), task.text, task.max_length, kind_of(task).reads)
+        alike.setdefault(key, []).append(task)
+    found: dict[str, Dataset] = {}
+    for group in alike.values():
+        texts = {task.name: [example.texts for example in read[task.name].examples] for task in group}
+        first = texts[group[0].name]
+        if all(own == first for own in texts.values()):
+            tokens = dict.fromkeys(texts, encode(config, group[0], tokenizer, first))
+        else:
+            places = {text: n for n, text in enumerate(dict.fromkeys(text for own in texts.values() for text in own))}
+            every = encode(config, group[0], tokenizer, list(places))
+            tokens = {name: every.take([places[text] for text in own]) for name, own in texts.items()}
+        found |= {task.name: make_dataset(task, read[task.name], tokens[task.name], tokenizer) for task in group}
+    return {task.name: found[task.name] for task in tasks}
 
 
 def encode(

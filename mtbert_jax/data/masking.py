@@ -1,4 +1,7 @@
-"""Tokens that are hidden, for masked language modelling (Devlin et al. 2019, section 3.1 and appendix A.1)."""
+"""Tokens that are hidden, for masked language modelling (Devlin et al. 2019, section 3.1 and appendix A.1).
+
+Where this differs from other code: docs/numerics.md, section 9.
+"""
 
 import math
 from collections.abc import Sequence

@@ -43,6 +43,19 @@ class Tokens(NamedTuple):
         """Tokens of each example, special ones included."""
         return np.diff(self.starts)
 
+    def take(self, rows: Sequence[int]) -> "Tokens":
+        """Those of some examples, in that order."""
+        parts = [slice(self.starts[row], self.starts[row + 1]) for row in rows]
+        empty = np.zeros(0, np.int32)
+        lengths = np.array([part.stop - part.start for part in parts], np.int64)
+        return self._replace(
+            ids=np.concatenate([empty, *(self.ids[part] for part in parts)]),
+            starts=np.concatenate([[0], np.cumsum(lengths)]),
+            first=self.first[list(rows)],
+            words=None if self.words is None else np.concatenate([empty, *(self.words[part] for part in parts)]),
+            num_words=None if self.num_words is None else self.num_words[list(rows)],
+        )
+
 
 def tokenize_texts(
     tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int, words: Words = "none"

@@ -17,8 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks import TaskKind, kind_of
-from mtbert_jax.tasks.kind import of_places
-from mtbert_jax.tasks.losses import mean_loss
+from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.types import Batch, FeatureBatch
 
 Logits = Float[Array, "batch output"]

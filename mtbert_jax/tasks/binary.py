@@ -7,8 +7,10 @@ import optax
 from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, kl, parse_number, register_kind, symmetric_kl
+from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, register_kind
+from mtbert_jax.tasks.losses import kl, symmetric_kl
 from mtbert_jax.tasks.metrics import ACCURACY, BINARY_F1
+from mtbert_jax.tasks.parsing import parse_number
 
 
 @register_kind("binary")

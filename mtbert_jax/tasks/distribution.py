@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.tasks.classification import Classification
-from mtbert_jax.tasks.kind import Labels, Logits, parse_list, parse_number, register_kind
+from mtbert_jax.tasks.kind import Labels, Logits, register_kind
 from mtbert_jax.tasks.metrics import CROSS_ENTROPY, OF_LARGEST_ACCURACY, OF_LARGEST_F1
+from mtbert_jax.tasks.parsing import parse_list, parse_number
 
 BETWEEN = "|"
 """Parts the probabilities of an example in a table's cell."""

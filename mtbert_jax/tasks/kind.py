@@ -4,21 +4,17 @@ A kind is one class in one file. Nothing outside of this folder asks which kind 
 """
 
 import abc
-import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mtbert_jax.config import Task, TaskConfig
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.errors import InputError, first_line
-from mtbert_jax.limits import MOST_CLASSES
-from mtbert_jax.tasks.losses import mean_loss
+from mtbert_jax.errors import InputError
+from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.tasks.metrics import Metric
 from mtbert_jax.types import Example
 
@@ -35,8 +31,6 @@ IGNORED = -1
 """As a label or prediction of a place: there is nothing to say, or no such place."""
 LOWEST = float(np.finfo(np.float32).min)
 """As all logits of a place: there is no such place."""
-LARGEST_LABEL = float(np.finfo(np.float32).max)
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class TaskKind(abc.ABC):
@@ -283,13 +277,6 @@ def finite_rows(values: Float[np.ndarray, "example ..."]) -> Bool[np.ndarray, " 
     return np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
 
 
-def of_places(
-    values: Float[Array, "batch place"], labelled: Bool[Array, "batch place"] | Bool[np.ndarray, "batch place"]
-) -> Float[Array, " batch"]:
-    """Mean of every example's values over its labelled places; 0 where it has none."""
-    return jnp.sum(jnp.where(labelled, values, 0), axis=1) / jnp.maximum(jnp.sum(labelled, axis=1), 1)
-
-
 def head_reads(task: Task) -> str:
     """What the head of a task reads: a pooling, or `tokens` or `masked`."""
     kind = kind_of(task)
@@ -317,33 +304,6 @@ def stack_labels(task: TaskConfig, labels: Sequence[Any], width: int = 0) -> Flo
     return stacked
 
 
-def check_methods(task: TaskConfig) -> None:
-    """Calls the methods of a task's kind for two examples: what is wrong with one shows before any step."""
-    kind = kind_of(task)
-    each = (2, 3) if kind.has_places else (2,)
-    logits = np.zeros((*each, kind.num_outputs(task) or 2), np.float32)
-    labels = np.zeros(each if kind.has_places else (2, *kind.label_shape(task)), np.float32)
-    classes = 0 if kind.has_places else len(kind.classes(task))
-    shapes = {
-        "loss": (lambda: jax.eval_shape(kind.loss, logits, labels), each),
-        "batch_loss": (lambda: jax.eval_shape(kind.batch_loss, logits, labels, np.ones(2, np.float32)), ()),
-        "divergence": (lambda: jax.eval_shape(kind.divergence, logits, logits), each),
-        "one_sided": (lambda: jax.eval_shape(kind.one_sided, logits, logits), each),
-        "probabilities": (lambda: jax.eval_shape(kind.probabilities, logits), (2, classes)),
-        "predict": (
-            lambda: kind.predict(np.asarray(kind.kept(jnp.asarray(logits), jnp.asarray(labels)))),
-            labels.shape,
-        ),
-    }
-    for name, (call, wanted) in shapes.items():
-        try:
-            found = call().shape
-        except Exception as error:
-            raise InputError(f"kind {kind.name!r}: {name}: {type(error).__name__}: {first_line(error)}") from error
-        if found != wanted:
-            raise InputError(f"kind {kind.name!r}: {name} returns shape {found} for 2 examples; it must be {wanted}")
-
-
 def primary_metric(task: TaskConfig) -> Metric:
     """The metric by which a task enters averages and tables: the task's own `metric`, or its kind's first."""
     metrics = kind_of(task).metrics
@@ -356,43 +316,3 @@ def primary_metric(task: TaskConfig) -> Metric:
             f"metric = {task.metric!r} is none of {', '.join(named)}, which kind = {task.kind!r} has{hint}"
         )
     return named[task.metric]
-
-
-def symmetric_kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch class"], detach: bool) -> Array:
-    """KL(P ‖ Q) + KL(Q ‖ P) of every example, from log-probabilities."""
-    # Both divergences in one sum, whose terms are all ≥ 0. With the first factor held constant its gradient is
-    # - Σ q d log p - Σ p d log q, since Σ p d log p = 0: that of the detached form.
-    difference = jnp.exp(log_p) - jnp.exp(log_q)
-    difference = jax.lax.stop_gradient(difference) if detach else difference
-    return jnp.sum(difference * (log_p - log_q), axis=-1)
-
-
-def kl(log_p: Float[Array, "batch class"], log_q: Float[Array, "batch class"]) -> Float[Array, " batch"]:
-    """KL(P ‖ Q) of every example, from log-probabilities."""
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
-
-
-def check_classes(names: Sequence[str]) -> None:
-    """Refuses too many classes, or two of one name."""
-    if len(names) > MOST_CLASSES:
-        raise InputError(f"{len(names)} classes: there may be {MOST_CLASSES} at most")
-    if len(set(names)) < len(names):
-        raise InputError("classes: each may stand there once")
-
-
-def parse_list(text: str) -> list[Any]:
-    """A JSON list; `ValueError` for anything else."""
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise ValueError(text) from None
-    if not isinstance(found, list):
-        raise ValueError(text)
-    return found
-
-
-def parse_number(text: str) -> float:
-    """A decimal number, as files write it; `ValueError` for ``1_000``, ``nan``, and what float32 cannot hold."""
-    if not NUMBER.fullmatch(text) or not abs(float(text)) <= LARGEST_LABEL:
-        raise ValueError(text)
-    return float(text)

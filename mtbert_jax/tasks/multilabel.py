@@ -10,8 +10,10 @@ from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, check_classes, kl, parse_list, register_kind, symmetric_kl
+from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, register_kind
+from mtbert_jax.tasks.losses import kl, symmetric_kl
 from mtbert_jax.tasks.metrics import LABEL_MACRO_F1, MICRO_F1
+from mtbert_jax.tasks.parsing import check_classes, parse_list
 
 BETWEEN = "|"
 """Parts the classes of an example in a table's cell."""

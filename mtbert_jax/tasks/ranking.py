@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, parse_number, register_kind
+from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, register_kind
 from mtbert_jax.tasks.metrics import PEARSON, SPEARMAN
+from mtbert_jax.tasks.parsing import parse_number
 
 SCALE = 20.0
 """λ of CoSENT: the inverse of a temperature of .05."""
@@ -19,7 +20,8 @@ class Ranking(TaskKind):
 
     log(1 + Σ exp(20 (s_i - s_j))) over the pairs of the batch with label_i < label_j (Su 2022, "CoSENT", as
     sentence-transformers' ``CoSENTLoss`` has it). There s is a cosine; here it is the head's output, whatever the head
-    reads, since only differences of scores enter, and the output layer learns their scale.
+    reads, since only differences of scores enter, and the output layer learns their scale: docs/numerics.md,
+    section 9.
     """
 
     metrics = (SPEARMAN, PEARSON)

@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, parse_number, register_kind
+from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, register_kind
 from mtbert_jax.tasks.metrics import MAE, PEARSON, RMSE, SPEARMAN
+from mtbert_jax.tasks.parsing import parse_number
 
 
 @register_kind("regression")

@@ -20,7 +20,8 @@ from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.parallel import Layout
 from mtbert_jax.tasks import primary_metric
-from mtbert_jax.tasks.kind import check_methods
+from mtbert_jax.tasks.kind import counted
+from mtbert_jax.tasks.methods import check_methods
 from mtbert_jax.tasks.scores import AVERAGES, deciding
 from mtbert_jax.training.active import labels_of
 from mtbert_jax.training.existing import Existing, check_folder
@@ -196,7 +197,9 @@ def _best_checkpoint(config: Config, dev: dict[str, Dataset]) -> str:
     if which not in AVERAGES:
         by = which.replace(".", " ") if "." in which else f"{which} {able[which]}"
     known = [f"{name} has no dev file" for name in names if name not in dev]
-    known += [f"the score of {name} is undefined for its dev labels" for name in names if name in dev.keys() - able]
+    able_to = {task.name for task in counted([task for task in config.tasks if task.name in dev])}
+    known += [f"{name} predicts no labels" for name in names if name in dev.keys() - able_to]
+    known += [f"the score of {name} is undefined for its dev labels" for name in names if name in able_to - {*able}]
     without = f" ({'; '.join(known)})" if known and which in AVERAGES else ""
     return f"best checkpoint: {f'by {by} on dev' if able else 'the latest'}{without}"
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from mtbert_jax import trees
 from mtbert_jax.config import Config, Stage, Task
 from mtbert_jax.data.batches import TrainBatches
-from mtbert_jax.data.dataset import Dataset, load_dataset
+from mtbert_jax.data.dataset import Dataset, load_datasets
 from mtbert_jax.data.lengths import STANDARD, Ladder, ladder
 from mtbert_jax.data.readers import Split
 from mtbert_jax.data.streams import padded_lengths, stage_batches
@@ -180,8 +180,8 @@ class Setup:
 
     def datasets(self, split: Split, labels: bool = True) -> dict[str, Dataset]:
         """One split of every task that has a file for it; `labels` as in `read_split`."""
-        named = {name: task for name, task in self.tasks.items() if getattr(task, split)}
-        return {name: load_dataset(self.config, task, split, self.tokenizer, labels) for name, task in named.items()}
+        named = [task for task in self.tasks.values() if getattr(task, split)]
+        return load_datasets(self.config, named, split, self.tokenizer, labels)
 
     def initial_params(self, encoder: Params, heads: Params | None = None) -> Params:
         """A pretrained encoder under `heads`; what is missing there is fresh, and depends on the run's seed."""

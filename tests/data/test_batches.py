@@ -3,6 +3,7 @@
 import zlib
 from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,7 +62,7 @@ def test_a_batch_holds_ids_mask_types_labels_and_weights() -> None:
     assert batch.token_type_ids.tolist() == [[0, 0, 0, 1, 1, 0], [0, 0, 1, 0, 0, 0]]
     assert batch.labels.tolist() == [9.0, 7.0]
     assert batch.weights.tolist() == [1.0, 1.0]
-    assert [array.dtype for array in batch] == [np.int32, np.int32, np.int32, np.float32, np.float32]
+    assert [array.dtype for array in jax.tree.leaves(batch)] == [np.int32, np.int32, np.int32, np.float32, np.float32]
 
 
 def test_what_fills_a_batch_up_has_weight_0_and_attends_to_itself() -> None:

@@ -8,10 +8,11 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax.config import Config, TaskConfig
+from mtbert_jax.data import tokens
 from mtbert_jax.data.batches import make_batch
-from mtbert_jax.data.dataset import load_dataset
+from mtbert_jax.data.dataset import load_dataset, load_datasets
 from mtbert_jax.data.readers import read_split
-from mtbert_jax.data.tokens import tokenize_cached, tokenize_texts
+from mtbert_jax.data.tokens import Tokens, tokenize_cached, tokenize_texts
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.errors import InputError
 
@@ -91,3 +92,38 @@ def test_texts_that_tasks_share_are_encoded_once(small_encoder_dir: Path, tmp_pa
     again = tokenize_cached(tokenizer, texts, 16, tmp_path, words="first")
     assert again.words is not None and with_words.words is not None
     assert again.words.tolist() == with_words.words.tolist()
+
+
+def test_a_file_of_several_tasks_is_encoded_once_whatever_is_labelled(
+    small_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each task has the tokens that it would have alone."""
+    rows = [
+        {"text": "the film was good", "mood": "good"},
+        {"text": "a book", "stars": 3},
+        {"text": "the film was good", "mood": "bad", "stars": 1},
+        {"text": "a dull room .", "mood": "bad", "stars": 2},
+    ]
+    write(tmp_path / "train.jsonl", *rows)
+    common = {"text": ("text",), "id": "", "train": "train.jsonl"}
+    tasks = (
+        TaskConfig("mood", label="mood", classes=("good", "bad"), **common),  # type: ignore[arg-type]
+        TaskConfig("stars", "regression", label="stars", **common),  # type: ignore[arg-type]
+    )
+    config = Config(tasks=tasks, data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"), max_length=12)
+    calls: list[int] = []
+
+    def counting(tokenizer: object, texts: list[tuple[str, ...]], *rest: object) -> Tokens:
+        calls.append(len(texts))
+        return tokenize_texts(tokenizer, texts, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tokens, "tokenize_texts", counting)
+    tokenizer, resolved = load_tokenizer(small_encoder_dir), config.resolved_tasks()
+    found = load_datasets(config, resolved, "train", tokenizer)
+    assert calls == [3]
+    for task in resolved:
+        alone = load_dataset(config, task, "train", tokenizer)
+        assert found[task.name].texts == alone.texts
+        for one, other in zip(found[task.name].tokens[:3], alone.tokens[:3], strict=True):
+            assert one.dtype == other.dtype  # type: ignore[union-attr]
+            np.testing.assert_array_equal(one, other)

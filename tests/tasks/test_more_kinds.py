@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score, log_loss
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks import KINDS, kind_of
-from mtbert_jax.tasks.kind import check_methods
+from mtbert_jax.tasks.methods import check_methods
 
 RNG = np.random.default_rng(0)
 TOPICS = TaskConfig("topics", "multilabel", classes=("sport", "politics", "music"))

@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -137,3 +138,27 @@ def test_all_three_are_trained_scored_and_gone_on_from(config: Config, tmp_path:
     exported = before.export("hf")
     assert (exported / "model.safetensors").is_file() and not (exported / "heads.safetensors").exists()
     assert "AutoModel.from_pretrained" in (exported / "README.md").read_text()
+
+
+@pytest.mark.parametrize("changes", [{"seeds": (0, 1)}, {"micro_batches": 2}])
+def test_whatever_else_a_run_does_it_does_with_rows_of_places(
+    config: Config, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    run = mt.train(config, out=tmp_path / "run", steps=2, **changes)
+    assert np.isfinite(run.scores["text"] if isinstance(run, mt.SeedsOfRun) else run.scores["text"]["loss"])
+
+
+def test_micro_batches_add_up_to_the_whole_batch(config: Config, tmp_path: Path) -> None:
+    """Without dropout the losses of the first step are the same in one part and in two."""
+    head = HeadConfig(pooling="mean", dropout=0.0)
+    losses = []
+    for parts in (1, 2):
+        run = mt.train(
+            dataclasses.replace(
+                config, head=head, encoder_dropout=0.0, steps=1, log_every_steps=1, micro_batches=parts
+            ),
+            out=tmp_path / str(parts),
+        )
+        assert isinstance(run, mt.Run)
+        losses.append([run.history[f"train/loss/{task.name}"][0] for task in config.tasks])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
