@@ -19,6 +19,7 @@ MOST_TASKS = 4  # that are spoken of one by one
 FEW = 5  # gold labels of a class or band: of fewer nothing is said
 BANDS = 4  # of numbers as labels
 SIGMAS = 3.0  # by which a share of steps must differ from one half to be called different
+FAULTLESS = 0.999  # a score from which on there is nothing to gain
 MOST_PREDICTIONS = 20_000  # of all tasks; of more there is no interval
 
 
@@ -115,7 +116,7 @@ def _interval(run: RunContents) -> str:
     if min(sizes) < 2 or sum(sizes) > MOST_PREDICTIONS or not finite:
         return ""
     low, high = bootstrap(judged)[name]
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)) or low == high:  # no resample of a faultless file differs
         return ""
     return f" ({CONFIDENCE:.0%} interval over the dev examples {low:.3f} to {high:.3f})"
 
@@ -271,7 +272,8 @@ def _length(run: RunContents) -> Iterator[str]:
             yield "eval_every_steps, to see how the score moves within an epoch"
         return
     place = int(np.argmax(gains))
-    if place == len(steps) - 1 and gains[-1] > gains[-2] and run.results is not None:
+    perfect = FAULTLESS <= gains[-1] <= 1
+    if place == len(steps) - 1 and gains[-1] > gains[-2] and run.results is not None and not perfect:
         yield "more epochs, since the score was still improving"
     learning = [task.name for task in run.config.tasks if _still_learns(run, task, steps[place])]
     if len(steps) - place > 2 and learning:

@@ -45,6 +45,11 @@ def test_every_command_does_what_it_should(tmp_path: Path, tally: Tally) -> None
         )
         assert done.returncode == 0, done.stderr
         said += done.stdout
+    shown = "\n".join(blocks(PAGE, "text")).splitlines()
+    of_data = [line for line in shown if line.startswith(("verdict:", "- task", '{"id"', "task ", "stage train: 60"))]
+    assert len(of_data) == 9
+    for text in of_data:  # what does not depend on the encoder
+        assert text.partition(" examples; ")[0] in said, text
     for text in ("friendly", '"label": ', "report: runs/desk/report.html", "report: desk.html"):
         assert text in said
     assert (tmp_path / "runs" / "desk" / "export").is_dir()

@@ -61,6 +61,12 @@ def test_the_best_step_its_average_and_that_it_was_still_rising(tmp_path: Path) 
     assert "To try: more epochs, since the score was still improving." in text
 
 
+def test_a_faultless_score_needs_no_more_epochs(tmp_path: Path) -> None:
+    run = told(tmp_path, [dev(0.5), dev(1.0, 1.0)], step=20)
+    assert "it was still improving, by 0.375 since the one before" in verdict(run)
+    assert suggestions(run) == []
+
+
 def test_a_score_that_fell_while_the_loss_fell_speaks_for_fewer_epochs(tmp_path: Path) -> None:
     scores = [dev(0.5), dev(0.7), dev(0.6), dev(0.5)]
     run = told(tmp_path, scores, step=20, losses=[4.0, 3.0, 2.0, 1.0])
