@@ -54,6 +54,7 @@ def check_config(config: Config) -> None:
         ("log_every_steps", 1, math.inf),
         ("eval_every_steps", 0, math.inf),
         ("save_every_steps", 0, math.inf),
+        ("affinity_every_steps", 0, math.inf),
         ("patience", 0, math.inf),
         ("max_bad_steps", 0, math.inf),
         ("micro_batches", 1, LARGEST_BATCH),
@@ -78,6 +79,13 @@ def check_config(config: Config) -> None:
                 f"micro_batches = {config.micro_batches}: task {own.name} of kind = {own.kind!r} compares all examples "
                 "of a batch with each other; set micro_batches = 1, and remat = true to need less memory"
             )
+    if config.affinity_every_steps and config.seeds:
+        raise InputError("affinity_every_steps looks at a single run: take seed in place of seeds, or set it to 0")
+    if config.affinity_every_steps and not any(map(_has_affinity, config.resolved_stages())):
+        raise InputError(
+            "affinity_every_steps: no stage has several tasks in a step and trains the encoder that they share; it "
+            'takes order = "round_robin" and two tasks'
+        )
     _check_parallel(config.parallel)
     for number, given in enumerate(config.stages, start=1):
         where = f"stage {given.name or f'stage{number}'}: "
@@ -194,6 +202,10 @@ def _check_stage_tasks(where: str, tasks: tuple[str, ...], names: list[str]) -> 
             raise InputError(f"{where}tasks: {name!r} is none of {', '.join(names)}{nearest(name, names)}")
     if len(set(tasks)) < len(tasks):
         raise InputError(f"{where}tasks = {list(tasks)}: each may stand there once")
+
+
+def _has_affinity(stage: Stage) -> bool:
+    return stage.order == "round_robin" and len(stage.tasks) > 1 and "encoder" not in stage.freeze
 
 
 def _check_length(where: str, steps: int | None, epochs: float | None) -> None:

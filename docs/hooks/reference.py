@@ -33,6 +33,7 @@ UNITS = {
         "log_every_steps",
         "eval_every_steps",
         "save_every_steps",
+        "affinity_every_steps",
         "anchor_every_steps",
         "max_bad_steps",
     ),

@@ -300,6 +300,8 @@ class Config:
     """Steps between two evaluations on dev; 0 evaluates after every epoch."""
     save_every_steps: int = 0
     """Steps between two checkpoints besides those of evaluations; 0 saves at evaluations only."""
+    affinity_every_steps: int = 0
+    """Steps between two looks at what a step on each task alone would do to the losses of all; 0 never looks."""
     eval_batch_size: int = 64
     """Examples in an evaluation batch."""
     max_bad_steps: int = 100

@@ -26,7 +26,10 @@ Scalar = Float[Array, ""]
 R = TypeVar("R", bound="type[Regularizer]")
 PLACE = ("kind", "stage", "step", "epoch")
 """What every record says of itself, before its numbers."""
-RECORD_FIELDS = (*PLACE, "loss", "cosine", "conflict", "left_out", "lr", "examples_per_second")
+RECORD_FIELDS = (
+    *(*PLACE, "loss", "cosine", "conflict", "layer_conflict", "weight", "share"),
+    *("left_out", "lr", "examples_per_second"),
+)
 """What training records hold besides penalties, which cannot have these names."""
 
 

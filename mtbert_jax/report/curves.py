@@ -9,6 +9,7 @@ from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.regularizers.base import PLACE, RECORD_FIELDS, REGULARIZERS
 from mtbert_jax.report.contents import RunContents
+from mtbert_jax.report.effects import mean_effects
 from mtbert_jax.report.plots import Plot, Scale, Series, curves, figure, heat
 from mtbert_jax.tasks import primary_metric
 from mtbert_jax.training.records import columns
@@ -74,6 +75,35 @@ def conflicts(run: RunContents) -> list[Plot]:
     ]
 
 
+def layers(run: RunContents) -> list[Plot]:
+    """Share of steps in which two tasks' gradients conflict, by layer of the encoder: a mean over all pairs."""
+    names = run.names("layer_conflict")
+    if not names:
+        return []
+    shares = np.array([[run.share("layer_conflict", name)[0]] for name in names])
+    return [heat("steps in conflict, by layer", names, ["all pairs"], shares)]
+
+
+def weights(run: RunContents) -> list[Plot]:
+    """The weights that the aggregator gave the tasks' gradients, and each task's share of the update."""
+    shown = {"weight": "weight of a gradient", "share": "share of the update"}
+    return [
+        curves(title, key, {task: [run.means(key, task)] for task in run.names(key)}, marks=marks(run))
+        for key, title in shown.items()
+        if run.names(key)
+    ]
+
+
+def affinity(run: RunContents) -> list[Plot]:
+    """By how much a step on one task alone lowers each task's loss on its next batch: a mean over all looks."""
+    effects = mean_effects(run.of("affinity"))
+    if not effects:
+        return []
+    tasks = list(effects)
+    matrix = np.array([[100 * effects[one][other].mean for other in tasks] for one in tasks])
+    return [heat("loss lowered, in %", tasks, tasks, matrix, "by a step on", "loss of")]
+
+
 def _by_pair(run: RunContents, key: str) -> dict[str, list[Series]]:
     return {pair: [run.means(key, pair)] for pair in run.names(key)}
 
@@ -117,6 +147,9 @@ PLOTS: Mapping[str, Callable[[RunContents], list[Plot]]] = {
     "losses": losses,
     "scores": scores,
     "conflicts": conflicts,
+    "layers": layers,
+    "weights": weights,
+    "affinity": affinity,
     "penalties": penalties,
     "throughput": throughput,
     "lr": learning_rate,
@@ -142,7 +175,10 @@ def plot(run: RunContents, what: str) -> "Figure":
 def _why(run: RunContents, what: str) -> str:
     if not run.records:
         return "; there are none yet"
-    return "; gradients of two tasks or more in a step have them" if what == "conflicts" else ""
+    if what == "affinity":
+        return "; affinity_every_steps looks for it"
+    several = ("conflicts", "layers", "weights")
+    return "; gradients of two tasks or more in a step have them" if what in several else ""
 
 
 def _column(run: RunContents, what: str) -> Plot:

@@ -10,6 +10,7 @@ from mtbert_jax.config import Config
 from mtbert_jax.config.schema import to_toml
 from mtbert_jax.report import curves
 from mtbert_jax.report.contents import Judgement, RunContents
+from mtbert_jax.report.effects import mean_effects, sentences
 from mtbert_jax.report.plots import Plot, heat, scatter
 from mtbert_jax.report.verdict import verdict
 from mtbert_jax.results.tables import GIB
@@ -173,7 +174,9 @@ def _conflicts(run: RunContents) -> Section:
         "Two tasks conflict in a step if the cosine between their gradients of the encoder is negative. Unrelated "
         "gradients would do so in about half of the steps."
     )
-    return Section("Between tasks", lead, curves.conflicts(run), folds=[Fold("every pair", cells)])
+    plots = [*curves.conflicts(run), *curves.layers(run), *curves.weights(run), *curves.affinity(run)]
+    lines = sentences(mean_effects(run.of("affinity")))
+    return Section("Between tasks", lead, plots, lines=lines, folds=[Fold("every pair", cells)])
 
 
 def _judgements(judged: Sequence[Judgement]) -> Section:

@@ -15,6 +15,7 @@ from mtbert_jax.files import must_be_file, must_lie_in
 from mtbert_jax.limits import LARGEST_LOGITS
 from mtbert_jax.machine import peak_memory
 from mtbert_jax.tasks.scores import chosen_score, deciding
+from mtbert_jax.training.affinity import Affinity, can_look
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.display import scores_line
 from mtbert_jax.training.evaluate import EvalStep, evaluate_all, make_eval_step, not_finite, with_features
@@ -229,6 +230,16 @@ class ActiveRun:
             why = f"{', '.join(untrained)} not trained yet" if untrained else why
             mark = f"  (never the best: {why})"
         return [f"dev at step {step}: {scores_line(scores, config.tasks)}{mark}", *wrong.values()]
+
+    def look(self, plan: Plan, step: TrainStep, state: TrainState, done: int) -> list[str]:
+        """Records what a step on each task alone would do to all losses, by the batches of the next two steps."""
+        if not can_look(plan):
+            return []
+        affinity = Affinity(self.setup, plan, self.progress.stage_start, step)
+        effects = affinity.effects(state, self.gather(done), self.gather(done + 1))
+        self.write("affinity", plan, done, {"effect": effects})
+        told = (f"{one} → {other} {share:+.2%}" for one, of in effects.items() for other, share in of.items())
+        return [f"affinity at step {self.progress.stage_start + done}: {', '.join(told)}"]
 
     def end_stage(self, plan: Plan, done: int, compiled_shapes: int, compile_seconds: float) -> None:
         """Notes that a stage has ended, and records what it compiled."""

@@ -13,6 +13,7 @@ from mtbert_jax.training.trackers import BACKENDS
 
 MAY_CHANGE = (
     *("out", "data_dir", "cache_dir", "encoder", "revision", "log_every_steps", "eval_batch_size", "max_bad_steps"),
+    "affinity_every_steps",
     *("parallel", "remat", "attention", "writers"),
 )
 """Fields that a resumed run may have otherwise: they move files, records or work, and numbers by rounding only."""

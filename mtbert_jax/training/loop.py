@@ -41,6 +41,7 @@ class Trained(Protocol):
     def num_examples(self, place: int) -> int: ...  # noqa: D102
     def record(self, plan: Plan, done: int, steps: list[StepMetrics], rate: float) -> Record: ...  # noqa: D102
     def evaluate(self, plan: Plan, state: TrainState, done: int) -> list[str]: ...  # noqa: D102
+    def look(self, plan: Plan, step: TrainStep, state: TrainState, done: int) -> list[str]: ...  # noqa: D102
     def end_stage(self, plan: Plan, done: int, compiled_shapes: int, compile_seconds: float) -> None: ...  # noqa: D102
     def save(self, state: TrainState, pending: list[StepMetrics], seconds: float) -> None: ...  # noqa: D102
 
@@ -107,6 +108,10 @@ class Loop:
                 self._record(plan, done)
             elif not recorded and (done - begun).bit_count() == 1:
                 self._show_losses(plan, done, step_metrics)
+            if config.affinity_every_steps and done % config.affinity_every_steps == 0 and done + 1 < total:
+                for line in self.run.look(plan, train_step, state, done):
+                    self.display.say(line)
+                self.clock = Clock()
             if ended or done % (config.eval_every_steps or plan.batches.steps_per_epoch) == 0:
                 for line in self.run.evaluate(plan, state, done):
                     self.display.say(line)

@@ -27,13 +27,14 @@ _ANY = {"kind": str, "stage": str, "step": int, "epoch?": float}
 SHAPES = {
     "train": {
         **_ANY,
-        **dict.fromkeys(("loss", "cosine?", "conflict?"), _NUMBERS),
+        **dict.fromkeys(("loss", "cosine?", "conflict?", "layer_conflict?", "weight?", "share?"), _NUMBERS),
         "*": _NUMBERS,  # penalties, under the names of their regularisers' titles
         "left_out?": {"*": int},
         "lr": (float, None),
         "examples_per_second": float,
     },
     "eval": {**_ANY, "split": str, "scores": {"*": (float, None, _NUMBERS)}},
+    "affinity": {**_ANY, "effect": {"*": _NUMBERS}},
     "stage": {**_ANY, "compiled_shapes": int, "compile_seconds?": float},
 }
 """What each kind of record holds, as `fits` reads it."""
@@ -99,7 +100,7 @@ class Clock:
 
 
 def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
-    """One record of several steps: mean losses, penalties and cosines between tasks, and what was left out.
+    """One record of several steps: mean losses, penalties, cosines between tasks, weights, and what was left out.
 
     `rate` is in examples per second, `lr` that of the last step.
     """
@@ -120,6 +121,11 @@ def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
             for (i, one), (j, other) in itertools.combinations(enumerate(step.losses), 2):
                 add("cosine", f"{one}/{other}", step.cosines[i, j])
                 add("conflict", f"{one}/{other}", step.cosines[i, j] < 0)
+                for layer, of_layer in step.layers.items():
+                    add("layer_conflict", layer, of_layer[i, j] < 0)
+        for kind, of_tasks in step.combined.items():
+            for task, value in zip(step.losses, of_tasks, strict=True):
+                add(kind, task, value)
     record = {kind: _means(values) for kind, values in found.items()}
     counts = {"left_out": dict(left_out)} if left_out else {}
     return {**record, **counts, "lr": lr, "examples_per_second": rate}
@@ -161,15 +167,20 @@ def _nulled(value: Any) -> Any:
 
 def unpack(packed: tuple[Record, ...]) -> list[StepMetrics]:
     """What `pack` packed."""
-    arrays = (None if step["cosines"] is None else np.array(step["cosines"], np.float32) for step in packed)
+
+    def arrays(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: np.array(value, np.float32) for name, value in values.items()}
+
     return [
         StepMetrics(
             losses=with_nan(step["losses"]),
             penalties=with_nan(step.get("penalties", {})),
             finite=step["finite"],
-            cosines=cosines,  # type: ignore[arg-type]
+            cosines=None if step["cosines"] is None else np.array(step["cosines"], np.float32),  # type: ignore[arg-type]
+            layers=arrays(step.get("layers", {})),
+            combined=arrays(step.get("combined", {})),
         )
-        for step, cosines in zip(packed, arrays, strict=True)
+        for step in packed
     ]
 
 

@@ -186,6 +186,10 @@ class SeedRuns:
             said += [f"seed {run.setup.config.seed}: {line}" for line in lines]
         return said
 
+    def look(self, plan: Plan, step: TrainStep, state: TrainState, done: int) -> list[str]:
+        """Nothing: `check_config` refuses looks at several seeds."""
+        return []
+
     def end_stage(self, plan: Plan, done: int, compiled_shapes: int, compile_seconds: float) -> None:
         """Notes that a stage has ended."""
         for run in self.runs:

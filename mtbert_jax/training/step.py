@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.model import EncoderWithHeads
-from mtbert_jax.optim.aggregators import cosines, gramian
+from mtbert_jax.optim.aggregators import Combined, cosines, gramian, grouped_gramian, shares_of_update
 from mtbert_jax.optim.headwise import headwise
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
@@ -44,12 +44,17 @@ class StepMetrics(NamedTuple):
         finite: Whether the task's loss and gradient were finite; if not, it had no part in the step.
         cosines: Cosine between each two tasks' gradients of the shared parameters, in the order of `losses`; None for a
             step of one task, or while the encoder is frozen.
+        layers: The same of the embeddings, of each layer, and of what else the encoder has; empty where it is None.
+        combined: What the aggregator made of the gradients, in the order of `losses`: each task's `weight`, the mean
+            over groups of parameters if it looks at several, and its `share` of the update. Empty without one.
     """
 
     losses: dict[str, Float[Array, ""]]
     penalties: dict[str, dict[str, Float[Array, ""]]]
     finite: dict[str, Bool[Array, ""]]
     cosines: Float[Array, "task task"] | None
+    layers: dict[str, Float[Array, "task task"]]
+    combined: dict[str, Float[Array, " task"]]
 
 
 @dataclass(frozen=True)
@@ -242,14 +247,14 @@ class Update:
         finite = {task: jnp.isfinite(terms[task].loss) & _all_finite(grads[task]) for task in grads}
         grads = {task: trees.select(finite[task], tree, _zeros(tree)) for task, tree in grads.items()}
         stacked = stack_gradients(trainable, grads)
-        metrics = _metrics(terms, finite, _task_cosines(stacked, len(grads)))
-
         losses = jnp.stack([jnp.where(finite[task], terms[task].loss, 0.0) for task in grads])
         step = state.step - self.stage.start
-        about = {"losses": losses, "finite": finite, "step": step}
+        seen: list[Combined] = []
+        about = {"losses": losses, "finite": finite, "step": step, "observe": seen.append}
         updates, opt_state = headwise(self.tx).update(stacked, state.opt_state, trainable, **about)
         new_params = optax.apply_updates(trainable, updates)
 
+        metrics = _metrics(terms, finite, stacked.get("encoder"), seen[0] if seen else None)
         present = {name: finite.get(name, False) for name in trainable.get("heads", {})}
         any_finite = jnp.any(jnp.stack(list(finite.values())))
         new_params = trees.select(any_finite, _keep_absent_heads(new_params, trainable, present), trainable)
@@ -277,18 +282,25 @@ def stack_gradients(trainable: Params, grads: dict[str, Params]) -> Params:
 
 
 def _metrics(
-    terms: dict[str, Terms], finite: dict[str, Bool[Array, ""]], cosines: Float[Array, "task task"] | None
+    terms: dict[str, Terms], finite: dict[str, Bool[Array, ""]], encoder: Params | None, combined: Combined | None
 ) -> StepMetrics:
     names = sorted({name for term in terms.values() for name in term.penalties})
     penalties = {
         name: {task: term.penalties[name] for task, term in terms.items() if name in term.penalties} for name in names
     }
-    return StepMetrics({task: term.loss for task, term in terms.items()}, penalties, finite, cosines)
-
-
-def _task_cosines(stacked: Params, num_tasks: int) -> Float[Array, "task task"] | None:
-    # The aggregator computes the same Gramian: inside one jit it is computed once.
-    return cosines(gramian(jax.tree.leaves(stacked["encoder"]))) if num_tasks > 1 and "encoder" in stacked else None
+    losses = {task: term.loss for task, term in terms.items()}
+    if len(terms) == 1 or encoder is None:
+        return StepMetrics(losses, penalties, finite, None, {}, {})
+    # The aggregator computes the same inner products: inside one jit they are computed once.
+    leaves, parts = (
+        jax.tree.leaves(encoder),
+        [trees.part_of_encoder(f"encoder/{path}") for path in trees.paths(encoder)],
+    )
+    names = list(dict.fromkeys(parts))
+    grams = grouped_gramian(leaves, [names.index(part) for part in parts])
+    layers = {name: cosines(gram) for name, gram in zip(names, grams, strict=True)}
+    made = {} if combined is None else {"weight": combined.weights.mean(0), "share": shares_of_update(combined)}
+    return StepMetrics(losses, penalties, finite, cosines(gramian(leaves)), layers, made)
 
 
 def _all_finite(tree: Tree) -> Bool[Array, ""]:

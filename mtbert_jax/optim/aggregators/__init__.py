@@ -6,8 +6,10 @@
 from mtbert_jax.optim.aggregators.base import (
     Aggregator,
     AggregatorState,
+    Combined,
     StatefulAggregatorState,
     aggregator,
+    shares_of_update,
     stacked_leaves,
 )
 from mtbert_jax.optim.aggregators.cagrad import cagrad
@@ -15,7 +17,7 @@ from mtbert_jax.optim.aggregators.dual_cone import dualproj, upgrad
 from mtbert_jax.optim.aggregators.equal_norms import equal_norms
 from mtbert_jax.optim.aggregators.fair import fairgrad, nash_mtl
 from mtbert_jax.optim.aggregators.gradvac import gradvac
-from mtbert_jax.optim.aggregators.gramian import cosines, gramian
+from mtbert_jax.optim.aggregators.gramian import cosines, gramian, grouped_gramian
 from mtbert_jax.optim.aggregators.linear import mean_tasks, sum_tasks
 from mtbert_jax.optim.aggregators.loss_weights import dwa, gls, stch
 from mtbert_jax.optim.aggregators.mgda import mgda
@@ -29,6 +31,7 @@ from mtbert_jax.optim.aggregators.trained_weights import famo, gradnorm, uw
 __all__ = [
     "Aggregator",
     "AggregatorState",
+    "Combined",
     "StatefulAggregatorState",
     "aggregator",
     "aggregator_weights",
@@ -45,6 +48,7 @@ __all__ = [
     "gradnorm",
     "gradvac",
     "gramian",
+    "grouped_gramian",
     "imtl_g",
     "mean_tasks",
     "mgda",
@@ -54,6 +58,7 @@ __all__ = [
     "random_orders",
     "random_weights",
     "register_aggregator",
+    "shares_of_update",
     "smoothed",
     "stacked_leaves",
     "stch",

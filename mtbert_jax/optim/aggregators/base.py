@@ -43,6 +43,25 @@ class StatefulAggregatorState(NamedTuple):
     rule_state: State
 
 
+class Combined(NamedTuple):
+    """What an aggregator made of a step's gradients, for those who look at it.
+
+    Attributes:
+        grams: The Gramian of every group of parameters, zeros for tasks that are left out.
+        weights: The weights of every group.
+    """
+
+    grams: Float[Array, "group task task"]
+    weights: Float[Array, "group task"]
+
+
+def shares_of_update(combined: Combined) -> Float[Array, " task"]:
+    """Each task's share of the update u = Σ w_j g_j: w_i g_i · u / ‖u‖². They add up to 1; zeros where u is zero."""
+    parts = combined.weights * jnp.einsum("gij,gj->gi", combined.grams, combined.weights, precision="highest")
+    total = parts.sum()
+    return parts.sum(0) / jnp.where(total > 0, total, 1.0) * (total > 0)
+
+
 class Method(NamedTuple):
     """All that makes an aggregator; see `aggregator` for what each is."""
 
@@ -82,7 +101,7 @@ def aggregator(
     A task with a gradient that is not finite is left out of that step: it counts as a zero gradient and a zero loss.
 
     The tasks' losses are an extra argument, ``tx.update(grads, state, params, losses=losses)``; without them the rule
-    gets zeros, and one with `heads` refuses to run.
+    gets zeros, and one with `heads` refuses to run. The extra argument `observe` is called with a `Combined`.
 
     Args:
         rule: ``(gramian, state, key, losses) → (weights, state)``, one weight per task.
@@ -126,6 +145,7 @@ def aggregator(
         *,
         losses: Losses | None = None,
         finite: dict[str, Any] | None = None,
+        observe: Callable[[Combined], None] | None = None,
         **_: Any,  # meant for other transformations of the chain
     ) -> tuple[optax.Updates, AggregatorState | StatefulAggregatorState]:
         paths, (leaves, treedef) = trees.paths(updates), jax.tree.flatten(updates)
@@ -137,6 +157,8 @@ def aggregator(
             grams, whole = finite_part(grouped_gramian([leaves[place] for place in places], groups))
             losses = _losses(method, losses, whole)
             weights, rule_state = _follow_groups(method, grams, rule_state, key, losses)
+            if observe is not None:
+                observe(Combined(grams, weights))
             for place, group in zip(places, groups, strict=True):
                 leaves[place] = _combine(leaves[place], weights[group], whole)
             if heads:
