@@ -152,8 +152,8 @@ class RunContents:
         """Training records in windows of about as many steps each, none across stages.
 
         The last record of a stage is about the steps that are left, often few, and its means scatter more than those of
-        the others. So a rest of less than a window belongs to the window before it, unless the
-        stage has two only.
+        the others. So a rest of less than a window belongs to the window before it, unless the stage has two
+        only.
         """
         found: list[list[Part]] = []
         for _, own in itertools.groupby(self.parts, key=lambda part: part.record["stage"]):
