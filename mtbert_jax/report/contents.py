@@ -154,8 +154,8 @@ class RunContents:
         """Training records in windows of about as many steps each, none across stages.
 
         The last record of a stage is about the steps that are left, often few, and its means scatter more than those of
-        the others. So a rest of less than half a window belongs to the window before it, unless the
-        stage has two only.
+        the others. So a rest of less than a window belongs to the window before it, unless the stage has two
+        only.
         """
         found: list[list[Part]] = []
         for _, own in itertools.groupby(self.parts, key=lambda part: part.record["stage"]):
@@ -164,7 +164,7 @@ class RunContents:
                 if sum(one.steps for one in stage[-1]) >= self.window_steps:
                     stage.append([])
                 stage[-1].append(part)
-            if len(stage) > 2 and 2 * sum(one.steps for one in stage[-1]) < self.window_steps:
+            if len(stage) > 2 and sum(one.steps for one in stage[-1]) < self.window_steps:
                 stage[-2:] = [stage[-2] + stage[-1]]
             found += stage
         return found

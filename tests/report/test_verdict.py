@@ -10,7 +10,8 @@ import pytest
 
 from mtbert_jax.config import Config, TaskConfig, save_config
 from mtbert_jax.report.contents import Judgement, RunContents
-from mtbert_jax.report.verdict import beyond_half, comparison, suggestions, verdict, where_it_errs
+from mtbert_jax.report.mistakes import where_it_errs
+from mtbert_jax.report.verdict import beyond_half, comparison, suggestions, verdict
 from mtbert_jax.results.differences import Difference
 from mtbert_jax.results.rows import Row, Value
 from mtbert_jax.training.folder import RunFolder
