@@ -1,4 +1,4 @@
-"""Words and hidden tokens with the families: alignment by its tokenizer, and the head over its table of words."""
+"""Words and hidden tokens with every family: alignment by its tokenizer, and the head over its table of words."""
 
 from pathlib import Path
 
@@ -16,15 +16,16 @@ from mtbert_jax.encoders.hub import load_matching_config
 from mtbert_jax.encoders.tokenizer import load_tokenizer, mask_token
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.types import Batch
+from tests.encoders.modern import save_modern
 from tests.encoders.tiny import TOKENIZERS, save_encoder
 
 TEXTS = [("the good film was bad, very bad.",), ("a book",), ("warm",)]
 
 
-@pytest.fixture(scope="module", params=list(TOKENIZERS))
+@pytest.fixture(scope="module", params=list(FAMILIES))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("family") / request.param
-    save_encoder(request.param, place)
+    (save_encoder if request.param in TOKENIZERS else save_modern)(request.param, place)
     return place
 
 
