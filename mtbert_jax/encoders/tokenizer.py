@@ -265,9 +265,15 @@ def _add_tokens(tokenizer: Tokenizer, settings: TokenizerSettings, special: _Spe
 
 
 def mask_token(tokenizer: Tokenizer) -> str:
-    """The token that hides another: the first of the families' names that the vocabulary has, or else the usual one."""
-    names = dict.fromkeys(family.tokenizer.mask for family in FAMILIES.values())
-    return next((name for name in names if tokenizer.token_to_id(name) is not None), "[MASK]")
+    """The token that hides another: of the families' names the one that is a special token, or else a word, here.
+
+    MPNet's vocabulary has BERT's name, too, as a word.
+    """
+    names = list(dict.fromkeys(family.tokenizer.mask for family in FAMILIES.values()))
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    known = [name for name in names if name in special]
+    known += [name for name in names if tokenizer.token_to_id(name) is not None]
+    return next(iter(known), names[0])
 
 
 def unknown_token(tokenizer: Tokenizer) -> str | None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.batches import TaskBatches
@@ -12,7 +14,7 @@ from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.masking import SHARE, Masking, choose, most_places
 from mtbert_jax.data.readers import read_split
 from mtbert_jax.data.tokens import Tokens, tokenize_texts
-from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.encoders.tokenizer import load_tokenizer, mask_token
 from mtbert_jax.errors import InputError
 from tests.conftest import GOOD, THINGS, VOCAB
 
@@ -146,3 +148,16 @@ def test_words_of_a_pair_are_numbered_through(small_encoder_dir: Path) -> None:
     tokens = tokenize_texts(load_tokenizer(small_encoder_dir), [("the film .", "a book")], 16, words="all")
     assert tokens.words is not None
     assert tokens.words.tolist() == [-1, 0, 1, 2, -1, 3, 4, -1]
+
+
+def test_the_mask_is_the_encoders_own() -> None:
+    """MPNet's vocabulary has `[MASK]` as an ordinary word, and `<mask>` as the special one."""
+    vocabulary = {name: number for number, name in enumerate(["[UNK]", "[MASK]", "a", "<mask>"])}
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    assert mask_token(tokenizer) == "[MASK]"
+    tokenizer.add_special_tokens(["<mask>"])
+    assert mask_token(tokenizer) == "<mask>"
+    masking = Masking.of(many(1, 9).tokens, tokenizer, mask_token(tokenizer), False)
+    assert (masking.mask, masking.vocabulary) == (3, 4)
+    with pytest.raises(InputError, match="needs a mask token"):
+        Masking.of(many(1, 9).tokens, Tokenizer(WordPiece({"a": 0}, unk_token="a")), "[MASK]", False)
