@@ -140,16 +140,22 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, ta
         raise InputError("optimizer: the chain's updates are not shaped like the parameters")
     if jax.tree.map(_signature, new_state) != jax.tree.map(_signature, state):
         raise InputError("optimizer: the chain's state changes its shape or type from step to step; reorder the chain")
-    if counts := [path for path, leaf in trees.leaves(state) if is_count(leaf)]:
+    waiting = [head for head in params.get("heads", {}) if tasks and head not in tasks]  # they keep their counts
+    counts = {
+        place: path
+        for place, (path, leaf) in enumerate(trees.leaves(state))
+        if is_count(leaf) and not any(f"/clocks/{head}/" in f"/{path}/" for head in waiting)
+    }
+    if counts:
         _check_counts(counts, update, grads, tx.init, params)
 
 
 def _check_counts(
-    paths: list[str], update: Callable[..., Any], grads: Any, init: Callable[..., Any], params: Params
+    paths: dict[int, str], update: Callable[..., Any], grads: Any, init: Callable[..., Any], params: Params
 ) -> None:
     """Whole numbers in a state must be counts of steps, which grow by one in each, whatever they and the gradients are.
 
-    Else something in the chain skips steps or waits for some: heads and learning rate would fall out of step with it.
+    `paths` are those of the counts by their places among the state's leaves. Else something in the chain skips steps or waits for some: heads and learning rate would fall out of step with it.
     """
 
     def full(tree: Any, value: Any) -> Any:
@@ -159,11 +165,12 @@ def _check_counts(
     def following(count: Any, value: Any) -> list[Any]:
         state = jax.tree.map(lambda leaf: count.astype(leaf.dtype) if is_count(leaf) else leaf, init(full(params, 1)))
         new = update(full(grads, value), state, full(params, 1), jnp.ones(1))[1]
-        return [leaf for leaf in jax.tree.leaves(new) if is_count(leaf)]
+        leaves = jax.tree.leaves(new)
+        return [leaves[place] for place in paths]
 
     for count, value in PROBES:
         found = jax.device_get(following(jnp.int32(count), jnp.float32(value)))
-        for path, number in zip(paths, found, strict=True):
+        for path, number in zip(paths.values(), found, strict=True):
             if number != count + 1:
                 link, name = path.partition("/")[0], path.rpartition("/")[2]
                 place = f"optimizer[{int(link)}]" if link.isdigit() else "optimizer"

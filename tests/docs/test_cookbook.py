@@ -10,7 +10,7 @@ from tests.docs.test_pages import DOCS, blocks, clone
 
 __all__ = ["clone"]
 RECIPES = blocks(DOCS / "cookbook.md", "toml")
-TITLES = [title for title in re.findall(r"^## (.*)$", (DOCS / "cookbook.md").read_text("utf-8"), re.MULTILINE)]
+TITLES = re.findall(r"^## (.*)$", (DOCS / "cookbook.md").read_text("utf-8"), re.MULTILINE)
 
 
 def recipe(number: int, folder: Path) -> str:
