@@ -155,7 +155,8 @@ def _check_counts(
 ) -> None:
     """Whole numbers in a state must be counts of steps, which grow by one in each, whatever they and the gradients are.
 
-    `paths` are those of the counts by their places among the state's leaves. Else something in the chain skips steps or waits for some: heads and learning rate would fall out of step with it.
+    `paths` are those of the counts by their places among the state's leaves. Else something in the chain skips steps or
+    waits for some: heads and learning rate would fall out of step with it.
     """
 
     def full(tree: Any, value: Any) -> Any:
