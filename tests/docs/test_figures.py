@@ -31,6 +31,7 @@ KINDS = {
     "report": arguments.Report,
     "export": arguments.Export,
 }
+ON_CONFIGS = {"train": arguments.Train, "check-data": arguments.CheckData, "augment": arguments.Augment}
 
 
 def document(name: str) -> Any:
@@ -185,6 +186,25 @@ def test_the_best_recipe() -> None:
     assert said[1:] == scores
 
 
+def test_an_epoch_of_mpnet() -> None:
+    found = document("mpnet/one_epoch.json")
+    (said,) = [line for line in table(DOCS / "study.md", "dev set") if "mpnet_pcgrad" in line[0]]
+    dev = found["dev"]
+    scores = (
+        dev["sst"]["accuracy"],
+        dev["para"]["accuracy"],
+        dev["sts"]["pearson"],
+        dev["average"],
+        dev["plain_average"],
+    )
+    assert said[1:] == [f"{score:.3f}".removeprefix("0") for score in scores]
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    cost = f"{found['seconds'] / 60:.0f} minutes beside other work, {found['cpu_seconds'] / 60:.0f} minutes of CPU time"
+    assert f"{cost}, {found['peak_memory_bytes'] / 1e9:.1f} GB at the peak" in page
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"(all-mpnet-base-v2) {said[4]} after one epoch of `configs/mpnet_pcgrad.toml` (one seed)" in readme
+
+
 def test_the_trials_of_the_recipe() -> None:
     records = document("recipe.json")
     trials = tomllib.loads((ROOT / "benchmarks" / "recipe.toml").read_text(encoding="utf-8"))["trials"]
@@ -230,9 +250,10 @@ def test_commands_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> N
             if command == "ablate":
                 given, configs, _ = arguments.parse_ablate(args)
                 assert len(configs) == len(given.configs) > 0
-            elif command in ("train", "check-data"):
-                config = ROOT / ("configs/demo.toml" if args[0] == "CONFIG.toml" else args[0])
-                kind = arguments.Train if command == "train" else arguments.CheckData
+            elif command in ON_CONFIGS:
+                # A page's own config is one that it shows: any other stands in for it.
+                shown = args[0] == "CONFIG.toml" or "/" not in args[0]
+                config, kind = ROOT / ("configs/demo.toml" if shown else args[0]), ON_CONFIGS[command]
                 assert isinstance(arguments.parse_train(config, args[1:], command, kind), kind)
             else:
                 assert isinstance(arguments.parse(KINDS[command], args, command), KINDS[command])
