@@ -81,6 +81,11 @@ def check_config(config: Config) -> None:
             )
     if config.affinity_every_steps and config.seeds:
         raise InputError("affinity_every_steps looks at a single run: take seed in place of seeds, or set it to 0")
+    stages, usual = config.resolved_stages(), Config()
+    for name in ("sampling_exponent", "sampling_cap"):
+        asked = any(getattr(stage, name) != getattr(usual, name) for stage in stages)
+        if asked and not any(stage.order == "temperature" for stage in stages):
+            raise InputError(f'{name} belongs to order = "temperature", which no stage has')
     if config.affinity_every_steps and not any(map(_has_affinity, config.resolved_stages())):
         raise InputError(
             "affinity_every_steps: no stage has several tasks in a step and trains the encoder that they share; it "
@@ -220,6 +225,8 @@ def _check_stage(stage: Stage, where: str) -> None:
         raise InputError(f"stage name {stage.name!r}: must be printable")
     _check_number(f"{where}batch_size", stage.batch_size, 1, LARGEST_BATCH)
     _must_be("above 0", where, stage, "lr")
+    _must_be("from 0 to 1", where, stage, "sampling_exponent")
+    _check_number(f"{where}sampling_cap", stage.sampling_cap, 0, math.inf)
     _must_be("from 0 to 1", where, stage, "warmup_fraction")
     if stage.cache_features:
         if "encoder" not in stage.freeze:

@@ -26,7 +26,7 @@ TABLES = {
 }
 UNITS = {
     "tokens": ("max_length", "lengths"),
-    "examples": ("batch_size", "eval_batch_size"),
+    "examples": ("batch_size", "eval_batch_size", "sampling_cap"),
     "epochs": ("epochs",),
     "optimizer steps": (
         "steps",
@@ -47,7 +47,7 @@ UNITS = {
         "momentum",
         "early_momentum",
     ),
-    "0 to 1": ("loss_balance", "sampling_balance"),
+    "0 to 1": ("loss_balance", "sampling_balance", "sampling_exponent"),
     "factor": ("weight", "loss_weight", "smart_factor", "class_weights"),
     "embedding units": ("radius", "noise_std", "step_size"),
     "layers": ("hidden_layers",),

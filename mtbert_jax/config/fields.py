@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     Data: TypeAlias = Any
 else:  # what a config file can hold; in Python also rows in memory, which `mtbert_jax.train` writes to a file
     Data = str
-Order = Literal["sequential", "round_robin", "proportional", "annealed"]
+Order = Literal["sequential", "round_robin", "proportional", "annealed", "temperature"]
 Schedule = Literal["constant", "linear", "cosine"]
 Pooling = Literal["cls", "mean", "pair"]
 
@@ -166,6 +166,10 @@ class StageConfig:
     """Length in optimizer steps, in place of `epochs`."""
     order: Order | None = None
     """Order of the tasks."""
+    sampling_exponent: float | None = None
+    """`temperature`: exponent of a task's size."""
+    sampling_cap: int | None = None
+    """`temperature`: examples beyond which a task counts no more."""
     batch_size: int | None = None
     """Examples of each task in a batch."""
     optimizer: tuple[str, ...] | None = None
@@ -200,6 +204,8 @@ class Stage:
     steps: int
     """Length in optimizer steps; 0 where `epochs` tells it."""
     order: Order
+    sampling_exponent: float
+    sampling_cap: int
     batch_size: int
     optimizer: tuple[str, ...]
     lr: float
@@ -257,7 +263,12 @@ class Config:
 
     order: Order = "round_robin"
     """`sequential`: all batches of a task, then the next task's; `round_robin`: one batch of each task in every
-    step; `proportional`: one task a step, drawn by its size; `annealed`: the same, evening out over the epochs."""
+    step; `proportional`: one task a step, drawn by its size; `annealed`: the same, evening out over the epochs;
+    `temperature`: one task a step, drawn by a power of its size."""
+    sampling_exponent: float = 0.5
+    """`temperature`: exponent of a task's size; 1 draws by size, 0 all tasks alike."""
+    sampling_cap: int = 0
+    """`temperature`: examples beyond which a task counts no more; 0 for no limit."""
     batch_size: int = 16
     """Examples of each task in a batch."""
     epochs: float = 3.0

@@ -187,7 +187,8 @@ class TaskBatches:
 class TrainBatches:
     """All tasks' batches in the order of a stage, which ends after so many `epochs`, or `steps` if that is not 0.
 
-    The `seed` of drawn orders is the same for runs of every seed.
+    The `seed` of drawn orders is the same for runs of every seed. `exponent` and `cap` are those of the order
+    `temperature`: a task is drawn by min(examples, cap) to the power of the exponent; a cap of 0 is none.
     """
 
     tasks: dict[str, TaskBatches]
@@ -195,6 +196,8 @@ class TrainBatches:
     epochs: float
     steps: int
     seed: tuple[int, ...]
+    exponent: float = 1.0
+    cap: int = 0
 
     @functools.cached_property
     def steps_per_epoch(self) -> int:
@@ -245,8 +248,12 @@ class TrainBatches:
         counts = np.array([task.per_epoch for task in self.tasks.values()])
         if self.order == "sequential":
             return np.repeat(np.arange(len(counts)), counts)
-        power = 1.0 if self.order == "proportional" else 1.0 - ANNEALING * epoch / max(epochs - 1, 1)
-        shares = np.array([task.num_examples for task in self.tasks.values()], float) ** power
+        sizes, power = np.array([task.num_examples for task in self.tasks.values()], float), 1.0
+        if self.order == "annealed":
+            power -= ANNEALING * epoch / max(epochs - 1, 1)
+        elif self.order == "temperature":
+            sizes, power = np.minimum(sizes, self.cap or np.inf), self.exponent
+        shares = sizes**power
         rng = np.random.default_rng([*self.seed, epoch])
         return rng.choice(len(counts), size=self.steps_per_epoch, p=shares / shares.sum())
 

@@ -51,7 +51,8 @@ def stage_batches(
             size=size(batch_size),
             masking=data.masking,
         )
-    return TrainBatches(streams, stage.order, stage.epochs, stage.steps, seed[1:])
+    drawn = {"exponent": stage.sampling_exponent, "cap": stage.sampling_cap}
+    return TrainBatches(streams, stage.order, stage.epochs, stage.steps, seed[1:], **drawn)  # type: ignore[arg-type]
 
 
 class Shapes(NamedTuple):

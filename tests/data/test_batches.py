@@ -1,5 +1,6 @@
 """Batches as a function of (seed, step)."""
 
+import dataclasses
 import zlib
 from collections import Counter
 
@@ -14,7 +15,7 @@ from mtbert_jax.data.batches import TaskBatches, TrainBatches, evaluation_batche
 from mtbert_jax.data.lengths import ladder
 from mtbert_jax.data.tokens import Tokens
 
-ORDERS: list[Order] = ["sequential", "round_robin", "proportional", "annealed"]
+ORDERS: list[Order] = ["sequential", "round_robin", "proportional", "annealed", "temperature"]
 LENGTHS = ladder((4, 8), 16)
 
 
@@ -221,7 +222,22 @@ def test_annealed_begins_proportional_and_evens_out() -> None:
         np.testing.assert_allclose(shares(batches, number * epoch, (number + 1) * epoch), expected, atol=0.04)
 
 
-@pytest.mark.parametrize("order", ["proportional", "annealed"])
+@pytest.mark.parametrize(
+    ("exponent", "cap", "expected"),
+    [
+        (1.0, 0, [0.1, 0.3, 0.6]),
+        (0.0, 0, [1 / 3] * 3),
+        (0.5, 0, [0.1925, 0.3333, 0.4714]),
+        (1.0, 150, [1 / 7, 3 / 7, 3 / 7]),
+    ],
+)
+def test_temperature_draws_by_a_power_of_the_capped_size(exponent: float, cap: int, expected: list[float]) -> None:
+    batches = train("temperature", (50, 150, 300), epochs=None, steps=3000)
+    batches = dataclasses.replace(batches, exponent=exponent, cap=cap)
+    np.testing.assert_allclose(shares(batches, 0, 3000), expected, atol=0.03)
+
+
+@pytest.mark.parametrize("order", ["proportional", "annealed", "temperature"])
 def test_the_drawn_order_differs_between_seeds_and_epochs(order: Order) -> None:
     batches = train(order, (40, 39), epochs=2.0)
     names = [batches.names(step) for step in range(40)]

@@ -131,7 +131,7 @@ def valid_configs(draw: st.DrawFn, pinned: Mapping[str, Any]) -> Table:
         **some("encoder_dropout", 0.0, 0.2),
         **some("remat", True, left_out=3),
         **({} if {*names} & {*WHOLE_BATCHES} else some("micro_batches", 2, 3, left_out=4)),
-        **some("order", "sequential", "round_robin", "proportional", "annealed"),
+        **some("order", "sequential", "round_robin", "proportional", "annealed", "temperature"),
         **some("batch_size", 4),
         **some("eval_batch_size", 8),
         **some("optimizer", *CHAINS),
