@@ -64,6 +64,36 @@ def test_a_proximal_term_that_cannot_work_is_named(changes: dict[str, Any], mess
     assert refusal(Config(tasks=(SST,), proximal=ProximalConfig(**changes))).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampling_exponent": 0.3}, 'sampling_exponent belongs to order = "temperature", which no stage has'),
+        ({"sampling_cap": 7}, 'sampling_cap belongs to order = "temperature", which no stage has'),
+        ({"order": "temperature", "sampling_exponent": 1.5}, "sampling_exponent = 1.5: must be from 0 to 1"),
+        ({"order": "temperature", "sampling_cap": -1}, "sampling_cap = -1: must be at least 0"),
+    ],
+)
+def test_sampling_that_cannot_work_is_named(changes: dict[str, Any], message: str) -> None:
+    assert refusal(Config(tasks=(SST, STS), **changes)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "message"),
+    [
+        (SST, {"swap_pairs": 0.5}, "task sst: swap_pairs is for labelled pairs of texts"),
+        (PARA, {"swap_pairs": 1.5, "text": ("a", "b")}, "task para: swap_pairs = 1.5: must be from 0 to 1"),
+    ],
+)
+def test_swaps_that_cannot_work_are_named(task: TaskConfig, changes: dict[str, Any], message: str) -> None:
+    assert refusal(Config(tasks=(dataclasses.replace(task, **changes),))).startswith(message)
+
+
+def test_kept_features_are_of_texts_in_one_order() -> None:
+    task = dataclasses.replace(PARA, text=("a", "b"), swap_pairs=0.5)
+    stage = StageConfig("heads", freeze=("encoder",), cache_features=True)
+    assert "task para has swap_pairs = 0.5" in refusal(Config(tasks=(task,), stages=(stage,)))
+
+
 def test_an_anchor_in_every_step_is_refused_with_the_reason() -> None:
     """docs/numerics.md, section 2.2: with S = 1 the gradient is exactly zero."""
     config = Config(tasks=(SST,), proximal=ProximalConfig(weight=1.0, teacher="vanilla", anchor_every_steps=1))

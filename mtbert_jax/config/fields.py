@@ -124,6 +124,8 @@ class TaskConfig:
     """Examples of this task in a batch; the run's `batch_size` if left out."""
     loss_weight: float = 1.0
     """Factor on this task's loss, and so on its gradient."""
+    swap_pairs: float = 0.0
+    """Two texts: share of training examples whose texts change places, drawn anew in every batch."""
     whole_words: bool = False
     """`masked_lm`: hide all tokens of a word, or none, in place of single tokens."""
     output_column: str = ""

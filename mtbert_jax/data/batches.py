@@ -104,6 +104,8 @@ class TaskBatches:
         size: Rows of a batch, at least `batch_size`; those beyond are fillers. 0 takes `batch_size`.
         masking: Where tokens are hidden: others in every batch, by the seeds, its number and the rows. `tokens` and
             `labels` are then not looked at, but for lengths.
+        swapped: Pairs of texts the other way round, of which a share `swap` of a batch's rows is taken: others in every
+            batch, by the seeds and its number.
     """
 
     name: str
@@ -117,6 +119,8 @@ class TaskBatches:
     features: Float[np.ndarray, "example hidden"] | None = None
     size: int = 0
     masking: Masking | None = None
+    swapped: Tokens | None = None
+    swap: float = 0.0
 
     def __post_init__(self) -> None:
         # One epoch's plan at a time; a cache per object, since arrays are not hashable.
@@ -153,11 +157,21 @@ class TaskBatches:
         """Some rows of batch `index`, padded to `length` tokens, and to `size` rows."""
         if self.features is not None:
             return make_feature_batch(self.features, self.labels, rows, size, self.weights)
-        if self.masking is None:
-            return make_batch(self.tokens, self.labels, rows, length, size, self.weights)
         seed = (*self.seed, zlib.crc32(self.name.encode()), index)
-        tokens, labels = self.masking.masked(rows, seed)
-        return make_batch(tokens, labels, np.arange(len(rows)), length, size)
+        if self.masking is not None:
+            tokens, labels = self.masking.masked(rows, seed)
+            return make_batch(tokens, labels, np.arange(len(rows)), length, size)
+        if self.swapped is None:
+            return make_batch(self.tokens, self.labels, rows, length, size, self.weights)
+        batch = make_batch(self.tokens, self.labels, rows, length, size, self.weights)
+        # What is drawn belongs to the row, so that parts of a batch have it as the whole batch does.
+        drawn = np.array([np.random.default_rng([*seed, int(row)]).random() for row in rows])
+        turned = np.flatnonzero(drawn < self.swap)
+        other = make_batch(self.swapped, self.labels, rows, length, size, self.weights)
+        arrays = [np.array(array) for array in batch[:3]]
+        for array, own in zip(arrays, other[:3], strict=True):
+            array[turned] = np.asarray(own)[turned]
+        return batch._replace(input_ids=arrays[0], attention_mask=arrays[1], token_type_ids=arrays[2])  # type: ignore[arg-type]
 
     def rows(self, index: int) -> tuple[Rows, int]:
         """The rows of batch `index` and the length that they are padded to."""
@@ -167,7 +181,10 @@ class TaskBatches:
 
     @functools.cached_property
     def _buckets(self) -> Int[np.ndarray, " example"]:
-        return np.searchsorted(self.lengths, self.tokens.lengths)
+        longest = self.tokens.lengths
+        if self.swapped is not None:
+            longest = np.maximum(longest, self.swapped.lengths)
+        return np.searchsorted(self.lengths, longest)
 
     def _plan_epoch(self, epoch: int) -> list[Rows]:
         stream = zlib.crc32(self.name.encode())

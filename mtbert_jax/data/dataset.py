@@ -29,6 +29,7 @@ class Dataset(NamedTuple):
         unlabelled: Number of rows without a label of the task, left out of a file of several tasks.
         scored: Places of the examples that have a label, where only some do.
         masking: Where tokens are hidden: the texts as they were, of which every batch of training hides others.
+        swapped: The same pairs of texts the other way round, where training swaps some.
     """
 
     ids: list[str]
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
     unlabelled: int = 0
     scored: Int[np.ndarray, " scored"] | None = None
     masking: Masking | None = None
+    swapped: Tokens | None = None
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
@@ -73,6 +75,10 @@ def load_datasets(
             every = encode(config, group[0], tokenizer, list(places))
             tokens = {name: every.take([places[text] for text in own]) for name, own in texts.items()}
         found |= {task.name: make_dataset(task, read[task.name], tokens[task.name], tokenizer) for task in group}
+    for task in tasks:
+        if split == "train" and task.swap_pairs:
+            turned = [text[::-1] for text in found[task.name].texts]
+            found[task.name] = found[task.name]._replace(swapped=encode(config, task, tokenizer, turned))
     return {task.name: found[task.name] for task in tasks}
 
 

@@ -263,6 +263,33 @@ def test_a_stage_is_so_many_epochs_or_steps_long(epochs: float | None, steps: in
     assert len(batches._drawn[0]) == expected
 
 
+def test_a_share_of_pairs_is_swapped_by_batch_and_row() -> None:
+    """Swapped rows have the other tokens, all else is as without; parts of a batch have what the whole one has."""
+    plain = stream(random_lengths(40), 8)
+    other = plain.tokens._replace(ids=plain.tokens.ids + 50, first=plain.tokens.first - 1)
+    some = dataclasses.replace(plain, swapped=other, swap=0.5)
+    turned = []
+    for index in range(10):
+        batch, own = some[index], plain[index]
+        rows, _ = plain.rows(index)
+        swapped = batch.input_ids[:, 0] != own.input_ids[:, 0]
+        for place, row in enumerate(rows):
+            tokens = other if swapped[place] else plain.tokens
+            ids = tokens.ids[tokens.starts[row] : tokens.starts[row + 1]]
+            assert batch.input_ids[place, : len(ids)].tolist() == ids.tolist()
+            assert batch.token_type_ids[place].sum() == len(ids) - tokens.first[row]
+        assert np.array_equal(batch.labels, own.labels)
+        assert np.array_equal(batch.attention_mask, own.attention_mask)
+        parts = [some.part(index, slice(start, start + 4)) for start in (0, 4)]
+        whole = np.concatenate([part.input_ids for part in parts])
+        assert np.array_equal(whole, batch.input_ids)
+        turned += swapped[: len(rows)].tolist()
+    assert 0.3 < np.mean(turned) < 0.7
+    always, never = (dataclasses.replace(some, swap=share)[0].input_ids for share in (1.0, 0.0))
+    assert np.array_equal(never, plain[0].input_ids)
+    assert not np.array_equal(always, never)
+
+
 def test_tasks_can_have_batches_of_different_sizes() -> None:
     tasks = {"a": stream(random_lengths(10), 4, "a"), "b": stream(random_lengths(25), 12, "b")}
     batches = TrainBatches(tasks, "round_robin", 1.0, None, (0,))

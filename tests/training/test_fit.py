@@ -86,6 +86,20 @@ def assert_same_run(config: Config, one: RunFolder, other: RunFolder, step: int)
     assert without_clock(one) == without_clock(other)
 
 
+def test_swapped_pairs_are_the_same_after_an_interruption(config: Config, tmp_path: Path) -> None:
+    """The pairs that are turned round belong to batch and row; swapped texts are tokenised as pairs of their own."""
+    config = replace_task(config, "para", swap_pairs=0.5)
+    train = Setup.load(config, Path(config.encoder)).datasets("train")
+    tokens, turned = train["para"].tokens, train["para"].swapped
+    assert turned is not None and train["sst"].swapped is None
+    assert np.array_equal(tokens.lengths, turned.lengths)
+    assert not np.array_equal(tokens.ids, turned.ids)
+    whole = run(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "parts", display=Quiet(at=4))
+    assert_same_run(config, whole, run(config, tmp_path / "parts", resume=True), 6)
+
+
 def test_a_run_leaves_config_records_checkpoints_and_encoder(config: Config, tmp_path: Path) -> None:
     folder = run(config, tmp_path / "run")
     assert load_config(folder.config) == dataclasses.replace(config, out=str(tmp_path / "run"))
