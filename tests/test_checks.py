@@ -80,8 +80,8 @@ def test_sampling_that_cannot_work_is_named(changes: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("task", "changes", "message"),
     [
-        (SST, {"swap_pairs": 0.5}, "task sst: swap_pairs is for labelled pairs of texts"),
-        (PARA, {"swap_pairs": 1.5, "text": ("a", "b")}, "task para: swap_pairs = 1.5: must be from 0 to 1"),
+        (SST, {"swap_pairs": 0.5}, "tasks[0] (sst): swap_pairs is for labelled pairs of texts"),
+        (PARA, {"swap_pairs": 1.5, "text": ("a", "b")}, "tasks[0] (para): swap_pairs = 1.5: must be from 0 to 1"),
     ],
 )
 def test_swaps_that_cannot_work_are_named(task: TaskConfig, changes: dict[str, Any], message: str) -> None:
