@@ -40,7 +40,7 @@ class Masking:
 
     @classmethod
     def of(cls, tokens: Tokens, tokenizer: Tokenizer, mask: str, whole_words: bool) -> "Masking":
-        """That of texts as a tokenizer encodes them.
+        """Masking of texts as a tokenizer encodes them.
 
         Raises:
             InputError: The tokenizer has no mask token.

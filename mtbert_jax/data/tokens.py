@@ -44,7 +44,7 @@ class Tokens(NamedTuple):
         return np.diff(self.starts)
 
     def take(self, rows: Sequence[int]) -> "Tokens":
-        """Those of some examples, in that order."""
+        """Tokens of some examples, in that order."""
         parts = [slice(self.starts[row], self.starts[row + 1]) for row in rows]
         empty = np.zeros(0, np.int32)
         lengths = np.array([part.stop - part.start for part in parts], np.int64)

@@ -257,7 +257,7 @@ class ModernBertFamily(Family):
         ``global_attn_every_n_layers``, ``global_rope_theta`` and ``local_rope_theta`` in their place.
 
         Raises:
-            InputError: They are none that the encoder computes.
+            InputError: The settings are none that the encoder computes.
         """
         values = dict(values)
         types, step = values.get("layer_types"), values.get("global_attn_every_n_layers", 3)

@@ -51,7 +51,7 @@ class TokenizerSettings:
     Attributes:
         kind: Name of the class in `transformers`, without ``Fast``.
         switches: Value of each of `SWITCHES`.
-        stated: Those of `SWITCHES` that the folder states.
+        stated: Settings of `SWITCHES` that the folder states.
         roles: Special tokens by role, as the folder names them; roles that it does not name are missing.
         added: Tokens beside the vocabulary that have an id, by that id: the token, and the file that says so.
         extra: Special tokens without a role and without an id, in the order in which they get one.

@@ -43,8 +43,8 @@ def proximal_loss(
 
     Args:
         kind: The task's kind, or its name.
-        logits: Those of θ.
-        teacher_logits: Those of the teacher.
+        logits: Logits of the parameters θ.
+        teacher_logits: Logits of the teacher's parameters.
         weights: 0 for a row that only fills the batch up.
     """
     kind = KINDS[kind] if isinstance(kind, str) else kind

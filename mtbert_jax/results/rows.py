@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
     Attributes:
         planned: The seeds that were asked for.
-        seeds: Those whose run is finished.
+        seeds: Seeds whose run is finished.
         metrics: The primary metric's name, by task, in the config's order.
         values: Scores on dev by task, and under the names of `AVERAGES`.
         seconds: Wall time of training, the median over seeds; None where the runs do not tell.

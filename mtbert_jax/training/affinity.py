@@ -58,7 +58,7 @@ class Affinity:
         Args:
             state: The state before a step; it is kept.
             now: The batches of this step.
-            following: Those of the next one.
+            following: The batches of the next step.
         """
         setup, tasks = self.setup, self.setup.tasks
         grads: dict[str, Params] = {}

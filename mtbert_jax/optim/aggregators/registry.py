@@ -173,7 +173,7 @@ def _try(method: Method) -> Weights:
 
 
 def _signature(name: str, rule: Rule) -> inspect.Signature:
-    """That of the rule's options, with `seed` behind those that may be given by position, `num_tasks` and `by`."""
+    """Signature of the rule's options, with `seed` behind those that may be given by position, `num_tasks` and `by`."""
     kinds = inspect.Parameter
     given: list[inspect.Parameter] = []
     options: list[inspect.Parameter] = []
