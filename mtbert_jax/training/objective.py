@@ -38,7 +38,7 @@ class StageSpec:
 
     @classmethod
     def of(cls, stage: Stage, start: int, num_steps: int) -> "StageSpec":
-        """What the steps of a config's stage need to know; `InputError` where a call string of its regularisers is wrong."""
+        """What a stage's steps need to know; `InputError` where a call string of its regularisers is wrong."""
         return cls(stage.freeze, stage_regularizers(stage), stage.proximal, start, num_steps)
 
     def is_on(self, task: TaskConfig) -> tuple[bool, ...]:

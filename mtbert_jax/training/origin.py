@@ -71,7 +71,7 @@ def from_run(source: RunFolder, setup: Setup) -> Origin:
     """The encoder of another run's best checkpoint, and those of its heads that fit tasks of the same names.
 
     Raises:
-        InputError: The other run's encoder is another one, or no checkpoint of it can be read, or its parameters are not
+        InputError: The other run has another encoder, no checkpoint that can be read, or parameters that are not
             finite.
     """
     where = f"init_from = {setup.config.init_from!r}"
