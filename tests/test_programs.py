@@ -73,7 +73,7 @@ def test_a_second_run_compiles_what_differs_alone(config: Config, tmp_path: Path
 def test_prediction_after_training_has_its_programs(config: Config, tmp_path: Path) -> None:
     run(config, tmp_path / "run")
     setup = load_run(tmp_path / "run").model.setup
-    own = evaluate.make_eval_step(setup.model, setup.layout)
+    own = evaluate.make_eval_step(setup.model, setup.layout, setup.kinds)
     assert load_run(tmp_path / "run").model._eval_step is own
     (program,) = {cell.cell_contents for cell in own.__closure__ if hasattr(cell.cell_contents, "_cache_size")}
     assert program._cache_size() == 1  # what training scored dev with

@@ -7,6 +7,7 @@ of the step, and from each run is taken what belongs to its owner; XLA removes t
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +52,7 @@ def headwise(tx: optax.GradientTransformation) -> Headwise:
     Prodigy's. Steps of schedules are shared and count every step. Keys and states of aggregators are shared, too.
 
     The extra argument ``finite`` says of each task of the step whether it takes part; without it all heads do. It and
-    all others are handed on.
+    all others are handed on; ``observe`` is called with what the encoder's run shows.
     """
     if isinstance(tx, Headwise):
         return tx
@@ -72,23 +73,28 @@ def headwise(tx: optax.GradientTransformation) -> Headwise:
         params: optax.Params | None = None,
         *,
         finite: Finite = None,
+        observe: Callable[[Any], None] = lambda _: None,
         **others: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         present = _present(updates, finite)
+        others["finite"] = finite
         anyone = True if finite is None else jnp.any(jnp.stack(list(finite.values())))
         shared, clocks = state if isinstance(state, HeadwiseState) else (state, {})
         owners = _owners(shared)
         old, treedef = jax.tree.flatten(shared)
 
-        def run(clocks: tuple[Array, ...]) -> tuple[optax.Updates, list[Array]]:
-            own = iter(clocks)
+        def run(clocks: tuple[Array, ...]) -> tuple[optax.Updates, list[Array], list[Any]]:
+            own, seen = iter(clocks), list[Any]()
             leaves = [next(own) if owner == CLOCK else leaf for owner, leaf in zip(owners, old, strict=True)]
-            made, new = inner.update(updates, jax.tree.unflatten(treedef, leaves), params, finite=finite, **others)
-            return made, jax.tree.leaves(new)
+            inside = jax.tree.unflatten(treedef, leaves)
+            made, new = inner.update(updates, inside, params, observe=seen.append, **others)
+            return made, jax.tree.leaves(new), seen  # what is seen inside leaves as an output
 
         run = jax.jit(run) if clocks else run  # traced once for all heads
-        made, new = run(_clocks(old, owners))
-        runs = {head: run(own) for head, own in clocks.items() if present[head] is not False}
+        made, new, seen = run(_clocks(old, owners))
+        for one in seen:
+            observe(one)
+        runs = {head: run(own)[:2] for head, own in clocks.items() if present[head] is not False}
         made = _with_heads(made, {head: _heads(own)[head] for head, (own, _) in runs.items() if head in _heads(own)})
 
         chosen = {SCHEDULE: True} | {f"heads/{head}": flag for head, flag in present.items()}

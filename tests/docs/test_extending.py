@@ -249,7 +249,7 @@ def test_test_files_are_predicted_and_checked(levels: Followed) -> None:
 def test_the_report_names_labels(levels: Followed) -> None:
     page = (levels.run / "report.html").read_text()
     mistakes = page.partition("level: the ")[2].partition("</table>")[0]
-    rows = [re.findall(r"<td>\s*(.*?)\s*</td>", row, re.DOTALL) for row in mistakes.split("<tr>")[2:]]
+    rows = [re.findall(r"<td[^>]*>\s*(.*?)\s*</td>", row, re.DOTALL) for row in mistakes.split("<tr>")[2:]]
     labels = {label for _, gold, predicted, *_ in rows for label in (gold, predicted)}
     assert labels
     assert labels <= {*CLASSES}

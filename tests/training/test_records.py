@@ -24,6 +24,8 @@ def metrics(sst: float, sts: float, cosine: float, finite: bool = True) -> StepM
         {"smoothness": {"sst": jnp.float32(sst / 8), "sts": jnp.float32(sts / 8)}},
         {"sst": jnp.asarray(True), "sts": jnp.asarray(finite)},
         jnp.array([[1.0, cosine], [cosine, 1.0]]),
+        {"layer_0": jnp.array([[1.0, -cosine], [-cosine, 1.0]])},
+        {"weight": jnp.array([1.0, 2.0]), "share": jnp.array([0.25, 0.75])},
     )
 
 
@@ -33,6 +35,8 @@ def test_a_record_holds_means_and_the_share_of_conflicts() -> None:
     assert record["smoothness"] == {"sst": 0.25, "sts": 0.375}
     assert record["cosine"] == {"sst/sts": -0.125}
     assert record["conflict"] == {"sst/sts": 0.5}
+    assert record["layer_conflict"] == {"layer_0": 0.5}
+    assert (record["weight"], record["share"]) == ({"sst": 1.0, "sts": 2.0}, {"sst": 0.25, "sts": 0.75})
     assert record["lr"] == 0.1
     assert record["examples_per_second"] == 12.0
     assert "left_out" not in record
@@ -46,7 +50,7 @@ def test_a_task_left_out_is_counted_and_not_averaged() -> None:
 
 
 def test_a_step_of_one_task_has_no_cosine() -> None:
-    one = StepMetrics({"sst": jnp.float32(1)}, {}, {"sst": jnp.asarray(True)}, None)
+    one = StepMetrics({"sst": jnp.float32(1)}, {}, {"sst": jnp.asarray(True)}, None, {}, {})
     record = step_record([one], 1.0, 0.1)
     assert not {"cosine", "smoothness", "proximal"} & set(record)
 
