@@ -112,6 +112,23 @@ def test_seconds_of_a_step_in_bfloat16() -> None:
     assert f"autocast {equal['pcgrad', 'tuned autocast']['over_jax_bfloat16']['median']:.2f} times as long" in page
 
 
+def test_seconds_of_a_step_of_mpnets_size() -> None:
+    rows = table(DOCS / "performance.md", "one step, MPNet's size, 32 tokens")
+    for (name, ours, rate, loop), (dtype, method) in zip(
+        rows,
+        [(dtype, method) for dtype in ("bfloat16", "float32") for method in ("pcgrad", "smart_ball_pcgrad")],
+        strict=True,
+    ):
+        assert name.endswith(dtype)
+        measured = results(f"mpnet/step_{dtype}.json")
+        jax, torch = ("jax", "tuned") if dtype == "float32" else ("jax bfloat16", "tuned autocast")
+        own, other = measured[method, jax], measured[method, torch]
+        assert ours == f"{own['median_seconds']:.2f} s, {own['peak_memory_bytes'] / 1e9:.1f} GB"
+        assert rate == f"{48 / own['median_seconds']:.1f}"
+        over = other[f"over_{jax.replace(' ', '_')}"]["median"]
+        assert re.findall(r"[\d.]+", loop) == [f"{over:.2f}", f"{other['peak_memory_bytes'] / 1e9:.1f}"]
+
+
 def test_other_figures() -> None:
     surgery = document("surgery.json")["share_of_step"]
     assert f"itself adds to a sum is {surgery:.1%}".replace("%", " %") in (DOCS / "performance.md").read_text("utf-8")
