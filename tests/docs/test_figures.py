@@ -129,6 +129,14 @@ def test_seconds_of_a_step_of_mpnets_size() -> None:
         assert re.findall(r"[\d.]+", loop) == [f"{over:.2f}", f"{other['peak_memory_bytes'] / 1e9:.1f}"]
 
 
+def test_seconds_of_a_step_with_an_aggregator() -> None:
+    page = (DOCS / "concepts" / "aggregators.md").read_text(encoding="utf-8")
+    rows = document("aggregators.json")["rows"]
+    assert len(rows) == 4
+    for row in rows:
+        assert f"{row['median_seconds']:.2f} s with `{row['call']}`" in " ".join(page.split())
+
+
 def test_other_figures() -> None:
     surgery = document("surgery.json")["share_of_step"]
     assert f"itself adds to a sum is {surgery:.1%}".replace("%", " %") in (DOCS / "performance.md").read_text("utf-8")
