@@ -86,7 +86,7 @@ def check_config(config: Config) -> None:
         asked = any(getattr(stage, name) != getattr(usual, name) for stage in stages)
         if asked and not any(stage.order == "temperature" for stage in stages):
             raise InputError(f'{name} belongs to order = "temperature", which no stage has')
-    if config.affinity_every_steps and not any(map(_has_affinity, config.resolved_stages())):
+    if config.affinity_every_steps and not any(stage.compares_tasks for stage in stages):
         raise InputError(
             "affinity_every_steps: no stage has several tasks in a step and trains the encoder that they share; it "
             'takes order = "round_robin" and two tasks'
@@ -97,13 +97,13 @@ def check_config(config: Config) -> None:
         _check_length(where, given.steps, given.epochs)
         if given.tasks is not None:
             _check_stage_tasks(where, given.tasks, names)
-    trained = {name for stage in config.resolved_stages() for name in stage.tasks}
+    trained = {name for stage in stages for name in stage.tasks}
     if idle := [name for name in names if name not in trained]:
         raise InputError(
             f"tasks of the stages: no stage trains {', '.join(idle)}; add it to one, or leave the task out"
         )
     _check_length("", config.steps, config.epochs)
-    for stage in config.resolved_stages():
+    for stage in stages:
         where = f"stage {stage.name}: " if config.stages else ""
         _check_stage(stage, where)
         for own in (task for task in config.tasks if stage.cache_features and task.name in stage.tasks):
@@ -214,10 +214,6 @@ def _check_stage_tasks(where: str, tasks: tuple[str, ...], names: list[str]) -> 
             raise InputError(f"{where}tasks: {name!r} is none of {', '.join(names)}{nearest(name, names)}")
     if len(set(tasks)) < len(tasks):
         raise InputError(f"{where}tasks = {list(tasks)}: each may stand there once")
-
-
-def _has_affinity(stage: Stage) -> bool:
-    return stage.order == "round_robin" and len(stage.tasks) > 1 and "encoder" not in stage.freeze
 
 
 def _check_length(where: str, steps: int | None, epochs: float | None) -> None:

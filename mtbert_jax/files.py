@@ -1,9 +1,10 @@
 """Files: checked paths, whole writes, locks, the user's cache folder. ``must_…`` raises `InputError`."""
 
+import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -153,6 +154,11 @@ def try_to_write(folder: Path) -> None:
         for path in reversed(made):
             with suppress(OSError):  # somebody else has put something there meanwhile
                 path.rmdir()
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as JSON Lines: one object a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def write_whole(path: Path, text: str) -> None:

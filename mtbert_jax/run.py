@@ -126,7 +126,8 @@ class Run:
 
         Args:
             what: `losses`, each task's training loss and dev score; `scores`, the dev scores; `conflicts`, cosines
-                between the tasks' gradients and the share of steps in which they are negative; `penalties`, terms of
+                between the tasks' gradients and the share of steps in which they are negative; `layers`, that share by
+                layer; `weights`, the aggregator's, and shares of the update; `affinity`; `penalties`, terms of
                 regularisers; `throughput`; `lr`; or a column of `history`, such as ``train/loss/sst``.
 
         Returns:

@@ -174,7 +174,7 @@ class Ablate:
 
 @dataclass(frozen=True)
 class Report:
-    """Writes one HTML page about a run, or about several beside each other; needs matplotlib.
+    """Writes one HTML page about a run, or about several beside each other.
 
     A folder that is no run itself stands for all runs below it. Runs that differ in their seed only share a row.
     """

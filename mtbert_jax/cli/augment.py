@@ -1,6 +1,5 @@
 """The command `augment`: a training file with the pairs that follow from its own."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.closure import Closure, close
 from mtbert_jax.data.readers import read_for_run
 from mtbert_jax.errors import InputError, plain
-from mtbert_jax.files import input_errors, must_be_writable, write_whole
+from mtbert_jax.files import input_errors, json_lines, must_be_writable, write_whole
 from mtbert_jax.tasks import kind_of
 
 SHOWN = 5
@@ -46,7 +45,7 @@ def augment_pairs(config: Config, name: str | None, out: Path, cap: int, negativ
     rows = [_row(task, example.texts, example.label, example.id) for example in read.examples]
     rows += list(_new_rows(task, found, {example.id for example in read.examples}))
     with input_errors(f"cannot write {out}"):
-        write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_whole(out, json_lines(rows))
     lines = [
         f"{len(read.examples)} pairs of {task.train}: {found.groups} groups of three texts or more, the largest of "
         f"{found.largest}",

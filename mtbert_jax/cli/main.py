@@ -28,7 +28,7 @@ from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError, TrainingError, plain
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import input_errors, must_be_writable, write_whole
+from mtbert_jax.files import input_errors, json_lines, must_be_writable, write_whole
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_freed_memory, machine_summary
 from mtbert_jax.parallel import join_processes
@@ -177,7 +177,7 @@ def predict(args: list[str]) -> None:
 
 def _write_json_lines(rows: Iterable[dict[str, Any]], path: Path | None) -> None:
     """Rows on standard output, or in a file."""
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    lines = json_lines(rows)
     if path is None:
         print(lines, end="")
     else:

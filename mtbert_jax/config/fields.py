@@ -219,6 +219,11 @@ class Stage:
     proximal: ProximalConfig
     regularizers: tuple[str, ...]
 
+    @property
+    def compares_tasks(self) -> bool:
+        """Whether each step has several tasks, and trains the encoder that they share."""
+        return self.order == "round_robin" and len(self.tasks) > 1 and "encoder" not in self.freeze
+
 
 @dataclass(frozen=True)
 class Config:

@@ -161,9 +161,9 @@ class TaskBatches:
         if self.masking is not None:
             tokens, labels = self.masking.masked(rows, seed)
             return make_batch(tokens, labels, np.arange(len(rows)), length, size)
-        if self.swapped is None:
-            return make_batch(self.tokens, self.labels, rows, length, size, self.weights)
         batch = make_batch(self.tokens, self.labels, rows, length, size, self.weights)
+        if self.swapped is None:
+            return batch
         # What is drawn belongs to the row, so that parts of a batch have it as the whole batch does.
         drawn = np.array([np.random.default_rng([*seed, int(row)]).random() for row in rows])
         turned = np.flatnonzero(drawn < self.swap)

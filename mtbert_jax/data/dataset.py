@@ -46,10 +46,8 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
-    """Reads and encodes one split; arguments and errors as in `read_split`."""
-    read = read_for_run(config, task, split, labels=labels)
-    tokens = encode(config, task, tokenizer, [example.texts for example in read.examples])
-    return make_dataset(task, read, tokens, tokenizer)
+    """Reads and encodes one split of one task; arguments and errors as in `load_datasets`."""
+    return load_datasets(config, [task], split, tokenizer, labels)[task.name]
 
 
 def load_datasets(

@@ -6,7 +6,6 @@ a run that is resumed with other rows is refused as one with another config.
 """
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import json_lines
 
 Rows = list[dict[str, Any]]
 DIGITS = 12
@@ -47,8 +47,7 @@ def in_files(task: Mapping[str, Any], folder: Path) -> InMemory:
             continue
         name = str(task.get("name") or "task")
         where = f"task {name}: {split}"
-        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in _rows(given, task, where)]
-        text = "".join(f"{line}\n" for line in lines)
+        text = json_lines(_rows(given, task, where))
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGITS]
         path = folder.resolve() / f"{re.sub(r'[^a-zA-Z0-9_-]', '_', name)}-{split}-{digest}.jsonl"
         made[split], files[path] = str(path), text

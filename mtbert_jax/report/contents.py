@@ -127,10 +127,10 @@ class RunContents:
         """Last steps of `windows`, and means there of one number of the training records, weighted by their steps."""
         steps, values = [], []
         for window in self.windows:
-            known = [(part.steps, value) for part in window if (value := _number(part.record, keys)) is not None]
-            if known:
+            value, count = _weighted(window, keys)
+            if count:
                 steps.append(window[-1].record["step"])
-                values.append(sum(count * value for count, value in known) / sum(count for count, _ in known))
+                values.append(value)
         return steps, values
 
     @cached_property
@@ -171,9 +171,7 @@ class RunContents:
 
     def share(self, *keys: str) -> tuple[float, int]:
         """Mean of one number over all training records that have it, weighted by their steps; and these steps."""
-        known = [(part.steps, value) for part in self.parts if (value := _number(part.record, keys)) is not None]
-        steps = sum(count for count, _ in known)
-        return sum(count * value for count, value in known) / max(steps, 1), steps
+        return _weighted(self.parts, keys)
 
     def names(self, key: str) -> list[str]:
         """Tasks, or pairs of them, that training records have a number of."""
@@ -192,6 +190,13 @@ def _number(record: Record, keys: Sequence[str]) -> float | None:
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return float(value) if isinstance(value, int | float) else None
+
+
+def _weighted(parts: Sequence[Part], keys: Sequence[str]) -> tuple[float, int]:
+    """Mean of one number over the parts that have it, weighted by their steps; and the number of these steps."""
+    known = [(part.steps, value) for part in parts if (value := _number(part.record, keys)) is not None]
+    steps = sum(count for count, _ in known)
+    return sum(count * value for count, value in known) / max(steps, 1), steps
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

@@ -15,7 +15,7 @@ from mtbert_jax.files import must_be_file, must_lie_in
 from mtbert_jax.limits import LARGEST_LOGITS
 from mtbert_jax.machine import peak_memory
 from mtbert_jax.tasks.scores import chosen_score, deciding
-from mtbert_jax.training.affinity import Affinity, can_look
+from mtbert_jax.training.affinity import Affinity
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.display import scores_line
 from mtbert_jax.training.evaluate import EvalStep, evaluate_all, make_eval_step, not_finite, with_features
@@ -233,7 +233,7 @@ class ActiveRun:
 
     def look(self, plan: Plan, step: TrainStep, state: TrainState, done: int) -> list[str]:
         """Records what a step on each task alone would do to all losses, by the batches of the next two steps."""
-        if not can_look(plan):
+        if not plan.stage.compares_tasks:
             return []
         affinity = Affinity(self.setup, plan, self.progress.stage_start, step)
         effects = affinity.effects(state, self.gather(done), self.gather(done + 1))

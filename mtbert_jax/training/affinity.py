@@ -31,11 +31,6 @@ Effects = dict[str, dict[str, float]]
 MISSING: Any = np.float32(np.nan)
 
 
-def can_look(plan: Plan) -> bool:
-    """Whether the steps of a stage have several tasks, and train the encoder that these share."""
-    return len(plan.batches.names(0)) > 1 and "encoder" not in plan.frozen
-
-
 @dataclass(frozen=True, eq=False)
 class Affinity:
     """Looks at the steps of one stage.

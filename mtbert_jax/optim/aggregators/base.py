@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mtbert_jax import trees
 from mtbert_jax.errors import InputError
-from mtbert_jax.optim.aggregators.gramian import Gramian, finite_part, grouped_gramian
+from mtbert_jax.optim.aggregators.gramian import Gramian, finite_part, grouped_gramian, inverse
 from mtbert_jax.optim.aggregators.grouping import ENCODER, GROUPINGS, groups_of
 
 Tree = Any
@@ -59,7 +59,7 @@ def shares_of_update(combined: Combined) -> Float[Array, " task"]:
     """Each task's share of the update u = Σ w_j g_j: w_i g_i · u / ‖u‖². They add up to 1; zeros where u is zero."""
     parts = combined.weights * jnp.einsum("gij,gj->gi", combined.grams, combined.weights, precision="highest")
     total = parts.sum()
-    return parts.sum(0) / jnp.where(total > 0, total, 1.0) * (total > 0)
+    return parts.sum(0) * inverse(total)
 
 
 class Method(NamedTuple):

@@ -5,7 +5,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
-from mtbert_jax.optim.aggregators.gramian import Gramian, cosines, inverse, norms, scaled, shares, taking_part
+from mtbert_jax.optim.aggregators.gramian import (
+    Gramian,
+    cosines,
+    inverse,
+    norms,
+    reciprocal,
+    scaled,
+    shares,
+    taking_part,
+)
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 from mtbert_jax.optim.aggregators.supports import RIDGE, best, on_simplex, solve_on, supports
 
@@ -41,7 +50,7 @@ def cagrad(
     slope = gram @ mean  # b: g_w · g0 = wᵀ b
     radius = c * jnp.sqrt(jnp.maximum(mean @ slope, 0.0))  # φ
     # On a support: G w ∝ ν 1 - b, with ν such that the norm fits. G = D C D, and `shrink` stands for 1 / D.
-    shrink = jnp.min(jnp.where(size > 0, size, jnp.inf)) * inverse(size)
+    shrink = reciprocal(size)
     both = solve_on(masks, cos, jnp.stack([shrink, slope * inverse(size)], -1), RIDGE)
     of_ones, of_slope = jnp.moveaxis(both, -1, 0)  # [support task]
     square = jnp.sum(shrink * of_ones, -1)  # 1ᵀ G⁻¹ 1

@@ -78,6 +78,16 @@ def inverse(values: Float[Array, " task"]) -> Float[Array, " task"]:
     return jnp.where(values > 0, 1.0 / jnp.where(values > 0, values, 1.0), 0.0)
 
 
+def reciprocal(size: Float[Array, " task"]) -> Float[Array, " task"]:
+    """1 / norm, times the least norm above 0, so that numbers stay at 1 and below; 0 where the norm is 0."""
+    return jnp.min(jnp.where(size > 0, size, jnp.inf)) * inverse(size)
+
+
+def softmax(values: Float[Array, " task"], among: Bool[Array, " task"]) -> Float[Array, " task"]:
+    """Softmax among some of the tasks; 0 for the others, and for all where there are none."""
+    return jnp.nan_to_num(jax.nn.softmax(jnp.where(among, values, -jnp.inf)))
+
+
 def scaled(gram: Gramian) -> tuple[Gramian, Float[Array, ""]]:
     """The Gramian over its trace, and the trace; a Gramian of zeros stays as it is."""
     trace = jnp.trace(gram)

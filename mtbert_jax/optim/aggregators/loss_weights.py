@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
-from mtbert_jax.optim.aggregators.gramian import Gramian, inverse, taking_part
+from mtbert_jax.optim.aggregators.gramian import Gramian, inverse, shares, softmax, taking_part
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 SMALLEST = 1e-8
@@ -57,7 +56,7 @@ def dwa(
         raise ValueError(f"steps = {steps}, temperature = {temperature}: must be at least 1, and above 0")
     present = taking_part(gram)
     ratio = jnp.where((state.older > 0) & (state.last > 0), state.last * inverse(state.older), 1.0)
-    weights = jnp.nan_to_num(jax.nn.softmax(jnp.where(present, ratio / temperature, -jnp.inf))) * present.sum()
+    weights = softmax(ratio / temperature, present) * present.sum()
     total, counted = state.total + losses * present, state.counted + present
     step = state.step + 1
     ends = step >= steps
@@ -123,7 +122,6 @@ def stch(  # noqa: PLR0913 - the chain gives four
     for name, values in (("weights", weights), ("reference", reference)):
         if values is not None and len(values) != len(gram):
             raise ValueError(f"{name} has {len(values)} numbers for {len(gram)} tasks in a step")
-    factors = present / jnp.maximum(present.sum(), 1) if weights is None else jnp.asarray(weights, jnp.float32)
+    factors = shares(gram) if weights is None else jnp.asarray(weights, jnp.float32)
     lowest = 0.0 if reference is None else jnp.asarray(reference, jnp.float32)
-    exponents = jnp.where(present, factors * (losses - lowest) / mu, -jnp.inf)
-    return jnp.where(present, factors * jnp.nan_to_num(jax.nn.softmax(exponents)), 0.0), state
+    return factors * softmax(factors * (losses - lowest) / mu, present), state

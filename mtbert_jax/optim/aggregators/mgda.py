@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
-from mtbert_jax.optim.aggregators.gramian import Gramian, cosines, inverse, norms, scaled, taking_part
+from mtbert_jax.optim.aggregators.gramian import Gramian, cosines, norms, reciprocal, scaled, taking_part
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 from mtbert_jax.optim.aggregators.supports import RIDGE, best, on_simplex, solve_on, supports
 
@@ -30,7 +30,7 @@ def mgda(gram: Gramian, state: Any, key: Key, losses: Losses) -> tuple[Weights, 
     gram, _ = scaled(gram)
     size, cos = norms(gram), cosines(gram)
     # G = D C D with the norms D: solved by the cosines C, which are alike however the norms differ.
-    shrink = jnp.min(jnp.where(size > 0, size, jnp.inf)) * inverse(size)
+    shrink = reciprocal(size)
     found = solve_on(masks, cos, shrink[:, None], RIDGE)[..., 0]
     points = on_simplex(found * shrink)
     lengths = points * size

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
-from mtbert_jax.optim.aggregators.gramian import Gramian, taking_part
+from mtbert_jax.optim.aggregators.gramian import Gramian, softmax, taking_part
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 
@@ -23,5 +22,4 @@ def random_weights(gram: Gramian, state: Any, key: Key, losses: Losses) -> tuple
         losses: Not used.
     """
     present = taking_part(gram)
-    drawn = jnp.where(present, jax.random.normal(key, present.shape), -jnp.inf)
-    return jnp.where(present, jnp.nan_to_num(jax.nn.softmax(drawn)), 0.0), state
+    return softmax(jax.random.normal(key, present.shape), present), state

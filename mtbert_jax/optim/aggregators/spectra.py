@@ -6,7 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
-from mtbert_jax.optim.aggregators.gramian import Gramian, cosines, inverse, norms, scaled, shares, taking_part
+from mtbert_jax.optim.aggregators.gramian import (
+    Gramian,
+    cosines,
+    inverse,
+    norms,
+    reciprocal,
+    scaled,
+    shares,
+    taking_part,
+)
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 CANCELS = 1e-6
@@ -87,9 +96,8 @@ def _equal_cosines(gram: Gramian) -> Float[Array, " task"]:
     """Weights of an update that has equal cosines to all gradients: ``C⁺ 1`` over the norms, C the cosines."""
     values, vectors = jnp.linalg.eigh(cosines(gram))
     inverses = jnp.where(_kept(values), inverse(values), 0.0)
-    size = norms(gram)
-    shrink = jnp.min(jnp.where(size > 0, size, jnp.inf)) * inverse(size)
-    return jnp.where(taking_part(gram), (vectors @ (inverses * (vectors.T @ taking_part(gram)))) * shrink, 0.0)
+    weights = (vectors @ (inverses * (vectors.T @ taking_part(gram)))) * reciprocal(norms(gram))
+    return jnp.where(taking_part(gram), weights, 0.0)
 
 
 def _kept(values: Float[Array, " task"]) -> Any:

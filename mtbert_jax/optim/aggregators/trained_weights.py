@@ -6,12 +6,11 @@ gradients, too.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
-from mtbert_jax.optim.aggregators.gramian import Gramian, inverse, norms, scaled, taking_part
+from mtbert_jax.optim.aggregators.gramian import Gramian, inverse, norms, scaled, softmax, taking_part
 from mtbert_jax.optim.aggregators.loss_weights import SMALLEST
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 
@@ -110,10 +109,10 @@ def famo(
     logs = jnp.log(jnp.maximum(losses, 0.0) + SMALLEST)
     both = present & (state.begun > 0)
     fallen = jnp.where(both, state.logs - logs, 0.0)
-    z = _softmax(state.logits.value, both)
+    z = softmax(state.logits.value, both)
     logits = state.logits.moved(z * (fallen - z @ fallen), both, lr, decay)
     # z / L in logarithms, so that a loss of almost 0 does no harm.
-    weights = _softmax(logits.value - logs, present)
+    weights = softmax(logits.value - logs, present)
     return weights, FamoState(logits, jnp.where(present, logs, state.logs), jnp.where(present, 1.0, state.begun))
 
 
@@ -166,7 +165,7 @@ def gradnorm(  # noqa: PLR0913 - the chain gives four
         raise ValueError(f"first_steps = {first_steps}: must be at least 1")
     present = taking_part(gram)
     number = jnp.maximum(present.sum(), 1)
-    weights = number * _softmax(state.logits.value, present)
+    weights = number * softmax(state.logits.value, present)
     ready = jnp.all(~present | (state.counted >= first_steps))
     ratio = jnp.where(present, losses * state.counted * inverse(state.first), 0.0)
     rate = ratio * number * inverse(ratio.sum())
@@ -182,10 +181,6 @@ def gradnorm(  # noqa: PLR0913 - the chain gives four
         jnp.where(begins, state.counted + 1, state.counted),
     )
     return weights, after
-
-
-def _softmax(values: PerTask, among: Any) -> PerTask:
-    return jnp.nan_to_num(jax.nn.softmax(jnp.where(among, values, -jnp.inf)))
 
 
 def _check(**numbers: float) -> None:
