@@ -178,8 +178,8 @@ def _check_task(task: Task, where: str) -> None:
         refuse(str(error))
     head = task.head
     _must_be("at least 0 and below 1", f"{where}: head.", head, "dropout")
-    if head_reads(task) == "pair" and len(task.text) != 2:
-        refuse("head.pooling = 'pair' needs two texts; take 'mean' or 'cls' for one")
+    if (reads := head_reads(task)) in ("pair", "towers", "both") and len(task.text) != 2:
+        refuse(f"head.pooling = {reads!r} needs two texts; take 'mean' or 'cls' for one")
     if head.hidden_layers < 0 or head.hidden_size < 0:
         refuse("head.hidden_layers and head.hidden_size must be at least 0")
     if head.hidden_layers > DEEPEST_HEAD or head.hidden_size > WIDEST_LAYER:

@@ -18,11 +18,11 @@ from mtbert_jax.data.dataset import Dataset, load_dataset
 from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split
-from mtbert_jax.data.tokens import Words, tokenize_texts
+from mtbert_jax.data.tokens import Words, tokenize_inputs, tokenize_texts
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import finite_rows, predictions
+from mtbert_jax.tasks.kind import finite_rows, inputs, predictions
 from mtbert_jax.training.evaluate import (
     EvalStep,
     evaluate_all,
@@ -196,12 +196,13 @@ class MultitaskModel:
                 its embedding is not finite.
         """
         if pooling not in get_args(Embedding):
-            hint = "; pair is of two texts" if pooling == "pair" else nearest(str(pooling), get_args(Embedding))
+            of_two = pooling in ("pair", "towers", "both")
+            hint = f"; {pooling} is of two texts" if of_two else nearest(str(pooling), get_args(Embedding))
             raise InputError(f"encode: pooling = {pooling!r} is none of {', '.join(get_args(Embedding))}{hint}")
         parts = _parts(texts, 1, "encode")
         lengths, width = self.setup.fixed_lengths(), self.setup.encoder_config.hidden_size
         compute = partial(self._pooling_step, self.params, pooling)
-        vectors = over_split(self.setup, compute, self._dataset(parts, lengths[-1]), lengths, width)
+        vectors = over_split(self.setup, compute, self._dataset(parts, int(lengths[-1])), lengths, width)
         _check_finite(vectors, parts, "its embedding")
         return vectors
 
@@ -210,7 +211,8 @@ class MultitaskModel:
         words: Words = "first" if task is not None and kind_of(task).reads == "tokens" else "none"
         if task is not None:
             parts = [tuple(map(kind_of(task).text, part)) for part in parts]
-        tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit), words)
+        own = ((0,),) if task is None else inputs(task)
+        tokens = tokenize_inputs(parts, own, lambda texts: tokenize_texts(self.setup.tokenizer, texts, limit, words))
         places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
         return Dataset([], parts, tokens, np.zeros((len(parts), *places), np.float32), False, [])
 

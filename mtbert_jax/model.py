@@ -97,8 +97,9 @@ class EncoderWithHeads:
             return self._head(params, task, batch.features, key)
         return self.logits_of_embeddings(params, task, self.embed(params, batch, key), batch, key)
 
-    def embed(self, params: Params, batch: Batch, key: PRNGKeyArray | None = None) -> Float[Array, "batch seq hidden"]:
-        """The embeddings of a batch: what the encoder's first layer reads."""
+    def embed(self, params: Params, batch: Batch, key: PRNGKeyArray | None = None) -> Float[Array, "row seq hidden"]:
+        """The embeddings of a batch, a row for each input: what the encoder's first layer reads."""
+        batch = batch.flat()
         return self.encoder.apply(  # type: ignore[return-value]
             {"params": params["encoder"]},
             batch.input_ids,
@@ -113,7 +114,7 @@ class EncoderWithHeads:
         self,
         params: Params,
         task: str | TaskIndex,
-        embeddings: Float[Array, "batch seq hidden"],
+        embeddings: Float[Array, "row seq hidden"],
         batch: Batch,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "batch *place output"]:
@@ -129,10 +130,11 @@ class EncoderWithHeads:
         self,
         params: Params,
         pooling: str,
-        embeddings: Float[Array, "batch seq hidden"],
+        embeddings: Float[Array, "row seq hidden"],
         batch: Batch,
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch *place feature"]:
+        batch = batch.flat()
         output: EncoderOutput = self.encoder.apply(  # type: ignore[assignment]
             {"params": params["encoder"]},
             embeddings,

@@ -26,6 +26,9 @@ class Example(NamedTuple):
 class Batch(NamedTuple):
     """Arrays of one task, padded to one length: NumPy's on the host, JAX's in a jitted function.
 
+    Where the encoder reads several inputs of an example, such as each of its texts alone, token arrays have an axis
+    more, ``[batch input seq]``: whatever splits a batch's rows keeps an example's inputs together.
+
     Attributes:
         input_ids: Token ids, ``[batch seq]``; 0 in padding, whatever the encoder's own id for it.
         attention_mask: 1 for a token, 0 for padding, ``[batch seq]``.
@@ -37,12 +40,22 @@ class Batch(NamedTuple):
             word; -1 for none. None for other heads.
     """
 
-    input_ids: Int[Array, "batch seq"]
-    attention_mask: Int[Array, "batch seq"]
-    token_type_ids: Int[Array, "batch seq"]
+    input_ids: Int[Array, "batch *input seq"]
+    attention_mask: Int[Array, "batch *input seq"]
+    token_type_ids: Int[Array, "batch *input seq"]
     labels: Float[Array, "batch *label"]
     weights: Float[Array, " batch"]
     positions: Int[Array, "batch place"] | None = None
+
+    def flat(self) -> "Batch":
+        """The same with a row for each input, ``[batch·input seq]``, as the encoder reads them; labels as they are.
+
+        The inputs of example i are the rows k i to k i + k - 1.
+        """
+        if self.input_ids.ndim == 2:
+            return self
+        ids, mask, types = (array.reshape(-1, array.shape[-1]) for array in self[:3])
+        return self._replace(input_ids=ids, attention_mask=mask, token_type_ids=types)
 
 
 class FeatureBatch(NamedTuple):

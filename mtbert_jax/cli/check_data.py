@@ -108,8 +108,8 @@ REPEATS = (
 SEVERAL = "texts in quotes with line breaks in them; if quotes are plain text in the file, set quotes = false"
 TOKENS = ["task", "split", "50%", "90%", "95%", "99%", "longest", "limit", "cut", "share cut", "unknown"]
 TOKENS_CAPTION = (
-    "tokens of an example, special ones included; cut: rows that are longer than the limit; unknown: share of the "
-    "tokens that stand for words that the vocabulary lacks"
+    "tokens of an example, special ones included, or of the longer text where each is read alone; cut: rows that are "
+    "longer than the limit; unknown: share of the tokens that stand for words that the vocabulary lacks"
 )
 OVERLAP = ["task", "splits", "rows", "other label", "lines"]
 STAGES = ["stage", "steps", "steps an epoch", "rows × tokens (batches)", "computed for each real token"]

@@ -13,7 +13,7 @@ else:  # what a config file can hold; in Python also rows in memory, which `mtbe
     Data = str
 Order = Literal["sequential", "round_robin", "proportional", "annealed", "temperature"]
 Schedule = Literal["constant", "linear", "cosine"]
-Pooling = Literal["cls", "mean", "pair"]
+Pooling = Literal["cls", "mean", "pair", "towers", "both"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class HeadConfig:
     """Dropout rate after every hidden layer."""
     pooling: Pooling = "cls"
     """What the head reads: `cls`, the pooler's output (the paper); `mean`, the mean of all token states; `pair`, for
-    two texts: the mean of each one's, u and v, with |u - v| and u v."""
+    two texts: the mean of each one's, u and v, with |u - v| and u v; `towers`: the same of texts that the encoder
+    reads apart, and their cosine; `both`: `pair` and `towers`."""
 
 
 @dataclass(frozen=True)

@@ -33,15 +33,19 @@ def make_batch(
 ) -> Batch:
     """Gathers `rows` into arrays of shape ``[batch_size length]``; what is left over is padding of weight 0.
 
+    With several inputs an example the shape is ``[batch_size input length]``.
+
     Examples weigh 1 each where `weights` does not say otherwise.
     """
-    input_ids, attention_mask, token_type_ids = np.zeros((3, batch_size, length), np.int32)
-    for place, row in enumerate(rows):
-        ids = tokens.ids[tokens.starts[row] : tokens.starts[row + 1]]
+    arrays = input_ids, attention_mask, token_type_ids = np.zeros((3, batch_size * tokens.inputs, length), np.int32)
+    for place, own in enumerate(tokens.inputs_of(rows)):
+        ids = tokens.ids[tokens.starts[own] : tokens.starts[own + 1]]
         input_ids[place, : len(ids)] = ids
         attention_mask[place, : len(ids)] = 1
-        token_type_ids[place, tokens.first[row] : len(ids)] = 1
-    attention_mask[len(rows) :, 0] = 1  # a filler attends to itself, so that it stays finite
+        token_type_ids[place, tokens.first[own] : len(ids)] = 1
+    attention_mask[len(rows) * tokens.inputs :, 0] = 1  # a filler attends to itself, so that it stays finite
+    if tokens.inputs > 1:
+        input_ids, attention_mask, token_type_ids = arrays.reshape(3, batch_size, tokens.inputs, length)
     padded_weights = _row_weights(weights, rows, batch_size)
     if tokens.words is None:
         padded_labels = _padded(labels[rows], batch_size)

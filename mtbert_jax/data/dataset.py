@@ -11,11 +11,11 @@ from tokenizers import Tokenizer
 from mtbert_jax.config import Config, Task
 from mtbert_jax.data.masking import FIXED, Masking
 from mtbert_jax.data.readers import Reading, Split, read_for_run
-from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached
+from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached, tokenize_inputs
 from mtbert_jax.encoders.tokenizer import mask_token
 from mtbert_jax.files import real
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import stack_labels
+from mtbert_jax.tasks.kind import inputs, stack_labels
 
 
 class Dataset(NamedTuple):
@@ -60,7 +60,8 @@ def load_datasets(
     read = {task.name: read_for_run(config, task, split, labels=labels) for task in tasks}
     alike: dict[tuple[Any, ...], list[Task]] = {}
     for task in tasks:
-        key = (real(Path(config.data_dir) / getattr(task, split)), task.text, task.max_length, kind_of(task).reads)
+        file = real(Path(config.data_dir) / getattr(task, split))
+        key = (file, task.text, task.max_length, kind_of(task).reads, inputs(task))
         alike.setdefault(key, []).append(task)
     found: dict[str, Dataset] = {}
     for group in alike.values():
@@ -85,7 +86,12 @@ def encode(
 ) -> Tokens:
     """The texts as a task reads them, cut off after its limit of tokens, or after another one."""
     words: dict[str, Words] = {"vector": "none", "tokens": "first", "masked": "all"}
-    return tokenize_cached(tokenizer, texts, limit or task.max_length, config.cache_dir, words[kind_of(task).reads])
+
+    def tokenize(texts: Sequence[tuple[str, ...]]) -> Tokens:
+        own = words[kind_of(task).reads]
+        return tokenize_cached(tokenizer, texts, limit or task.max_length, config.cache_dir, own)
+
+    return tokenize_inputs(texts, inputs(task), tokenize)
 
 
 def make_dataset(task: Task, read: Reading, tokens: Tokens, tokenizer: Tokenizer) -> Dataset:

@@ -61,7 +61,7 @@ class Shapes(NamedTuple):
     """What the first epoch of a stage computes.
 
     Attributes:
-        batches: How many batches there are of each shape, ``(rows, length)``, in ascending order.
+        batches: How many batches there are of each shape, ``(rows, length)``, in ascending order; a row is an input.
         computed: Tokens in all of them, padding and fillers included.
         real: Tokens of examples.
     """
@@ -79,7 +79,8 @@ def epoch_shapes(batches: TrainBatches) -> Shapes:
         for name, index in batches.indices(step).items():
             stream = batches.tasks[name]
             rows, length = stream.rows(index)
-            found[stream.num_rows, length] += 1
-            real += int(np.sum(stream.tokens.lengths[rows]))
+            tokens = stream.tokens
+            found[stream.num_rows * tokens.inputs, length] += 1
+            real += int(np.sum(np.diff(tokens.starts)[tokens.inputs_of(rows)]))
     computed = sum(rows * length * count for (rows, length), count in found.items())
     return Shapes(dict(sorted(found.items())), computed, real)

@@ -18,7 +18,7 @@ from mtbert_jax.data.raw_rows import SKIP, Fault
 from mtbert_jax.data.readers import SPLITS, Reading, Split, read_for_run
 from mtbert_jax.data.unknown import unknown_share
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import PER_PLACE, stack_labels
+from mtbert_jax.tasks.kind import PER_PLACE, inputs, stack_labels
 from mtbert_jax.types import Example
 
 FIRST = 5
@@ -71,7 +71,8 @@ class SplitSurvey:
         classes: Labelled rows, or words, of each class; empty where labels are no classes.
         places: Labelled words, where each word has a label; else 0.
         scores: Percentiles of the labels, where they are numbers.
-        tokens: Percentiles of the lengths in tokens, special ones included, as if nothing were cut off.
+        tokens: Percentiles of the lengths in tokens, special ones included, as if nothing were cut off; of a row whose
+            texts are read apart, those of the longer one.
         cut: Rows that are cut off, after `limit` tokens.
         unknown: Share of the tokens that stand for words that the vocabulary lacks.
         duplicates: Rows whose texts stand in an earlier row of the split.
@@ -164,7 +165,7 @@ def _survey_split(
         tokens={at: int(n) for at, n in _percentiles(whole.lengths, PERCENTILES, "higher").items()} if texts else {},
         limit=limit,
         cut=cut,
-        unknown=unknown_share(tokenizer, whole, len(task.text)),
+        unknown=unknown_share(tokenizer, whole, inputs(task)),
         duplicates=repeats(read),
         unlabelled=Lines(len(unlabelled), unlabelled[:FIRST]),
         several=Lines(len(read.several), read.several[:FIRST]),

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -29,6 +29,8 @@ class Tokens(NamedTuple):
         words: For each token a word or -1, see `Words`; None where that was not asked for.
         num_words: Number of words of each example, those included that are cut off; None likewise.
         places: Share of a batch's tokens that words can begin at, at most.
+        inputs: Number of inputs that the encoder reads of each example. With k of them, `starts` and `first` are of
+            inputs, those of example i from k i on.
     """
 
     ids: Int[np.ndarray, " total"]
@@ -37,24 +39,62 @@ class Tokens(NamedTuple):
     words: Int[np.ndarray, " total"] | None = None
     num_words: Int[np.ndarray, " example"] | None = None
     places: float = 1.0
+    inputs: int = 1
 
     @property
     def lengths(self) -> Int[np.ndarray, " example"]:
-        """Tokens of each example, special ones included."""
-        return np.diff(self.starts)
+        """Tokens of each example's longest input, special ones included: what a batch is padded to."""
+        lengths = np.diff(self.starts)
+        return lengths if self.inputs == 1 else lengths.reshape(-1, self.inputs).max(axis=1)
+
+    def inputs_of(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> Int[np.ndarray, " input"]:
+        """Places of all inputs of some examples, one example after the other."""
+        return (np.asarray(rows, int)[:, None] * self.inputs + np.arange(self.inputs)).reshape(-1)
 
     def take(self, rows: Sequence[int]) -> "Tokens":
         """Tokens of some examples, in that order."""
-        parts = [slice(self.starts[row], self.starts[row + 1]) for row in rows]
+        own = self.inputs_of(rows)
+        parts = [slice(self.starts[place], self.starts[place + 1]) for place in own]
         empty = np.zeros(0, np.int32)
         lengths = np.array([part.stop - part.start for part in parts], np.int64)
         return self._replace(
             ids=np.concatenate([empty, *(self.ids[part] for part in parts)]),
             starts=np.concatenate([[0], np.cumsum(lengths)]),
-            first=self.first[list(rows)],
+            first=self.first[own],
             words=None if self.words is None else np.concatenate([empty, *(self.words[part] for part in parts)]),
             num_words=None if self.num_words is None else self.num_words[list(rows)],
         )
+
+
+def tokenize_inputs(
+    texts: Sequence[tuple[str, ...]],
+    inputs: Sequence[tuple[int, ...]],
+    tokenize: Callable[[Sequence[tuple[str, ...]]], Tokens],
+) -> Tokens:
+    """Encodes the inputs that the encoder reads of every example; a text that is read alone is encoded once.
+
+    Args:
+        texts: The texts of every example.
+        inputs: Places of the texts of each input.
+        tokenize: Encodes texts, as `tokenize_texts` does.
+    """
+    if len(inputs) == 1:
+        return tokenize(texts)
+    wanted = [tuple(text[place] for place in own) for text in texts for own in inputs]
+    pools: list[Tokens] = []
+    places: dict[tuple[str, ...], int] = {}
+    for size in {len(own) for own in inputs}:
+        # Single texts in an order of their own: a cache then has the same ones for pairs the other way round.
+        pool = texts if size > 1 else sorted({text for text in wanted if len(text) == 1})
+        before = sum(len(other.first) for other in pools)
+        places |= {text: before + place for place, text in enumerate(pool)}
+        pools.append(tokenize(pool))
+    every = Tokens(
+        ids=np.concatenate([pool.ids for pool in pools]),
+        starts=np.concatenate([[0], np.cumsum(np.concatenate([pool.lengths for pool in pools]))]),
+        first=np.concatenate([pool.first for pool in pools]),
+    )
+    return every.take([places[text] for text in wanted])._replace(inputs=len(inputs))
 
 
 def tokenize_texts(

@@ -1,5 +1,7 @@
 """Words that the encoder's vocabulary lacks: how much of a split they are, and what may be the cause."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from tokenizers import Tokenizer
 
@@ -10,11 +12,15 @@ MUCH = 0.02
 """Share of unknown tokens above which something is probably wrong; text in the encoder's language has far less."""
 
 
-def unknown_share(tokenizer: Tokenizer, tokens: Tokens, num_texts: int) -> float:
-    """Share of the tokens, special ones aside, that stand for a word that the vocabulary lacks."""
+def unknown_share(tokenizer: Tokenizer, tokens: Tokens, inputs: Sequence[Sequence[int]]) -> float:
+    """Share of the tokens, special ones aside, that stand for a word that the vocabulary lacks.
+
+    `inputs` are the texts of each input that the encoder reads of an example.
+    """
     name = unknown_token(tokenizer)
     unknown = None if name is None else tokenizer.token_to_id(name)
-    real = len(tokens.ids) - len(tokens.lengths) * tokenizer.num_special_tokens_to_add(num_texts == 2)
+    special = sum(tokenizer.num_special_tokens_to_add(len(texts) == 2) for texts in inputs)
+    real = len(tokens.ids) - len(tokens.lengths) * special
     return 0.0 if unknown is None or real <= 0 else float(np.mean(tokens.ids == unknown)) * len(tokens.ids) / real
 
 

@@ -32,22 +32,34 @@ def mean(states, keep):
     keep = keep[:, :, None].float()
     return (states * keep).sum(1) / keep.sum(1).clamp(min=1)
 """
+_TOKENS = """\
+    tokens = tokenizer(*texts, max_length=task["max_length"], truncation="longest_first", padding=True,
+                       split_special_tokens=True, return_token_type_ids=True, return_tensors="pt")
+    mask, second = tokens["attention_mask"], tokens{second}
+"""
+_TOWERS = f"""
+def encode(task, *texts):
+{_TOKENS}    return encoder(**tokens), mask, second
+
+def towers(task, texts):  # each text is an input of its own
+    u, v = (mean(output.last_hidden_state, mask) for output, mask, _ in (encode(task, text) for text in texts))
+    return torch.cat([u, v, (u - v).abs(), u * v, torch.cosine_similarity(u, v, dim=-1)[:, None]], dim=-1)
+"""
 _LOGITS = """
 @torch.no_grad()
 def logits(name, *texts):  # a list of texts; for pairs a list of the first ones and a list of the second ones
     task = tasks[name]
-    tokens = tokenizer(*texts, max_length=task["max_length"], truncation="longest_first", padding=True,
-                       split_special_tokens=True, return_token_type_ids=True, return_tensors="pt")
-    mask, second = tokens["attention_mask"], tokens{second}
-    output = encoder(**tokens)
 """
+_PAIR = [
+    "u, v = (mean(output.last_hidden_state, mask * keep) for keep in (1 - second, second))",
+    "x = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)",
+]
 _POOLING = {
     "cls": ["x = output.pooler_output"],
     "mean": ["x = mean(output.last_hidden_state, mask)"],
-    "pair": [
-        "u, v = (mean(output.last_hidden_state, mask * keep) for keep in (1 - second, second))",
-        "x = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)",
-    ],
+    "pair": _PAIR,
+    "towers": ["x = towers(task, texts)"],
+    "both": [*_PAIR, "x = torch.cat([x, towers(task, texts)], dim=-1)"],
     "tokens": ["x = output.last_hidden_state  # of every token: a word has the label of its first one"],
 }
 _ENCODER_ALONE = """\
@@ -149,9 +161,13 @@ def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
             lines.append(f'    if task["pooling"] == "{pooling}":')
         indent = " " * (4 if len(poolings) == 1 else 8)
         lines += [indent + line for line in _POOLING[pooling]]
-    mean = _MEAN if {"mean", "pair"} & {*poolings} else ""
-    logits = _LOGITS.replace("{second}", '["token_type_ids"]' if token_types else '.pop("token_type_ids")')
-    return _START + mean + logits + "\n".join(lines) + "\n" + _END
+    apart = bool({"towers", "both"} & {*poolings})
+    mean = _MEAN if apart or {"mean", "pair"} & {*poolings} else ""
+    output = _TOKENS + "    output = encoder(**tokens)\n"
+    if apart:
+        output = "" if poolings == ["towers"] else "    output, mask, second = encode(task, *texts)\n"
+    program = _START + mean + (_TOWERS if apart else "") + _LOGITS + output + "\n".join(lines) + "\n" + _END
+    return program.replace("{second}", '["token_type_ids"]' if token_types else '.pop("token_type_ids")')
 
 
 def hub_name(config: Config) -> str | None:

@@ -6,7 +6,7 @@ from mtbert_jax.config import Task
 from mtbert_jax.config.schema import finite
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import head_reads
+from mtbert_jax.tasks.kind import head_reads, inputs
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.version import __version__
 
@@ -39,7 +39,8 @@ def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:
     """One task: what it reads, how its head is built, what its logits mean, and its scores on dev where known.
 
     ``classes`` are the labels in the order of the logits; a binary task's single logit is that of the second one.
-    ``decision`` says how logits become a label: see `TaskKind`.
+    ``decision`` says how logits become a label: see `TaskKind`. ``inputs`` are those that the encoder reads of an
+    example, each as the places of its texts.
     """
     kind, head = kind_of(task), task.head
     classes = kind.classes(task)
@@ -52,6 +53,7 @@ def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:
         "label_range": finite(list(task.label_range)),
         "outputs": kind.num_outputs(task),
         "pooling": head_reads(task),
+        "inputs": [list(texts) for texts in inputs(task)],
         "hidden_layers": head.hidden_layers,
         "hidden_size": head.hidden_size or model.setup.encoder_config.hidden_size,
         "activation": "relu",

@@ -15,18 +15,18 @@ tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 tokenizer.encode_special_tokens = True  # a special token's name in a text is text
 tokenizer.enable_truncation(task["max_length"], strategy="longest_first")
 tokenizer.enable_padding()
-rows = tokenizer.encode_batch([text[0] if len(text) == 1 else text for text in texts])
+inputs = [[text[place] for place in places] for text in texts for places in task["inputs"]]
+rows = tokenizer.encode_batch([own[0] if len(own) == 1 else own for own in inputs])
 tokens = [np.array([getattr(row, key) for row in rows], np.int32) for key in ("ids", "attention_mask", "type_ids")]
+tokens = [x if len(x) == len(texts) else x.reshape(len(texts), -1, x.shape[1]) for x in tokens]
 params = {key: x for key, x in np.load(folder / "params.npz").items() if key.startswith(("encoder/", f"heads/{name}/"))}
 logits = export.deserialize((folder / f"{name}.jax").read_bytes()).call(params, *tokens)
 decide = {"argmax": lambda row: names[row.index(max(row))], "sign": lambda row: names[row[0] > 0],
           "value": lambda row: row[0], "signs": lambda row: [name for name, x in zip(names, row) if x > 0],
           "count": lambda row: names[sum(x > 0 for x in row)]}
 def tags(row, text, offsets):  # a word has the tag of its first token; one that is cut off has the first tag
-    first = {}
-    for (start, end), own in zip(offsets, row):
-        if end > start and text[end - 1] != " ":
-            first.setdefault(text[:end].count(" "), names[own.index(max(own))])
+    ends = [(end, own) for (start, end), own in zip(offsets, row) if end > start and text[end - 1] != " "]
+    first = {text[:end].count(" "): names[own.index(max(own))] for end, own in reversed(ends)}
     return [first.get(number, names[0]) for number in range(len(text.split()))]
 for text, row, own in zip(texts, logits.tolist(), rows):
     label = tags(row, text[0], own.offsets) if task["decision"] == "tags" else decide[task["decision"]](row)

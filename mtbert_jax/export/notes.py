@@ -45,7 +45,8 @@ printf '{text}\\n' | python load.py {first}
 
 {LOGITS}
 
-Arrays of tokens are int32, `[batch seq]`; a mask is 1 for a token and 0 for padding. Any batch size and any length up
+Arrays of tokens are int32, `[batch seq]`, or `[batch input seq]` for a task with several `inputs` in `tasks.json`: the
+places of the texts that each input holds. A mask is 1 for a token and 0 for padding. Any batch size and any length up
 to {positions} will do. JAX compiles a program for each shape that it meets, so pad to a few lengths and fill batches up
 to one size; `load.py` takes its whole input as one batch. Parameters that are used again belong on the device:
 `params = jax.device_put(params)`.

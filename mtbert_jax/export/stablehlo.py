@@ -21,6 +21,7 @@ from mtbert_jax.export.description import labelled_tasks
 from mtbert_jax.export.loader import LOADER
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.model import EncoderWithHeads
+from mtbert_jax.tasks.kind import inputs
 from mtbert_jax.types import Batch, Params
 
 PLATFORMS = ("cpu", "cuda")
@@ -34,7 +35,8 @@ def write_stablehlo(folder: Path, model: MultitaskModel) -> None:
     if not (tasks := labelled_tasks(model)):
         raise InputError("no task of this run predicts labels, so there is no program; --format hf writes the encoder")
     for task in tasks:
-        data = program(model.setup.model, model.params, task, model.setup.positions).serialize()
+        own = len(inputs(tasks[task]))
+        data = program(model.setup.model, model.params, task, model.setup.positions, own).serialize()
         (folder / f"{task}.jax").write_bytes(data)
     params = {**model.params, "heads": {name: model.params["heads"][name] for name in tasks}}
     arrays = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(params, sep="/").items()}
@@ -43,19 +45,20 @@ def write_stablehlo(folder: Path, model: MultitaskModel) -> None:
     (folder / "load.py").write_text(LOADER, encoding="utf-8")
 
 
-def program(model: EncoderWithHeads, params: Params, task: str, positions: int) -> export.Exported:
+def program(model: EncoderWithHeads, params: Params, task: str, positions: int, inputs: int = 1) -> export.Exported:
     """``(params, input_ids, attention_mask, token_type_ids) → logits`` of one task, for any batch and length.
 
-    Of `params` only shapes are read. A program refuses an input with more tokens than `positions`.
+    Of `params` only shapes are read. A program refuses an input with more tokens than `positions`. Where the encoder
+    reads several `inputs` of an example, token arrays are ``[batch input seq]``.
     """
     # Whatever computed attention in training: cuDNN's kernel is of one vendor, and of one version.
     plain = replace(model, encoder=model.encoder.clone(kernel="xla", remat=False))
 
     def logits(
         params: Flat,
-        input_ids: Int[Array, "batch seq"],
-        attention_mask: Int[Array, "batch seq"],
-        token_type_ids: Int[Array, "batch seq"],
+        input_ids: Int[Array, "batch *input seq"],
+        attention_mask: Int[Array, "batch *input seq"],
+        token_type_ids: Int[Array, "batch *input seq"],
     ) -> Float[Array, "batch output"]:
         unused = jnp.zeros(input_ids.shape[0])
         batch = Batch(input_ids, attention_mask, token_type_ids, labels=unused, weights=unused)
@@ -64,7 +67,7 @@ def program(model: EncoderWithHeads, params: Params, task: str, positions: int) 
     own = flatten_dict({"encoder": params["encoder"], "heads": {task: params["heads"][task]}}, sep="/")
     shapes = {path: jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for path, leaf in own.items()}
     batch, seq = export.symbolic_shape("batch, seq", constraints=[f"seq <= {positions}"])
-    tokens = jax.ShapeDtypeStruct((batch, seq), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((batch, inputs, seq) if inputs > 1 else (batch, seq), jnp.int32)
     with _without_paths():
         return export.export(jax.jit(logits), platforms=PLATFORMS)(shapes, tokens, tokens, tokens)
 

@@ -59,7 +59,12 @@ def text_notes(about: dict[str, Any], rules: TokenizerRules) -> str:
     """How text becomes tokens, as a list in Markdown."""
     limits = {task["max_length"] for task in about["tasks"].values()}
     limit = f"{limits.pop()} tokens" if len(limits) == 1 else "the task's `max_length` of tokens"
+    apart = ""
+    if names := [name for name, task in about["tasks"].items() if len(task["inputs"]) > 1]:
+        apart = (
+            f"- Of {', '.join(names)} the encoder reads each text alone, too, or only so: `inputs` in `tasks.json`.\n"
+        )
     return f"""\
-- Two texts are one input, `{rules.pair}`, with token types 0 and 1, made by the tokenizer rather than by hand.
+{apart}- Two texts are one input, `{rules.pair}`, with token types 0 and 1, made by the tokenizer rather than by hand.
 - Inputs are cut off after {limit}, special ones included; of two texts the longer one loses tokens first.
 - Lone surrogates, the half characters that JSON can hold, are replaced: `text.encode("utf-8", "replace").decode()`."""

@@ -1,6 +1,7 @@
 """The head of one task: pooling, then a feed-forward network with ReLU and dropout (the paper's section 3)."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -12,6 +13,8 @@ from mtbert_jax.types import Batch, EncoderOutput
 NO_POOLER = (
     'pooling = "cls" reads the output of a pooler, and this encoder has none; pooling = "mean" reads all of its tokens'
 )
+SMALLEST_SQUARE = 1e-24
+"""Squared length below which a vector counts as zeros, which have no direction."""
 
 
 class Head(nn.Module):
@@ -84,7 +87,8 @@ class LanguageHead(nn.Module):
 
 def num_features(pooling: str, hidden_size: int) -> int:
     """Width of what `pool` returns."""
-    return 4 * hidden_size if pooling == "pair" else hidden_size
+    joined = 4 * hidden_size
+    return {"pair": joined, "towers": joined + 1, "both": 2 * joined + 1}.get(pooling, hidden_size)
 
 
 def pool(output: EncoderOutput, batch: Batch, pooling: str) -> Float[Array, "batch *place feature"]:
@@ -92,8 +96,16 @@ def pool(output: EncoderOutput, batch: Batch, pooling: str) -> Float[Array, "bat
 
     `cls`: the pooler's output. `mean`: the mean of all token states. `pair`: from the means u and v of the two texts'
     states, ``[u, v, |u - v|, u v]``, as InferSent joins them (Conneau et al. 2017, section 3.1); here the texts have
-    attended to each other. Padding has no part in these. `tokens`, `masked`: the states at the batch's positions, those
-    of the first token where a position is -1; of all tokens where the batch has no positions.
+    attended to each other. `towers`: the same of the means of two texts that the encoder read apart, and their cosine
+    (as Sentence-BERT joins them, Reimers and Gurevych 2019, section 3). `both`: `pair` of the two texts read together,
+    then `towers`. Padding has no part in these. `tokens`, `masked`: the states at the batch's positions, those of the
+    first token where a position is -1; of all tokens where the batch has no positions.
+
+    Args:
+        output: What the encoder said of each row of `batch`.
+        batch: Token arrays with a row for each input (`Batch.flat`): for `towers` the first and the second text of
+            every example, for `both` the two together and each alone.
+        pooling: What the head reads.
 
     Raises:
         InputError: The pooling is `cls`, and the encoder has no pooler.
@@ -108,8 +120,26 @@ def pool(output: EncoderOutput, batch: Batch, pooling: str) -> Float[Array, "bat
         return states if places is None else jnp.take_along_axis(states, jnp.maximum(places, 0)[:, :, None], axis=1)
     if pooling == "mean":
         return _mean(states, mask)
-    u, v = _mean(states, mask * (1 - second)), _mean(states, mask * second)
+    u = _mean(states, mask * (1 - second))
+    if pooling == "towers":
+        return _towers(u.reshape(-1, 2, u.shape[-1]))
+    v = _mean(states, mask * second)
+    if pooling == "pair":
+        return _joined(u, v)
+    u, v = (means.reshape(-1, 3, means.shape[-1]) for means in (u, v))
+    return jnp.concatenate([_joined(u[:, 0], v[:, 0]), _towers(u[:, 1:])], axis=-1)
+
+
+def _joined(u: Float[Array, "batch hidden"], v: Float[Array, "batch hidden"]) -> Float[Array, "batch feature"]:
     return jnp.concatenate([u, v, jnp.abs(u - v), u * v], axis=-1)
+
+
+def _towers(means: Float[Array, "batch 2 hidden"]) -> Float[Array, "batch feature"]:
+    """Both means, their distance, product and cosine; a cosine with zeros is 0."""
+    u, v = means[:, 0], means[:, 1]
+    squares = jnp.maximum(jnp.sum(jnp.square(means), axis=-1, keepdims=True), SMALLEST_SQUARE)
+    cosine = jnp.sum(u * v, axis=-1, keepdims=True) * jnp.prod(jax.lax.rsqrt(squares), axis=1)
+    return jnp.concatenate([_joined(u, v), cosine], axis=-1)
 
 
 def _mean(states: Float[Array, "batch seq hidden"], keep: Int[Array, "batch seq"]) -> Float[Array, "batch hidden"]:

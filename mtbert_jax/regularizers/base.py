@@ -114,9 +114,10 @@ class Forward:
     """What a regulariser may use: one batch of one task, and the forward pass that its loss is of.
 
     Attributes:
-        batch: Token arrays; or a frozen encoder's features, which have no embeddings to perturb.
+        batch: Token arrays, with as many rows an example as the encoder reads inputs of it (`Batch.flat`); or a frozen
+            encoder's features, which have no embeddings to perturb.
         logits: Logits of the pass.
-        embeddings: What the encoder's first layer read; None on kept features.
+        embeddings: What the encoder's first layer read, rows as those of the token arrays; None on kept features.
         key: Dropout key of the pass.
         task: The task's loss and comparison.
         logits_of: ``(embeddings, key) → logits``: the pass from other embeddings; the same key gives the same dropout

@@ -187,7 +187,9 @@ def smoothness(at: CleanPass, key: PRNGKeyArray, config: SmartConfig) -> tuple[F
     losses = at.kind.divergence(perturbed, at.logits, preset.detach)
     loss = mean_loss(losses, at.weights) if preset.outer == "mean" else jnp.sum(losses * at.weights)
     norms = jnp.linalg.norm(noise, ORDERS[config.norm], axis=-1)
-    shown = (at.mask * at.weights[:, None]).reshape(-1).astype(norms.dtype)
+    inputs = len(at.mask) // len(at.weights)
+    weights = at.weights if inputs == 1 else jnp.repeat(at.weights, inputs)
+    shown = (at.mask * weights[:, None]).reshape(-1).astype(norms.dtype)
     return loss, mean_loss(norms.reshape(-1), shown)
 
 
@@ -221,7 +223,7 @@ def adversarial_noise(at: CleanPass, key: PRNGKeyArray, config: SmartConfig) -> 
 def _direction(gradient: Embeddings, preset: Preset) -> Embeddings:
     if not preset.ball:
         return gradient
-    # Algorithm 1: an example's gradient divided by its ∞-norm; zero stays zero.
+    # Algorithm 1: an example's gradient, or that of each of its inputs, divided by its ∞-norm; zero stays zero.
     largest = jnp.max(jnp.abs(gradient), axis=(1, 2), keepdims=True)
     return gradient / jnp.where(largest > 0, largest, 1.0)
 

@@ -31,6 +31,8 @@ IGNORED = -1
 """As a label or prediction of a place: there is nothing to say, or no such place."""
 LOWEST = float(np.finfo(np.float32).min)
 """As all logits of a place: there is no such place."""
+INPUTS = {"towers": ((0,), (1,)), "both": ((0, 1), (0,), (1,))}
+"""Poolings that read several inputs of an example, and the texts of each."""
 
 
 class TaskKind(abc.ABC):
@@ -281,6 +283,16 @@ def head_reads(task: Task) -> str:
     """What the head of a task reads: a pooling, or `tokens` or `masked`."""
     kind = kind_of(task)
     return kind.reads if kind.has_places else task.head.pooling
+
+
+def inputs(task: Task) -> tuple[tuple[int, ...], ...]:
+    """The texts of each input that the encoder reads of an example, by their places: all in one, if not said otherwise.
+
+    >>> from mtbert_jax.config import HeadConfig
+    >>> inputs(Task(text=("a", "b"), head=HeadConfig(pooling="towers")))
+    ((0,), (1,))
+    """
+    return INPUTS.get(head_reads(task), (tuple(range(len(task.text))),))
 
 
 def counted(tasks: Sequence[T]) -> tuple[T, ...]:

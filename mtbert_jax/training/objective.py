@@ -114,6 +114,7 @@ class Objective:
         self, params: Params, teacher: Params | None, batch: Batch | FeatureBatch, place: Place, share: Share
     ) -> Forward:
         one, model, key = TaskIndex(tuple(task.name for task in self.tasks), place.task), self.model, place.key
+        batch = batch if isinstance(batch, FeatureBatch) else batch.flat()
         if isinstance(batch, FeatureBatch):
             embeddings, logits = None, model.logits(params, one, batch, key)
         else:

@@ -20,7 +20,7 @@ from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.parallel import Layout
 from mtbert_jax.tasks import primary_metric
-from mtbert_jax.tasks.kind import counted
+from mtbert_jax.tasks.kind import counted, inputs
 from mtbert_jax.tasks.methods import check_methods
 from mtbert_jax.tasks.scores import AVERAGES, deciding
 from mtbert_jax.training.active import labels_of
@@ -149,7 +149,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         lengths = data.tokens.lengths
         counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
         yield f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most"
-        share = unknown_share(setup.tokenizer, data.tokens, len(setup.tasks[name].text))
+        share = unknown_share(setup.tokenizer, data.tokens, inputs(setup.tasks[name]))
         if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
             yield warning
         epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)

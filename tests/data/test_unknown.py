@@ -15,7 +15,7 @@ from tests.encoders.folders import SETTINGS, write
 
 
 def share(tokenizer: Tokenizer, *texts: tuple[str, ...]) -> float:
-    return unknown_share(tokenizer, tokenize_texts(tokenizer, texts, 48), len(texts[0]))
+    return unknown_share(tokenizer, tokenize_texts(tokenizer, texts, 48), [texts[0]])
 
 
 def test_the_share_is_of_the_tokens_of_texts(encoder_dir: Path) -> None:

@@ -93,6 +93,7 @@ def test_every_task_is_described_in_full(exported: Path, mixed_run: Path) -> Non
         "label_range": [0.0, 5.0],
         "outputs": 1,
         "pooling": "mean",
+        "inputs": [[0, 1]],
         "hidden_layers": 2,
         "hidden_size": 12,
         "activation": "relu",

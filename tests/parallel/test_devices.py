@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtbert_jax.config import ProximalConfig, SmartConfig, save_config
-from tests.conftest import FLAGS, tiny_run
+from mtbert_jax.config import HeadConfig, ProximalConfig, SmartConfig, save_config
+from tests.conftest import FLAGS, replace_task, tiny_run
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS: dict[str, dict[str, int]] = {
@@ -39,12 +39,14 @@ def in_process(module: str, argument: str, **environment: str) -> None:
 def results(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Three steps of PCGrad, SMART and a teacher under every layout; batches of 4 that 8 devices cannot divide.
 
-    One of the tasks has a loss of a whole batch, whose rows lie on several devices, and one has hidden tokens.
+    One of the tasks has a loss of a whole batch, whose rows lie on several devices, one has hidden tokens, and one
+    reads its texts apart, too.
     """
     out = tmp_path_factory.mktemp("devices")
     tiny = tiny_run(small_encoder_dir, data_dir, out)
     order = dataclasses.replace(tiny.tasks[2], name="order", kind="ranking", label_range=())
     text = dataclasses.replace(tiny.tasks[0], name="text", kind="masked_lm", num_classes=0)
+    tiny = replace_task(tiny, "para", head=HeadConfig(pooling="both", hidden_layers=0))
     config = dataclasses.replace(
         tiny,
         tasks=(*tiny.tasks, order, text),

@@ -24,7 +24,7 @@ TRICKY = ["the film [SEP] was good", "", "not " * 60, "a GREY\ufeff caf\u00e9 ?"
 def by_the_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The function `logits` of the card's code, run as it stands, in the export's folder."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    assert len([line for line in code.splitlines() if line]) <= 33
+    assert len([line for line in code.splitlines() if line]) <= (40 if "def towers" in code else 33)
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
     exec(code, names)  # its last line prints the example's logits
@@ -62,7 +62,7 @@ def test_the_cards_code_reads_awkward_text_as_we_do(
     np.testing.assert_allclose(torch.softmax(torch.tensor(logits("sst", TRICKY)), -1), shares, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean", "pair"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pair", "towers", "both"])
 def test_the_code_for_a_single_pooling_gives_the_same(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: Any
 ) -> None:
@@ -88,13 +88,16 @@ def test_embeddings_are_means_of_what_automodel_says(mixed_run: Path, tmp_path: 
         np.testing.assert_allclose(ours.encode([text], "cls")[0], pooled, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["albert", "distilbert", "mpnet", "xlm-roberta"])
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [("albert", "pair"), ("distilbert", "pair"), ("mpnet", "pair"), ("xlm-roberta", "pair"), ("xlm-roberta", "both")],
+)
 def test_the_cards_code_serves_every_family(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pooling: Any
 ) -> None:
     """With token types and without, over WordPiece and over sentencepiece."""
     config = dataclasses.replace(config, encoder=str(save_encoder(name, tmp_path / "encoder")), tasks=config.tasks[2:])
-    folder = checkpointed(replace_task(config, "sts", head=HeadConfig(pooling="pair")))
+    folder = checkpointed(replace_task(config, "sts", head=HeadConfig(pooling=pooling)))
     logits = by_the_card(export_run(folder.path, "hf"), monkeypatch)
     examples = mt.read_task(config.tasks[0], "dev", config.data_dir)
     with np.load(folder.logits) as file:

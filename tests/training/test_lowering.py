@@ -105,7 +105,7 @@ def test_programs_can_be_lowered(case: str, config: Config) -> None:
 
 
 def test_programs_of_heads_that_read_other_things_can_be_lowered(config: Config) -> None:
-    config = replace_task(config, "para", head=HeadConfig(pooling="pair", hidden_layers=2))
+    config = replace_task(config, "para", head=HeadConfig(pooling="both", hidden_layers=2))
     config = replace_task(config, "sts", head=HeadConfig(pooling="mean", hidden_layers=0))
     assert len(lowered(config)) == 3 + 1 + 3 + 1
 
