@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 
-from mtbert_jax.config import Config, ParallelConfig, Stage, Task
+from mtbert_jax.config import Config, ParallelConfig, Stage, Task, TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import (
@@ -24,6 +24,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TAKEN = (*AVERAGES, "file", "allow_pickle")
 """Names that no task can have: averages stand beside the tasks' scores, arguments of NumPy beside their logits."""
 
+READ = {"tokens": "its tokens", "masked": "its tokens", "texts": "two, under dropout"}
+"""What heads read that features cannot be kept of."""
 RANGES: dict[str, Callable[[float], bool]] = {
     "at least 0": lambda value: 0 <= value < math.inf,
     "above 0": lambda value: 0 < value < math.inf,
@@ -115,7 +117,7 @@ def check_config(config: Config) -> None:
             if kind_of(own).reads != "vector":
                 raise InputError(
                     f"{where}cache_features keeps one vector of each example, and task {own.name} of kind = "
-                    f"{own.kind!r} reads its tokens; set cache_features = false"
+                    f"{own.kind!r} reads {READ[kind_of(own).reads]}; set cache_features = false"
                 )
 
 
@@ -162,6 +164,13 @@ def _check_task(task: Task, where: str) -> None:
         refuse(f"text: names column {task.text[0]!r} twice; a pair has two columns")
     if task.whole_words and kind_of(task).reads != "masked":
         refuse(f"whole_words is for kind = 'masked_lm', not for kind = {task.kind!r}")
+    usual = TaskConfig()
+    for name in ("temperature", "min_label"):
+        if getattr(task, name) != getattr(usual, name) and kind_of(task).reads != "texts":
+            refuse(f"{name} is for kind = 'contrastive', not for kind = {task.kind!r}")
+    _must_be("above 0", f"{where}: ", task, "temperature")
+    if task.min_label is not None and not math.isfinite(task.min_label):
+        refuse(f"min_label = {task.min_label}: must be a finite number")
     if task.label in task.text and not kind_of(task).auxiliary:
         refuse(f"label = {task.label!r}: is a text column, too")
     for name in (task.output_column, *task.classes):

@@ -121,15 +121,22 @@ class MultitaskModel:
             raise InputError(f"no task {name!r} in this run{nearest(name, tasks)} (tasks: {', '.join(tasks)})")
         return tasks[name]
 
-    def _predicting(self, name: str) -> Task:
-        """The task of that name, which must predict something."""
+    def predicting(self, name: str) -> Task:
+        """The task of that name, with the texts that `predict` takes: two, of a task that compares texts.
+
+        Raises:
+            InputError: The run has no such task, or it predicts nothing.
+        """
         task = self.task(name)
+        if kind_of(task).reads == "texts":
+            two = len(task.text) == 2
+            return task if two else replace(task, text=(f"{task.text[0]}1", f"{task.text[0]}2"), min_label=None)
         if kind_of(task).auxiliary:
             raise InputError(f"task {name} is of kind = {task.kind!r}, which trains the encoder and predicts no labels")
         return task
 
     def predict(self, task: str, texts: Sequence[str | tuple[str, ...]]) -> list[Prediction]:
-        """Labels and probabilities of one's own texts.
+        """Labels and probabilities of one's own texts; cosines of pairs of texts, for a task that compares texts.
 
         Args:
             task: Name of a task of the run.
@@ -138,7 +145,7 @@ class MultitaskModel:
         Raises:
             InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
         """
-        spec = self._predicting(task)
+        spec = self.predicting(task)
         parts = _parts(texts, len(spec.text), f"task {task}")
         if not parts:
             return []
@@ -161,7 +168,7 @@ class MultitaskModel:
         Raises:
             InputError: The task's probabilities are no distribution; or as `predict` and `read_task`.
         """
-        spec, kind = self._predicting(task), kind_of(self.task(task))
+        spec, kind = self.predicting(task), kind_of(self.task(task))
         if kind.decision not in ("argmax", "sign"):
             raise InputError(
                 f"task {task} is of kind = {spec.kind!r}, whose outputs are no distribution over classes; soft labels "

@@ -13,11 +13,13 @@ from mtbert_jax.config import Task
 from mtbert_jax.encoders.family import Encoder, encoder
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn.attention import Kernel
-from mtbert_jax.nn.heads import Head, LanguageHead, num_features, pool
+from mtbert_jax.nn.heads import Head, LanguageHead, VectorHead, num_features, pool
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
+
+AnyHead = Head | LanguageHead | VectorHead
 
 
 class TaskIndex(NamedTuple):
@@ -32,7 +34,7 @@ class EncoderWithHeads:
     """One encoder, shared; a head for every task. Parameters: ``{"encoder": {...}, "heads": {"<task>": {...}}}``."""
 
     encoder: Encoder
-    heads: dict[str, Head | LanguageHead]
+    heads: dict[str, AnyHead]
 
     def __hash__(self) -> int:
         """Models of the same modules are the same."""
@@ -48,7 +50,7 @@ class EncoderWithHeads:
         kernel: Kernel = "xla",
     ) -> "EncoderWithHeads":
         """The model that `tasks` describe; `Encoder` explains the rest."""
-        heads: dict[str, Head | LanguageHead] = {}
+        heads: dict[str, AnyHead] = {}
         module = encoder(config, dtype, remat, kernel)
         for task in tasks:
             if head_reads(task) == "masked":
@@ -56,6 +58,10 @@ class EncoderWithHeads:
                 heads[task.name] = LanguageHead(
                     table, config.hidden_act, config.layer_norm_eps, config.initializer_range
                 )
+                continue
+            if kind_of(task).reads == "texts":
+                deviation = config.initializer_range
+                heads[task.name] = VectorHead(config.hidden_size, task.temperature, deviation, head_reads(task))
                 continue
             options = vars(task.head)
             width = options["hidden_size"] or config.hidden_size
@@ -140,7 +146,7 @@ class EncoderWithHeads:
             embeddings,
             batch.attention_mask,
             deterministic=key is None,
-            cls_only=pooling == "cls",
+            cls_only=pooling in ("cls", "cls_each"),
             rngs=_dropout_rngs(key)[0],
             method="encode",
         )

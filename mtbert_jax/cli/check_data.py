@@ -14,6 +14,7 @@ from mtbert_jax.data.streams import epoch_shapes, padded_lengths, stage_batches
 from mtbert_jax.data.survey import PERCENTILES, Lines, Repeats, SplitSurvey, Surveyed, survey
 from mtbert_jax.data.unknown import unknown_warning
 from mtbert_jax.encoders.tokenizer import LoadedTokenizer, read_tokenizer
+from mtbert_jax.tasks import kind_of
 from mtbert_jax.terminal import grid
 from mtbert_jax.training.source import source_of, with_encoder
 
@@ -151,7 +152,8 @@ def _split_remarks(config: Config, split: SplitSurvey) -> Iterator[str]:
     if (wrong := sum(bad.rows for bad in split.bad)) and config.bad_rows != "error":
         yield f"{where}: {wrong} bad rows are left out"
     if split.unlabelled.rows and split.split != "test":
-        yield f"{where}: {split.unlabelled.rows} rows without a label are left out"
+        kind = {task.name: task for task in config.resolved_tasks()}[split.task]
+        yield f"{where}: {split.unlabelled.rows} rows with {kind_of(kind).lacks(kind)} are left out"
     if split.duplicates.other_label:
         yield f"{where}: {split.duplicates.other_label} rows repeat an earlier text with another label"
     if split.cut > SHARE * split.rows:

@@ -169,7 +169,7 @@ def predict(args: list[str]) -> None:
         own = None if given.input is None else _read_texts(given.input, model.task(given.task))
         _write_json_lines(model.soft_labels(given.task, own), given.soft_labels)
         return
-    texts = _read_texts(given.input, model.task(given.task))
+    texts = _read_texts(given.input, model.predicting(given.task))
     rows = zip(texts, model.predict(given.task, texts), strict=True)
     described = ({"text": text if len(text) > 1 else text[0], **said._asdict()} for text, said in rows)
     _write_json_lines(described, given.output)

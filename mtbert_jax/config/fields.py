@@ -96,7 +96,7 @@ class TaskConfig:
     kind: str = "classification"
     """`classification` (cross entropy), `binary` (binary cross entropy), `regression` (squared error), `multilabel`
     (any number of classes), `distribution` (a probability for each class), `ranking` (CoSENT), `tokens` (a tag for
-    each word), `masked_lm` (masked language modelling), or a plugin's."""
+    each word), `masked_lm` (masked language modelling), `contrastive` (SimCSE), or a plugin's."""
     text: tuple[str, ...] = ("sentence",)
     """One text column, or two for a task over pairs."""
     label: str = "label"
@@ -129,6 +129,11 @@ class TaskConfig:
     """Two texts: share of training examples whose texts change places, drawn anew in every batch."""
     whole_words: bool = False
     """`masked_lm`: hide all tokens of a word, or none, in place of single tokens."""
+    temperature: float = 0.05
+    """`contrastive`: τ, by which cosines are divided."""
+    min_label: float | None = None
+    """`contrastive`, of two texts: smallest `label` of a positive pair, such as 1 where labels are 0 and 1; other rows
+    are left out. Without it every row is a positive pair, and no label is read."""
     output_column: str = ""
     """Name of the prediction column in prediction files of the course's format; without it they are plain CSV."""
     head: HeadConfig | None = None

@@ -85,7 +85,7 @@ def encode(
     config: Config, task: Task, tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], limit: int = 0
 ) -> Tokens:
     """The texts as a task reads them, cut off after its limit of tokens, or after another one."""
-    words: dict[str, Words] = {"vector": "none", "tokens": "first", "masked": "all"}
+    words: dict[str, Words] = {"vector": "none", "texts": "none", "tokens": "first", "masked": "all"}
 
     def tokenize(texts: Sequence[tuple[str, ...]]) -> Tokens:
         own = words[kind_of(task).reads]
@@ -102,7 +102,8 @@ def make_dataset(task: Task, read: Reading, tokens: Tokens, tokenizer: Tokenizer
         shown, labels = masking.masked(range(len(examples)), (FIXED,))
         ids, texts = [example.id for example in examples], [example.texts for example in examples]
         return Dataset(ids, texts, shown, labels, len(examples) > 0, read.skipped, masking=masking)
-    known = np.flatnonzero([example.label is not None for example in examples])
+    auxiliary = kind_of(task).auxiliary  # then no label is missing
+    known = np.flatnonzero([auxiliary or example.label is not None for example in examples])
     width = 0 if tokens.num_words is None else max(tokens.num_words, default=0)
     return Dataset(
         ids=[example.id for example in examples],

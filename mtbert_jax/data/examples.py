@@ -16,7 +16,8 @@ Labels = Literal["needed", "left out", "optional", "ignored"]
 """What a row without a label is: a bad row; left out and counted; an example without one, as in test files; an example
 like all others, since no label is read."""
 Read = Example | Fault | None
-"""What a row gave: the example; what is wrong with the row; or None where it has no label and is left out."""
+"""What a row gave: the example; what is wrong with the row; or None where it has no label, or one that its task does
+not take, and is left out."""
 UNKNOWN = ("-1", "-1.0")
 """What stands for a label that is kept secret, in GLUE's test files and many others'."""
 
@@ -47,6 +48,8 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
             return Example(name, texts)
         column, expected = f"column {task.label!r} is", f"not {kind.expected(task)}"
         return Fault(f"{column} {expected}" if text else f"{column} empty", f"{column} {text!r}, {expected}")
+    if not kind.takes(task, example.label):
+        return None
     if misfit := kind.misfit(task, example):
         return Fault(f"column {task.label!r} does not fit its text", f"column {task.label!r} {misfit}")
     return example

@@ -30,7 +30,8 @@ class Reading(NamedTuple):
         skipped: One message for every bad row that was left out.
         lines: Line that each good row begins in.
         bad: The rows behind `skipped`: the line that each begins in, and its fault.
-        unlabelled: Lines of rows without a label of this task, left out of a file of several tasks.
+        unlabelled: Lines of rows without a label of this task, left out of a file of several tasks; or with one that
+            the task does not take.
         several: Lines where rows begin that take several.
     """
 
@@ -100,7 +101,7 @@ def read_split(
         InputError: The file is missing, lacks a column, or has a bad row under `error`.
     """
     path = _path(task, split, Path(data_dir))
-    labels = labels and not kind_of(task).auxiliary
+    labels = labels and kind_of(task).reads_label(task)
     rule: Labels = "optional" if split == "test" else "left out" if shared else "needed"
     reading = Reading([], [], [], [], [], [])
     seen: dict[str, int] = {}
@@ -147,6 +148,8 @@ def _no_rows(path: Path, task: TaskConfig, reading: Reading) -> str:
     if reading.skipped:
         first = reading.skipped[0].removeprefix(f"{path}:")
         return f"{path}: no usable rows: {len(reading.skipped)} bad ones, the first in line {first}"
+    if kind_of(task).auxiliary and reading.unlabelled:
+        return f"{path}: every row has {kind_of(task).lacks(task)}, in {task.label!r}"
     if reading.unlabelled:
         return f"{path}: no row has a label of task {task.name} in {task.label!r}"
     return f"{path}: no rows"

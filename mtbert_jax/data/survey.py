@@ -77,7 +77,7 @@ class SplitSurvey:
         unknown: Share of the tokens that stand for words that the vocabulary lacks.
         duplicates: Rows whose texts stand in an earlier row of the split.
         unlabelled: Rows without a label: predicted and not scored in a test split, else left out of a file of several
-            tasks.
+            tasks; or with one that the task does not take.
         several: Rows that take several lines of the file.
     """
 
@@ -148,9 +148,9 @@ def _survey_split(
     known = stack_labels(task, [example.label for example in read.examples if example.label is not None]).astype(
         np.float32
     )
-    blank = [line for example, line in zip(read.examples, read.lines, strict=True) if example.label is None]
+    kind, lines = kind_of(task), zip(read.examples, read.lines, strict=True)
+    blank = [line for example, line in lines if example.label is None and kind.reads_label(task)]
     unlabelled = blank or read.unlabelled
-    kind = kind_of(task)
     shape = kind.label_shape(task)
     facts = SplitSurvey(
         task=task.name,

@@ -85,6 +85,36 @@ class LanguageHead(nn.Module):
         return x @ words.astype(jnp.float32).T + self.param("bias", nn.initializers.zeros, (self.table[0],))
 
 
+class VectorHead(nn.Module):
+    """Vectors of texts → vectors of length 1 / √τ, whose inner products are cosines over a temperature τ.
+
+    In training through a dense layer and tanh, which evaluation leaves out (Gao et al. 2021, section 6.3).
+
+    Attributes:
+        num_outputs: Width of the vectors.
+        temperature: τ.
+        initializer_range: Standard deviation of initial weights.
+        pooling: What the head reads, see `pool`.
+    """
+
+    num_outputs: int
+    temperature: float
+    initializer_range: float
+    pooling: str
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "batch 2 hidden"], deterministic: bool = True
+    ) -> Float[Array, "batch 2 hidden"]:
+        """The vectors, float32; `deterministic` is of evaluation."""
+        x = features
+        if self.is_initializing() or not deterministic:
+            init = nn.initializers.normal(self.initializer_range)
+            x = jnp.tanh(nn.Dense(self.num_outputs, kernel_init=init, name="dense")(x))
+        squares = jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), SMALLEST_SQUARE)
+        return x * jax.lax.rsqrt(squares * self.temperature)
+
+
 def num_features(pooling: str, hidden_size: int) -> int:
     """Width of what `pool` returns."""
     joined = 4 * hidden_size
@@ -98,18 +128,22 @@ def pool(output: EncoderOutput, batch: Batch, pooling: str) -> Float[Array, "bat
     states, ``[u, v, |u - v|, u v]``, as InferSent joins them (Conneau et al. 2017, section 3.1); here the texts have
     attended to each other. `towers`: the same of the means of two texts that the encoder read apart, and their cosine
     (as Sentence-BERT joins them, Reimers and Gurevych 2019, section 3). `both`: `pair` of the two texts read together,
-    then `towers`. Padding has no part in these. `tokens`, `masked`: the states at the batch's positions, those of the
-    first token where a position is -1; of all tokens where the batch has no positions.
+    then `towers`. `cls_each`, `mean_each`: `cls` or `mean` of each of two inputs, ``[batch 2 hidden]``. Padding has no
+    part in these. `tokens`, `masked`: the states at the batch's positions, those of the first token where a position is
+    -1; of all tokens where the batch has no positions.
 
     Args:
         output: What the encoder said of each row of `batch`.
-        batch: Token arrays with a row for each input (`Batch.flat`): for `towers` the first and the second text of
-            every example, for `both` the two together and each alone.
+        batch: Token arrays with a row for each input (`Batch.flat`): for `towers`, `cls_each` and `mean_each` the first
+            and the second text of every example, for `both` the two together and each alone.
         pooling: What the head reads.
 
     Raises:
         InputError: The pooling is `cls`, and the encoder has no pooler.
     """
+    if pooling.endswith("_each"):
+        each = pool(output, batch, pooling.removesuffix("_each"))
+        return each.reshape(-1, 2, each.shape[-1])
     if pooling == "cls":
         if output.pooled is None:
             raise InputError(NO_POOLER)

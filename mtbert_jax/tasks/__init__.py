@@ -1,6 +1,16 @@
 """Task kinds: what the labels, logits, losses and scores of a task are. One file a kind; `kind` has the protocol."""
 
-from mtbert_jax.tasks import binary, classification, distribution, masked_lm, multilabel, ranking, regression, tokens
+from mtbert_jax.tasks import (
+    binary,
+    classification,
+    contrastive,
+    distribution,
+    masked_lm,
+    multilabel,
+    ranking,
+    regression,
+    tokens,
+)
 from mtbert_jax.tasks.kind import KINDS, TaskKind, kind_of, primary_metric, register_kind, register_metric
 from mtbert_jax.tasks.metrics import Metric
 from mtbert_jax.tasks.scores import averages, score, task_scores
@@ -12,6 +22,7 @@ __all__ = [
     "averages",
     "binary",
     "classification",
+    "contrastive",
     "distribution",
     "kind_of",
     "masked_lm",

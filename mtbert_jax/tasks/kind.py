@@ -23,7 +23,7 @@ Labels = Float[Array, "batch *label"]
 K = TypeVar("K", bound="type[TaskKind]")
 T = TypeVar("T", bound=TaskConfig)
 M = TypeVar("M", bound=Callable[..., Any])
-Reads = Literal["vector", "tokens", "masked"]
+Reads = Literal["vector", "tokens", "masked", "texts"]
 Decision = Literal["argmax", "sign", "value", "signs", "count", "tags"]
 PER_PLACE = -1
 """In a label's shape: as many numbers as the example has places, such as words."""
@@ -56,7 +56,9 @@ class TaskKind(abc.ABC):
             vocabulary. The last two are rows of places. Arrays then have an axis of places: logits are
             ``[batch place output]``, labels ``[batch place]`` with `IGNORED` where there is nothing to say, and
             `loss`, `divergence` and `one_sided` return a value per place. What counts of an example is the mean over
-            its labelled places.
+            its labelled places. `texts`: a vector of each of two texts that are read apart, or of one text twice;
+            logits are ``[batch 2 hidden]``, and `predict` gets what `kept` makes of them and returns what the metrics
+            read.
     """
 
     name: ClassVar[str]
@@ -85,7 +87,7 @@ class TaskKind(abc.ABC):
     @property
     def has_places(self) -> bool:
         """Whether arrays have an axis of places: the head reads tokens."""
-        return self.reads != "vector"
+        return self.reads in ("tokens", "masked")
 
     def kept(self, logits: Logits, labels: Labels) -> Float[Array, "batch *place kept"]:
         """What an evaluation keeps of a batch's logits, and `predict` gets: the logits, if not overridden."""
@@ -100,6 +102,18 @@ class TaskKind(abc.ABC):
         if not isinstance(value, str):
             raise ValueError("")
         return value
+
+    def reads_label(self, task: TaskConfig) -> bool:
+        """Whether the label's column is read at all; of an auxiliary task it is not, if not overridden."""
+        return not self.auxiliary
+
+    def takes(self, task: TaskConfig, label: Any) -> bool:
+        """Whether a row with that label is an example; others are left out and counted. All are, if not overridden."""
+        return True
+
+    def lacks(self, task: TaskConfig) -> str:
+        """What rows have that are left out, in messages."""
+        return "no label"
 
     def misfit(self, task: TaskConfig, example: Example) -> str:
         """What is wrong with a label beside its texts, such as another number of words; nothing if not overridden."""
@@ -280,8 +294,10 @@ def finite_rows(values: Float[np.ndarray, "example ..."]) -> Bool[np.ndarray, " 
 
 
 def head_reads(task: Task) -> str:
-    """What the head of a task reads: a pooling, or `tokens` or `masked`."""
+    """What the head of a task reads: a pooling, or `tokens`, `masked`, `cls_each` or `mean_each`."""
     kind = kind_of(task)
+    if kind.reads == "texts":
+        return f"{task.head.pooling}_each"
     return kind.reads if kind.has_places else task.head.pooling
 
 
@@ -292,6 +308,8 @@ def inputs(task: Task) -> tuple[tuple[int, ...], ...]:
     >>> inputs(Task(text=("a", "b"), head=HeadConfig(pooling="towers")))
     ((0,), (1,))
     """
+    if kind_of(task).reads == "texts":
+        return ((0,), (len(task.text) - 1,))
     return INPUTS.get(head_reads(task), (tuple(range(len(task.text))),))
 
 

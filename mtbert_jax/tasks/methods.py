@@ -13,7 +13,8 @@ def check_methods(task: TaskConfig) -> None:
     """Calls the methods of a task's kind for two examples: what is wrong with one shows before any step."""
     kind = kind_of(task)
     each = (2, 3) if kind.has_places else (2,)
-    logits = np.zeros((*each, kind.num_outputs(task) or 2), np.float32)
+    texts = kind.reads == "texts"
+    logits = np.zeros((*each, *([2] if texts else []), kind.num_outputs(task) or 2), np.float32)
     labels = np.zeros(each if kind.has_places else (2, *kind.label_shape(task)), np.float32)
     classes = 0 if kind.has_places else len(kind.classes(task))
     shapes = {
@@ -24,7 +25,7 @@ def check_methods(task: TaskConfig) -> None:
         "probabilities": (lambda: jax.eval_shape(kind.probabilities, logits), (2, classes)),
         "predict": (
             lambda: kind.predict(np.asarray(kind.kept(jnp.asarray(logits), jnp.asarray(labels)))),
-            labels.shape,
+            logits.shape if texts else labels.shape,
         ),
     }
     for name, (call, wanted) in shapes.items():

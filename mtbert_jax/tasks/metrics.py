@@ -17,6 +17,12 @@ from jaxtyping import Float
 
 Predictions = Float[np.ndarray, "*leading example"]
 """Predictions or labels; leading axes are resamples, or seeds."""
+GROUP = 64
+"""Examples that the loss of contrastive learning compares with each other on dev: SimCSE's batch."""
+NEIGHBOURS = 1024
+"""Examples of which uniformity compares each two."""
+LEAST_UNIFORMITY = 8.0
+"""How far below 0 uniformity can be: where every two vectors were opposite."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,66 @@ def perplexity(losses: Predictions, labels: Predictions) -> Float[np.ndarray, "*
     return np.exp(masked_loss(losses, labels))
 
 
+def contrastive_loss(vectors: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean loss of `contrastive`, in nats, of the vectors of two texts each, ``[... example 2 hidden]``.
+
+    The negatives of an example are those of its group, of `GROUP` examples that follow each other, or a few less: so
+    the loss depends on no batch size.
+    """
+
+    def of(rows: np.ndarray) -> float:
+        losses = []
+        for group in np.array_split(rows, -(-len(rows) // GROUP)):
+            u, v = np.moveaxis(group, 1, 0)
+            similarities = u @ v.T
+            largest = similarities.max(axis=1, keepdims=True)
+            spread = np.log(np.sum(np.exp(similarities - largest), axis=1)) + largest[:, 0]
+            losses.append(spread - np.diagonal(similarities))
+        return float(np.mean(np.concatenate(losses)))
+
+    return _of_each(of, vectors)
+
+
+def alignment(vectors: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Mean squared distance of the unit vectors of positive pairs (Wang and Isola 2020, section 4.1, α = 2)."""
+
+    def of(rows: np.ndarray) -> float:
+        u, v = np.moveaxis(unit(rows), 1, 0)
+        return float(np.mean(np.sum(np.square(u - v), axis=-1)))
+
+    return _of_each(of, vectors)
+
+
+def uniformity(vectors: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    """Log of the mean of exp(-2 ‖x - y‖²) over pairs of texts (Wang and Isola 2020, section 4.1, t = 2).
+
+    Pairs are of two first texts or of two second ones, among `NEIGHBOURS` examples that follow each other, or a few
+    less; NaN where there is one example alone.
+    """
+
+    def of(rows: np.ndarray) -> float:
+        total, count = 0.0, 0
+        for group in np.array_split(rows, -(-len(rows) // NEIGHBOURS)):
+            for own in np.moveaxis(unit(group), 1, 0):
+                distances = np.maximum(2 - 2 * own @ own.T, 0)[np.triu_indices(len(own), 1)]
+                total, count = total + float(np.sum(np.exp(-2 * distances))), count + len(distances)
+        return math.log(total / count) if count else math.nan
+
+    return _of_each(of, vectors)
+
+
+def unit(vectors: Float[np.ndarray, "*leading hidden"]) -> Float[np.ndarray, "*leading hidden"]:
+    """Vectors divided by their lengths; zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def _of_each(of: Callable[[np.ndarray], float], vectors: Predictions) -> Float[np.ndarray, "*leading"]:
+    """`of` of each set of examples."""
+    leading = vectors.shape[:-3]
+    return np.array([of(rows) for rows in vectors.reshape(-1, *vectors.shape[-3:])]).reshape(leading)
+
+
 def pearson(x: Predictions, y: Predictions) -> Float[np.ndarray, "*leading"]:
     """Pearson's r; NaN for fewer than two examples, where one side is constant, or where a value is not finite."""
     x, y = np.broadcast_arrays(x, y)
@@ -207,6 +273,9 @@ SPAN_F1 = Metric("f1", span_f1)
 WORD_ACCURACY = Metric("accuracy", word_accuracy)
 MASKED_LOSS = Metric("loss", masked_loss, best="min", to_unit=lambda loss: np.exp(-loss))
 PERPLEXITY = Metric("perplexity", perplexity, best="min", to_unit=lambda value: 1 / value)
+CONTRASTIVE_LOSS = Metric("loss", contrastive_loss, best="min", to_unit=lambda loss: np.exp(-loss))
+ALIGNMENT = Metric("alignment", alignment, best="min", to_unit=_of_error)
+UNIFORMITY = Metric("uniformity", uniformity, best="min", to_unit=lambda value: -value / LEAST_UNIFORMITY)
 PEARSON = Metric("pearson", pearson, to_unit=_half_up)
 SPEARMAN = Metric("spearman", spearman, to_unit=_half_up)
 MAE = Metric("mae", mean_absolute_error, best="min", to_unit=_of_error)

@@ -20,7 +20,7 @@ from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.parallel import Layout
 from mtbert_jax.tasks import primary_metric
-from mtbert_jax.tasks.kind import counted, inputs
+from mtbert_jax.tasks.kind import counted, inputs, kind_of
 from mtbert_jax.tasks.methods import check_methods
 from mtbert_jax.tasks.scores import AVERAGES, deciding
 from mtbert_jax.training.active import labels_of
@@ -160,7 +160,9 @@ def describe_run(ready: Prepared) -> Iterator[str]:
             yield f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}"
         for split, own in (("train", data), ("dev", dev.get(name))):
             if own and own.unlabelled:
-                yield f"task {name}: {own.unlabelled} rows of {getattr(setup.tasks[name], split)} have no label for it"
+                task = setup.tasks[name]
+                lack = kind_of(task).lacks(task)
+                yield f"task {name}: {own.unlabelled} rows of {getattr(task, split)} have {lack} for it"
     for plan in plans:
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
         yield f"stage {plan.stage.name}: {some}{', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"

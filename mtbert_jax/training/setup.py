@@ -121,6 +121,8 @@ class Setup:
         if tokens > own.vocab_size:
             raise InputError(f"{encoder}: the tokenizer has {tokens} tokens, config.json only {own.vocab_size}")
         rates = own if config.encoder_dropout is None else family.with_dropout(own, config.encoder_dropout)
+        for task in config.resolved_tasks():
+            _check_dropout(task, rates)
         width, dropout = own.hidden_size // own.num_attention_heads, rates.attention_probs_dropout_prob
         dtype = choose_dtype(config.compute_dtype)
         attention = choose_kernel(config.attention, width, dropout, dtype, family.encoder.unfused)
@@ -158,7 +160,7 @@ class Setup:
     def kept_width(self, task: str) -> int:
         """How many numbers an evaluation keeps of an example of a task, or of each of its places."""
         outputs, kind = self.model.heads[task].num_outputs, kind_of(self.tasks[task])
-        shape = (1, *([1] if kind.has_places else []), outputs)
+        shape = (1, *([1] if kind.has_places else [2] if kind.reads == "texts" else []), outputs)
         labels = np.zeros(shape[:-1] if kind.has_places else (1, *kind.label_shape(self.tasks[task])), np.float32)
         return jax.eval_shape(kind.kept, jax.ShapeDtypeStruct(shape, np.float32), labels).shape[-1]
 
@@ -273,6 +275,16 @@ def _shapes(model: EncoderWithHeads) -> Params:
     return jax.eval_shape(init, jax.random.key(0))
 
 
+def _check_dropout(task: Task, rates: EncoderConfig) -> None:
+    """Refuses to compare a text with itself under two dropout masks, where there is no dropout."""
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "mlp_dropout")
+    if kind_of(task).reads == "texts" and len(task.text) == 1 and not any(getattr(rates, name, 0) for name in names):
+        raise InputError(
+            f"task {task.name}: kind = {task.kind!r} of one text compares it with itself under other dropout masks, "
+            "and the encoder has no dropout; set encoder_dropout = 0.1, or give two text columns"
+        )
+
+
 def _check_task(task: Task, family: Family, encoder: EncoderConfig, whose: str) -> None:
     """Refuses what a task asks of the encoder and it does not have; `whose` limit of tokens it is, in a message."""
     positions, special = family.max_length(encoder), family.tokenizer.num_special(len(task.text))
@@ -280,5 +292,5 @@ def _check_task(task: Task, family: Family, encoder: EncoderConfig, whose: str) 
         raise InputError(f"{whose}max_length = {task.max_length}, but the encoder has {positions} positions")
     if task.max_length < special:
         raise InputError(f"{whose}max_length = {task.max_length}, but task {task.name} has {special} special tokens")
-    if head_reads(task) == "cls" and not family.encoder(encoder).pools:
+    if head_reads(task) in ("cls", "cls_each") and not family.encoder(encoder).pools:
         raise InputError(f"task {task.name}: head.{NO_POOLER}")

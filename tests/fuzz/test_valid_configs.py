@@ -18,7 +18,7 @@ from mtbert_jax.errors import InputError
 from tests.conftest import TINY, save_encoder
 from tests.fuzz.attempts import command
 from tests.fuzz.strategies import to_toml
-from tests.fuzz.valid_configs import Table, valid_configs, write_data
+from tests.fuzz.valid_configs import AUXILIARY, Table, valid_configs, write_data
 from tests.tally import Tally
 
 OWN_TEXTS = ["the film was good .", "", "a [SEP] b", "漢字 \u202e" * 9, "good " * 90]
@@ -77,7 +77,7 @@ class Case:
         results = strict(self.run / "results.json")
         for split in ("dev", "test"):
             named = {task["name"] for task in self.table["tasks"] if task.get(split)}
-            predicting = named - {task["name"] for task in self.table["tasks"] if task["kind"] == "masked_lm"}
+            predicting = named - {task["name"] for task in self.table["tasks"] if task["kind"] in AUXILIARY}
             assert {path.name for path in (self.run / "predictions").glob(f"*-{split}-output.csv")} == {
                 f"{name}-{split}-output.csv" for name in predicting
             }
@@ -123,7 +123,8 @@ class Case:
     def predict(self) -> None:
         """Predicts own texts of every task."""
         for task in self.table["tasks"]:
-            lines = ["\t".join([text] * len(task["text"])) for text in OWN_TEXTS]
+            count = 2 if task["kind"] == "contrastive" else len(task["text"])
+            lines = ["\t".join([text] * count) for text in OWN_TEXTS]
             (self.place / "texts").write_text("\n".join(lines) + "\n", encoding="utf-8")
             argv = ["predict", str(self.run), "--task", task["name"], "--input", str(self.place / "texts")]
             if task["kind"] == "masked_lm":
@@ -141,7 +142,7 @@ class Case:
 
     def submission(self) -> None:
         """Writes files to hand in, where every task has both."""
-        tasks = [task for task in self.table["tasks"] if task["kind"] != "masked_lm"]
+        tasks = [task for task in self.table["tasks"] if task["kind"] not in AUXILIARY]
         whole = bool(tasks) and all(task.get(split) for task in tasks for split in ("dev", "test"))
         try:
             command("submission", str(self.run))
@@ -163,7 +164,7 @@ class Case:
 
     def stablehlo(self) -> None:
         """Exports for plain JAX."""
-        if all(task["kind"] == "masked_lm" for task in self.table["tasks"]):
+        if all(task["kind"] in AUXILIARY for task in self.table["tasks"]):
             with pytest.raises(InputError, match="no task of this run predicts labels"):
                 command("export", str(self.run), "--format", "stablehlo")
             return

@@ -23,19 +23,27 @@ TEXTS = {
     "soft": {"text": ["review"], "label": "soft", "kind": "distribution", "classes": MOODS, "id": ""},
     "order": {"text": ["review"], "label": "stars", "kind": "ranking", "id": ""},
     "text": {"text": ["review"], "kind": "masked_lm", "id": ""},
+    "near": {"text": ["review"], "kind": "contrastive", "id": ""},
+    "alike": {
+        **{"text": ["sentence1", "sentence2"], "label": "is_duplicate", "kind": "contrastive"},
+        **{"min_label": 1.0, "temperature": 0.1},
+    },
     "names": {"text": ["words"], "label": "spans", "kind": "tokens", "classes": ["GOOD", "THING"], "id": ""},
 }
 """Tasks: those of reviews are of one file, and `plain` has quotes as GLUE's files have them."""
-WHOLE_BATCHES = ("order",)
+WHOLE_BATCHES = ("order", "near", "alike")
 """Tasks whose loss is of a batch, which cannot be computed in parts."""
-WORDS = ("names", "text")
-"""Tasks whose heads read tokens, so that no features can be kept."""
+WORDS = ("names", "text", "near", "alike")
+"""Tasks of whose heads no features can be kept: they read tokens, or two vectors under dropout."""
+AUXILIARY = ("masked_lm", "contrastive")
+"""Kinds that predict no labels."""
 REVIEWS = ("reviews.jsonl", "few.jsonl", "unlabelled.jsonl")
 FILES = {
     "sst": ("ids-sst-train.csv", "ids-sst-dev.csv", "ids-sst-test-student.csv"),
     "para": ("quora-train.csv", "quora-dev.csv", "quora-test-student.csv"),
     "sts": ("sts-train.csv", "sts-dev.csv", "sts-test-student.csv"),
-    **dict.fromkeys(("mood", "stars", "tags", "soft", "order", "names", "text"), REVIEWS),
+    **dict.fromkeys(("mood", "stars", "tags", "soft", "order", "names", "text", "near"), REVIEWS),
+    "alike": ("quora-train.csv", "quora-dev.csv", ""),
     "plain": ("plain.tsv", "one.tsv", "plain.tsv"),
 }
 METRICS = {
@@ -47,6 +55,7 @@ METRICS = {
     "ranking": ["spearman", "pearson"],
     "tokens": ["f1", "accuracy"],
     "masked_lm": ["loss", "perplexity"],
+    "contrastive": ["loss", "alignment", "uniformity"],
 }
 SMART = [
     {"weight": 1.0},
@@ -128,7 +137,7 @@ def valid_configs(draw: st.DrawFn, pinned: Mapping[str, Any]) -> Table:
         **some("max_shapes", 1, 2),
         **some("head", *_heads(paired=False)),
         **some("compute_dtype", "bfloat16", left_out=3),
-        **some("encoder_dropout", 0.0, 0.2),
+        **some("encoder_dropout", *([] if "near" in names else [0.0]), 0.2),
         **some("remat", True, left_out=3),
         **({} if {*names} & {*WHOLE_BATCHES} else some("micro_batches", 2, 3, left_out=4)),
         **some("order", "sequential", "round_robin", "proportional", "annealed", "temperature"),
@@ -183,7 +192,8 @@ _CHEAP: dict[str, list[Any]] = {
 
 def _heads(paired: bool) -> Sequence[Table]:
     heads = [{"pooling": "mean"}, {"hidden_layers": 0}, {"hidden_layers": 2, "hidden_size": 6, "dropout": 0.0}]
-    return [*heads, {"pooling": "pair", "hidden_layers": 0}, {"pooling": "pair"}] if paired else heads
+    own = [{"pooling": "pair", "hidden_layers": 0}, {"pooling": "pair"}, {"pooling": "towers"}, {"pooling": "both"}]
+    return [*heads, *own] if paired else heads
 
 
 def _length(draw: st.DrawFn) -> Table:
@@ -216,7 +226,7 @@ def _task(draw: st.DrawFn, name: str, fixed: Mapping[str, Any] | None) -> Table:
     if fixed is not None:
         return {**task, **fixed}
     if draw(st.booleans()):
-        task["head"] = draw(st.sampled_from(_heads(len(task["text"]) == 2)))
+        task["head"] = draw(st.sampled_from(_heads(len(task["text"]) == 2 and task["kind"] != "contrastive")))
     return task | draw(st.sampled_from([{}, {}, {"max_length": 9}, {"batch_size": 3}]))
 
 
