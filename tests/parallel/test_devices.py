@@ -39,7 +39,7 @@ def in_process(module: str, argument: str, **environment: str) -> None:
 def results(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Three steps of PCGrad, SMART and a teacher under every layout; batches of 4 that 8 devices cannot divide.
 
-    One of the tasks has a loss of a whole batch, whose rows lie on several devices, one has hidden tokens, and one
+    Two of the tasks have a loss of a whole batch, whose rows lie on several devices, one has hidden tokens, and one
     reads its texts apart, too.
     """
     out = tmp_path_factory.mktemp("devices")
@@ -47,9 +47,10 @@ def results(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.Te
     order = dataclasses.replace(tiny.tasks[2], name="order", kind="ranking", label_range=())
     text = dataclasses.replace(tiny.tasks[0], name="text", kind="masked_lm", num_classes=0)
     tiny = replace_task(tiny, "para", head=HeadConfig(pooling="both", hidden_layers=0))
+    near = dataclasses.replace(tiny.tasks[0], name="near", kind="contrastive", num_classes=0)
     config = dataclasses.replace(
         tiny,
-        tasks=(*tiny.tasks, order, text),
+        tasks=(*tiny.tasks, order, text, near),
         steps=3,
         # Noise well above float32's rounding of the outputs, whose differences are what the ascent follows.
         smart=SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1),
