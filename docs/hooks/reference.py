@@ -53,11 +53,11 @@ UNITS = {
     "layers": ("hidden_layers",),
     "neurons": ("hidden_size",),
     "classes": ("num_classes",),
-    "label units": ("label_range",),
+    "label units": ("label_range", "min_label"),
     "parts": ("micro_batches",),
     "lengths": ("max_shapes",),
     "devices": ("replica", "data", "fsdp"),
-    "": ("lr", "seed", "seeds"),
+    "": ("lr", "seed", "seeds", "temperature"),
 }
 """What the numbers of the config count, by the names of their fields; a table's own stand in `OWN_UNITS`."""
 
