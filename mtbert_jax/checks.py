@@ -93,6 +93,11 @@ def check_config(config: Config) -> None:
         )
     _check_parallel(config.parallel)
     _check_lora(config.lora)
+    if config.lora.rank and all("encoder" in stage.freeze for stage in stages):
+        raise InputError(
+            "lora: every stage freezes the encoder, and LoRA's products with it; set lora.rank = 0, or leave 'encoder' "
+            "out of freeze in some stage"
+        )
     for number, given in enumerate(config.stages, start=1):
         where = f"stage {given.name or f'stage{number}'}: "
         _check_length(where, given.steps, given.epochs)

@@ -39,7 +39,9 @@ def test_a_fresh_product_is_zero_and_lies_beside_its_kernel() -> None:
     assert not query["lora_b"].any()
     assert 0.9 / 4 < jnp.abs(query["lora_a"]).max() <= 1 / 4  # uniform in ±1/√16
     assert len(flatten_dict(fresh)) == len(flatten_dict(params)) + 2 * 4
-    assert "lora_a" not in fresh["layer_0"]["attention"]["key"] and "lora_a" not in params["layer_0"]["attention"]["query"]
+    assert (
+        "lora_a" not in fresh["layer_0"]["attention"]["key"] and "lora_a" not in params["layer_0"]["attention"]["query"]
+    )
     merged = lora.merged(fresh)
     jax.tree.map(np.testing.assert_array_equal, merged, params)
 
@@ -76,9 +78,9 @@ def test_paths_are_prefixes_with_stars() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("encoder/layer_0/atention/query", "no dense kernel lies below 'encoder/layer_0/atention/query'; did you mean 'enc"),
+        ("encoder/layer_0/atention/query", "no dense kernel lies below 'encoder/layer_0/atention/query'; did you mean"),
         ("attention/query", "did you mean 'encoder/*/attention/query'?"),
-        ("encoder/embeddings", "(kernels of this encoder: encoder/*/attention/key, encoder/*/attention/output, encoder/*/"),
+        ("encoder/embeddings", "(kernels of this encoder: encoder/*/attention/key, encoder/*/attention/output,"),
         ("encoder/layer_0/attention/query/bias", "no dense kernel lies below 'encoder/layer_0/attention/query/bias'"),
         ("encoder/layer_2", "no dense kernel lies below 'encoder/layer_2'"),
         ("encoder/layer_", "no dense kernel lies below 'encoder/layer_'"),
