@@ -9,6 +9,7 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax import trees
+from mtbert_jax.encoders.family import family_of
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import sum_tasks
 from mtbert_jax.training.objective import StageSpec
@@ -39,6 +40,7 @@ class Beside(torch.nn.Module):  # type: ignore[misc, name-defined]
 
 def test_logits_and_a_step_of_adam_are_those_of_products_beside_the_layers(encoder_dir: Path) -> None:
     config, encoder = mt.load_pretrained(encoder_dir)
+    config = family_of(config).with_dropout(config, 0.0)
     task = mt.TaskConfig("sts", "regression", head=mt.HeadConfig(hidden_layers=0))
     model = EncoderWithHeads.build(config, (task,)).with_lora(mt.LoraConfig(RANK, ALPHA))
     leaves = trees.flatten_dict(model.lora.added(encoder, jax.random.key(0)), sep="/")

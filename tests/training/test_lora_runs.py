@@ -16,11 +16,14 @@ from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.export.write import export_run
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.parallel import ALONE
+from mtbert_jax.report.contents import RunContents
+from mtbert_jax.report.sections import _facts
 from mtbert_jax.training.active import first_state
 from mtbert_jax.training.evaluate import make_eval_step
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.memory import estimate
+from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.step import make_train_step, stack_gradients
 from tests.encoders.modern import save_modern
@@ -229,8 +232,17 @@ def test_a_run_is_stopped_gone_on_with_evaluated_and_begun_from(adapted: Config,
 
     exported = load_pretrained(export_run(whole.path, "hf", tmp_path / "hf", "latest"))[1]
     same(exported, model.params["encoder"])
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "Of the encoder those were LoRA's products" in card and "[lora]\nrank = 4\nalpha = 8.0\n" in card
     assert largest_difference(exported, before) > 1e-3
-    export_run(whole.path, "stablehlo", tmp_path / "program", "latest")
+    program = jax.export.deserialize(
+        (export_run(whole.path, "stablehlo", tmp_path / "jax", "latest") / "sts.jax").read_bytes()
+    )
+    with np.load(tmp_path / "jax" / "params.npz") as arrays:
+        own = {path: arrays[path] for path in arrays if path.startswith(("encoder/", "heads/sts/"))}
+    batch = setup.plans(setup.datasets("train"))[-1].batches[0]["sts"]
+    found = program.call(own, batch.input_ids, batch.attention_mask, batch.token_type_ids)
+    np.testing.assert_allclose(found, setup.model.logits(state.params, "sts", batch), atol=1e-6)
 
     begun = run(
         dataclasses.replace(adapted, encoder="", init_from=str(whole.path), steps=1, lr=1e-30), tmp_path / "begun"
@@ -244,11 +256,16 @@ def test_what_is_evaluated_can_be_the_products_teacher(adapted: Config, tmp_path
     config = dataclasses.replace(
         adapted, evaluate="teacher", proximal=ProximalConfig(early_momentum=0.5, momentum=0.9), steps=3
     )
+    config = dataclasses.replace(config, affinity_every_steps=1, log_every_steps=1)
     folder = run(config, tmp_path / "run")
     state, model = restored(config, folder, 3), MultitaskModel.from_checkpoint(folder.path, "latest")
     lora = Setup.load(config, Path(config.encoder)).model
     same(model.params, jax.jit(lora.merged)(state.teacher_params()))
     assert largest_difference(model.params, jax.jit(lora.merged)(state.params)) > 1e-4
+    records = {record["kind"]: record for record in read_metrics(folder.metrics)}
+    assert min(abs(share) for of in records["affinity"]["effect"].values() for share in of.values()) > 0
+    contents = RunContents.read_records(folder.path, "run")
+    assert _facts(contents).facts["stage train"].startswith("3 steps, round_robin, LoRA of rank 4, lr 0.02: ")
 
 
 def test_seeds_in_one_program_are_those_alone_and_begin_with_other_products(adapted: Config, tmp_path: Path) -> None:
