@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 
-from mtbert_jax.config import Config, ParallelConfig, Stage, Task
+from mtbert_jax.config import Config, LoraConfig, ParallelConfig, Stage, Task
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import (
@@ -92,6 +92,12 @@ def check_config(config: Config) -> None:
             'takes order = "round_robin" and two tasks'
         )
     _check_parallel(config.parallel)
+    _check_lora(config.lora)
+    if config.lora.rank and all("encoder" in stage.freeze for stage in stages):
+        raise InputError(
+            "lora: every stage freezes the encoder, and LoRA's products with it; set lora.rank = 0, or leave 'encoder' "
+            "out of freeze in some stage"
+        )
     for number, given in enumerate(config.stages, start=1):
         where = f"stage {given.name or f'stage{number}'}: "
         _check_length(where, given.steps, given.epochs)
@@ -146,6 +152,18 @@ def _check_parallel(parallel: ParallelConfig) -> None:
             raise InputError(f"parallel.{name} = {size}: must be at least 1, or -1 for all devices that are left")
     if list(sizes.values()).count(-1) > 1:
         raise InputError(f"parallel: only one of {', '.join(sizes)} can be -1")
+
+
+def _check_lora(lora: LoraConfig) -> None:
+    _check_number("lora.rank", lora.rank, 0, WIDEST_LAYER)
+    _must_be("above 0", "lora.", lora, "alpha")
+    if lora.paths and not lora.rank:
+        raise InputError(
+            "lora.paths: lora.rank = 0 turns LoRA off, and the encoder itself would train; set lora.rank, such as 8, "
+            "or leave the paths out"
+        )
+    if len(lora.paths) > MOST_ENTRIES:
+        raise InputError(f"lora.paths: there are {len(lora.paths)}, and {MOST_ENTRIES} are allowed")
 
 
 def _check_task(task: Task, where: str) -> None:

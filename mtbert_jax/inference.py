@@ -104,7 +104,7 @@ class MultitaskModel:
         here = replace(config, data_dir=data_dir or config.data_dir, attention="auto")  # whatever this machine has
         setup = Setup.load(here, folder.encoder, layout)
         step, params = restore_params(folder, config, setup, which)
-        return cls(setup, params, step)
+        return cls(setup.without_lora(), params, step)
 
     def __repr__(self) -> str:
         millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6

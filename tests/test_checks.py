@@ -11,6 +11,7 @@ from mtbert_jax.checks import check_config
 from mtbert_jax.config import (
     Config,
     HeadConfig,
+    LoraConfig,
     ProximalConfig,
     SmartConfig,
     StageConfig,
@@ -215,3 +216,27 @@ def test_task_names_differ_in_more_than_capitals() -> None:
     task = TaskConfig("sst", num_classes=5, train="a.csv")
     with pytest.raises(InputError, match="task names must differ, got sst, SST"):
         check_config(Config(tasks=(task, dataclasses.replace(task, name="SST"))))
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        (LoraConfig(rank=-1), "lora.rank = -1: must be at least 0"),
+        (LoraConfig(rank=8, alpha=0.0), "lora.alpha = 0.0: must be above 0"),
+        (LoraConfig(rank=8, alpha=math.inf), "lora.alpha = inf: must be above 0"),
+        (
+            LoraConfig(paths=("encoder",)),
+            "lora.paths: lora.rank = 0 turns LoRA off, and the encoder itself would train",
+        ),
+        (LoraConfig(rank=8, paths=("encoder",) * 101), "lora.paths: there are 101, and 100 are allowed"),
+    ],
+)
+def test_a_lora_that_cannot_work_is_named(lora: LoraConfig, message: str) -> None:
+    assert refusal(Config(tasks=(SST,), lora=lora)).startswith(message)
+
+
+def test_lora_needs_a_stage_in_which_it_trains() -> None:
+    heads = StageConfig("heads", freeze=("encoder",))
+    config = Config(tasks=(SST,), lora=LoraConfig(rank=8), stages=(heads,))
+    assert refusal(config).startswith("lora: every stage freezes the encoder, and LoRA's products with it")
+    check_config(dataclasses.replace(config, stages=(heads, StageConfig("products"))))

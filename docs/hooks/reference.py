@@ -19,6 +19,7 @@ TABLES = {
     config.StageConfig: ("`[[stages]]`", "What a stage leaves out it takes from the run's field of the same name."),
     config.SmartConfig: ("`[smart]`", "Also in a stage."),
     config.ProximalConfig: ("`[proximal]`", "Also in a stage."),
+    config.LoraConfig: ("`[lora]`", "Of the run, in all of its stages."),
     config.ParallelConfig: (
         "`[parallel]`",
         "Sizes of a mesh of devices; -1, for one of them, takes what is left.",
@@ -57,7 +58,7 @@ UNITS = {
     "parts": ("micro_batches",),
     "lengths": ("max_shapes",),
     "devices": ("replica", "data", "fsdp"),
-    "": ("lr", "seed", "seeds"),
+    "": ("lr", "seed", "seeds", "rank", "alpha"),
 }
 """What the numbers of the config count, by the names of their fields; a table's own stand in `OWN_UNITS`."""
 

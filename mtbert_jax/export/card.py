@@ -65,6 +65,7 @@ _WHOSE = {
     "student": "The parameters are those that were trained.",
     "teacher": "The parameters are the teacher's, made of earlier ones of the run: it is what the run evaluated.",
 }
+_LORA = " Of the encoder those were LoRA's products, which are added to its kernels here."
 _END = """\
     layer = lambda key, x: linear(x, heads[f"{name}.{key}.weight"], heads[f"{name}.{key}.bias"])
     for number in range(task["hidden_layers"]):
@@ -110,7 +111,7 @@ the run.
 
 ## What to know
 
-- {_WHOSE[about["parameters"]]}
+- {_WHOSE[about["parameters"]]}{_LORA if config.lora.rank else ""}
 - `pipeline(...)` of `transformers` gives the encoder's states, no labels.
 - Nothing is known here of texts unlike those of the training data.
 - No licence is stated here: those of the base encoder and of the training data apply.
@@ -180,7 +181,8 @@ def _training(config: Config) -> str:
         for name in [*idle, "epochs" if stage.steps else "steps"]:
             del fields[name]
         stages.append(fields)
-    return to_toml({"seed": config.seed, "compute_dtype": config.compute_dtype, "stages": stages})
+    lora = {"lora": to_dict(config.lora)} if config.lora.rank else {}
+    return to_toml({"seed": config.seed, "compute_dtype": config.compute_dtype, **lora, "stages": stages})
 
 
 def _dtype_note(about: dict[str, Any]) -> str:

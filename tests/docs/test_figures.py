@@ -48,6 +48,18 @@ def table(page: Path, head: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
+def test_what_lora_costs() -> None:
+    measured, rows = results("lora.json"), table(DOCS / "performance.md", "one step, 64 tokens, 5 rounds in turn")
+    assert len(rows) == 2
+    for (_, *cells), method in zip(rows, ("plain", "lora"), strict=True):
+        row = measured[method, "jax"]
+        state, memory = row["optimizer_state_bytes"] / 1e6, row["peak_memory_bytes"] / 1e9
+        numbers = [f"{row['trained_parameters']:,}", f"{state:.1f} MB", f"{row['median_processor_seconds']:.2f}"]
+        assert cells == [*numbers, f"{memory:.2f} GB"]
+    ratio = measured["lora", "jax"]["over_plain"]["median"]
+    assert f"median of paired ratios: {ratio:.2f}".replace("0.", ".") in (DOCS / "performance.md").read_text("utf-8")
+
+
 def test_examples_a_second() -> None:
     page = DOCS / "performance.md"
     measured, rows = results("epoch.json"), table(page, "examples a second, real files")
