@@ -194,8 +194,9 @@ def _check_task(task: Task, where: str) -> None:
         if getattr(task, name) and not kind_of(task).one_class_each:
             refuse(f"{name} is for tasks with classes, one for each example, not for kind = {task.kind!r}")
     _must_be("from 0 to 1", f"{where}: ", task, "loss_balance", "sampling_balance", "swap_pairs")
-    if task.swap_pairs and (len(task.text) != 2 or kind_of(task).reads != "vector"):
-        refuse(f"swap_pairs is for labelled pairs of texts, not for kind = {task.kind!r} over {len(task.text)} text(s)")
+    for name in ("swap_pairs", "both_orders"):
+        if getattr(task, name) and (len(task.text) != 2 or kind_of(task).reads != "vector"):
+            refuse(f"{name} is for labelled pairs of texts, not for kind = {task.kind!r} over {len(task.text)} text(s)")
     count = len(kind_of(task).classes(task))
     if len(task.class_weights) not in (0, count):
         refuse(f"class_weights: give {count} numbers, one per class, not {len(task.class_weights)}")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.dataset import Dataset, load_dataset
@@ -30,6 +31,7 @@ from mtbert_jax.training.evaluate import (
     make_pooling_step,
     not_finite,
     over_split,
+    split_logits,
 )
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.origin import restore_params
@@ -105,6 +107,23 @@ class MultitaskModel:
         setup = Setup.load(here, folder.encoder, layout)
         step, params = restore_params(folder, config, setup, which)
         return cls(setup, params, step)
+
+    def with_both_orders(self, tasks: Sequence[str]) -> "MultitaskModel":
+        """The same model, which scores the pairs of these tasks in both orders, and those of no other task.
+
+        Args:
+            tasks: Names of tasks over pairs; they stand in place of the tasks whose `both_orders` the run has set.
+
+        Raises:
+            InputError: The run has no such task, or it is not over pairs.
+        """
+        for name in tasks:
+            self.task(name)
+        config = self.setup.config
+        told = tuple(replace(task, both_orders=task.name in tasks) for task in config.tasks)
+        config = replace(config, tasks=told)
+        check_config(config)
+        return replace(self, setup=self.setup.with_config(config))
 
     def __repr__(self) -> str:
         millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
@@ -212,12 +231,16 @@ class MultitaskModel:
             parts = [tuple(map(kind_of(task).text, part)) for part in parts]
         tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit), words)
         places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
-        return Dataset([], parts, tokens, np.zeros((len(parts), *places), np.float32), False, [])
+        data = Dataset([], parts, tokens, np.zeros((len(parts), *places), np.float32), False, [])
+        if task is None or not task.both_orders:
+            return data
+        turned = [part[::-1] for part in parts]
+        other = tokenize_texts(self.setup.tokenizer, turned, int(limit), words)
+        return data._replace(other_order=data._replace(texts=turned, tokens=other))
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
-        """Logits of texts of one's own, in their order."""
-        compute, width = partial(self._eval_step, self.params, task), self.setup.kept_width(task)
-        return over_split(self.setup, compute, dataset, self.setup.fixed_lengths(task), width)
+        """Logits of texts of one's own, in their order; of pairs in both orders, where the task is scored so."""
+        return split_logits(self.setup, self._eval_step, self.params, task, dataset, self.setup.fixed_lengths(task))
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""

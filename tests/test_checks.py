@@ -19,6 +19,7 @@ from mtbert_jax.config import (
 from mtbert_jax.errors import InputError
 
 SST = TaskConfig("sst", num_classes=3, label="y", train="a.csv")
+NER = TaskConfig("ner", "tokens", ("text",), "tags", classes=("X",), train="t")
 PARA = TaskConfig("para", "binary", label="y", train="a.csv")
 STS = TaskConfig("sts", "regression", label="y", train="a.csv")
 
@@ -81,6 +82,13 @@ def test_sampling_that_cannot_work_is_named(changes: dict[str, Any], message: st
     ("task", "changes", "message"),
     [
         (SST, {"swap_pairs": 0.5}, "tasks[0] (sst): swap_pairs is for labelled pairs of texts"),
+        (SST, {"both_orders": True}, "tasks[0] (sst): both_orders is for labelled pairs of texts, not for kind = 'cl"),
+        (NER, {"both_orders": True}, "tasks[0] (ner): both_orders is for labelled pairs of texts, not for kind = 'to"),
+        (
+            TaskConfig("lm", "masked_lm", ("a", "b"), train="t"),
+            {"both_orders": True},
+            "tasks[0] (lm): both_orders is for labelled pairs of texts, not for kind = 'masked_lm' over 2 text(s)",
+        ),
         (PARA, {"swap_pairs": 1.5, "text": ("a", "b")}, "tasks[0] (para): swap_pairs = 1.5: must be from 0 to 1"),
     ],
 )

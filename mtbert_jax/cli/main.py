@@ -130,7 +130,7 @@ def augment(args: list[str]) -> None:
 def evaluate(args: list[str]) -> None:
     """The command `evaluate`."""
     given = arguments.parse(arguments.Evaluate, args, "mtbert evaluate")
-    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+    model = _load_model(given)
     scores = model.evaluate(given.split)[0]
     if not scores:
         raise InputError(f"no task has labels for the split {given.split!r}; mtbert predict writes prediction files")
@@ -151,7 +151,7 @@ def predict(args: list[str]) -> None:
         must_be_writable(given.output, folder=given.task is None)
     if given.soft_labels is not None:
         must_be_writable(given.soft_labels)
-    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+    model = _load_model(given)
     if given.task is None:
         read = {split: model.setup.datasets(split) for split in SPLITS[1:]}  # both, before anything is computed
         folder = given.output or RunFolder(given.run).predictions
@@ -173,6 +173,12 @@ def predict(args: list[str]) -> None:
     rows = zip(texts, model.predict(given.task, texts), strict=True)
     described = ({"text": text if len(text) > 1 else text[0], **said._asdict()} for text, said in rows)
     _write_json_lines(described, given.output)
+
+
+def _load_model(given: arguments.Evaluate | arguments.Predict) -> MultitaskModel:
+    """The model that a command names, and which tasks it scores in both orders."""
+    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+    return model if given.both_orders is None else model.with_both_orders(given.both_orders)
 
 
 def _write_json_lines(rows: Iterable[dict[str, Any]], path: Path | None) -> None:

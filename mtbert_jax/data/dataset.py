@@ -30,6 +30,7 @@ class Dataset(NamedTuple):
         scored: Places of the examples that have a label, where only some do.
         masking: Where tokens are hidden: the texts as they were, of which every batch of training hides others.
         swapped: The same pairs of texts the other way round, where training swaps some.
+        other_order: The same examples with their two texts the other way round, where both orders are scored.
     """
 
     ids: list[str]
@@ -43,6 +44,7 @@ class Dataset(NamedTuple):
     scored: Int[np.ndarray, " scored"] | None = None
     masking: Masking | None = None
     swapped: Tokens | None = None
+    other_order: "Dataset | None" = None
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
@@ -77,7 +79,16 @@ def load_datasets(
         if split == "train" and task.swap_pairs:
             turned = [text[::-1] for text in found[task.name].texts]
             found[task.name] = found[task.name]._replace(swapped=encode(config, task, tokenizer, turned))
+        if split != "train" and task.both_orders:
+            other = in_other_order(config, task, tokenizer, found[task.name])
+            found[task.name] = found[task.name]._replace(other_order=other)
     return {task.name: found[task.name] for task in tasks}
+
+
+def in_other_order(config: Config, task: Task, tokenizer: Tokenizer, data: Dataset) -> Dataset:
+    """The same examples with their two texts the other way round, encoded, and cut off, as such pairs are."""
+    texts = [text[::-1] for text in data.texts]
+    return data._replace(texts=texts, tokens=encode(config, task, tokenizer, texts), features=None, other_order=None)
 
 
 def encode(
