@@ -1,7 +1,7 @@
 """A trained model on splits, and on one's own text."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,11 +15,10 @@ from jaxtyping import Float
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.data.dataset import Dataset, load_dataset
+from mtbert_jax.data.dataset import Dataset, dataset_of_texts, load_dataset
 from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split
-from mtbert_jax.data.tokens import Words, tokenize_texts
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
@@ -157,13 +156,29 @@ class MultitaskModel:
         Raises:
             InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
         """
+        return list(self.stream(task, texts))
+
+    def stream(self, task: str, texts: Sequence[str | tuple[str, ...]], size: int = 4096) -> Iterator[Prediction]:
+        """`predict`, one prediction after the other, in memory that does not grow with the number of texts.
+
+        Args:
+            task: As in `predict`.
+            texts: As in `predict`. All of them are checked before the first prediction.
+            size: Texts that are tokenised and computed together, the short ones apart from the long ones.
+
+        Raises:
+            InputError: As `predict`, for logits that are not finite when their turn comes.
+        """
         spec = self._predicting(task)
         parts = _parts(texts, len(spec.text), f"task {task}")
-        if not parts:
-            return []
-        logits = self.logits(task, self._dataset(parts, spec.max_length, spec))
-        _check_finite(logits, parts, f"the output of task {task}")
-        return self.describe(task, logits)
+        return self._described(spec, parts, size)
+
+    def _described(self, spec: Task, parts: list[tuple[str, ...]], size: int) -> Iterator[Prediction]:
+        for start in range(0, len(parts), size):
+            own = parts[start : start + size]
+            logits = self.logits(spec.name, dataset_of_texts(self.setup.tokenizer, own, spec.max_length, spec))
+            _check_finite(logits, own, f"the output of task {spec.name}", start, len(parts))
+            yield from self.describe(spec.name, logits)
 
     def soft_labels(
         self, task: str, texts: Sequence[str | tuple[str, ...]] | None = None, split: Split = "train"
@@ -190,7 +205,7 @@ class MultitaskModel:
             data = load_dataset(self.setup.config, spec, split, self.setup.tokenizer, labels=False)
         else:
             parts = _parts(texts, len(spec.text), f"task {task}")
-            data = self._dataset(parts, spec.max_length, spec)._replace(
+            data = dataset_of_texts(self.setup.tokenizer, parts, spec.max_length, spec)._replace(
                 ids=[str(number) for number in range(len(parts))]
             )
         if not data.texts:
@@ -220,23 +235,11 @@ class MultitaskModel:
         parts = _parts(texts, 1, "encode")
         lengths, width = self.setup.fixed_lengths(), self.setup.encoder_config.hidden_size
         compute = partial(self._pooling_step, self.params, pooling)
-        vectors = over_split(self.setup, compute, self._dataset(parts, lengths[-1]), lengths, width)
+        vectors = over_split(
+            self.setup, compute, dataset_of_texts(self.setup.tokenizer, parts, int(lengths[-1])), lengths, width
+        )
         _check_finite(vectors, parts, "its embedding")
         return vectors
-
-    def _dataset(self, parts: list[tuple[str, ...]], limit: int, task: Task | None = None) -> Dataset:
-        """Texts as a task reads them, or the encoder alone."""
-        words: Words = "first" if task is not None and kind_of(task).reads == "tokens" else "none"
-        if task is not None:
-            parts = [tuple(map(kind_of(task).text, part)) for part in parts]
-        tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit), words)
-        places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
-        data = Dataset([], parts, tokens, np.zeros((len(parts), *places), np.float32), False, [])
-        if task is None or not task.both_orders:
-            return data
-        turned = [part[::-1] for part in parts]
-        other = tokenize_texts(self.setup.tokenizer, turned, int(limit), words)
-        return data._replace(other_order=data._replace(texts=turned, tokens=other))
 
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
         """Logits of texts of one's own, in their order; of pairs in both orders, where the task is scored so."""
@@ -246,10 +249,10 @@ class MultitaskModel:
         """Logits → labels and probabilities."""
         spec = self.setup.tasks[task]
         kind = kind_of(spec)
-        labels = (kind.describe(spec, value) for value in kind.predict(logits))
-        names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits))).tolist()
+        labels = (_written(kind.describe(spec, value)) for value in kind.predict(logits))
+        names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits)), np.float32)
         return [
-            Prediction(label, dict(zip(names, row, strict=True)) if row else {})
+            Prediction(label, dict(zip(names, _shortest(row), strict=True)) if len(row) else {})
             for label, row in zip(labels, shares, strict=True)
         ]
 
@@ -297,16 +300,28 @@ def _shortest(values: Float[np.ndarray, " class"]) -> list[float]:
     return [float(str(value)) for value in values]
 
 
-def _check_finite(values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str) -> None:
-    """Refuses what is not finite for some text: an argmax of NaN would be an ordinary label."""
+def _written(label: Any) -> Any:
+    """A label as a person reads it: a number with the digits of a float32."""
+    return float(str(np.float32(label))) if isinstance(label, float) else label
+
+
+def _check_finite(
+    values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str, before: int = 0, total: int = 0
+) -> None:
+    """Refuses what is not finite for some text: an argmax of NaN would be an ordinary label.
+
+    `parts` are texts of `total`, after the first `before`; or all of them.
+    """
     wrong = np.flatnonzero(~finite_rows(values))
     if len(wrong):
         text = " | ".join(parts[wrong[0]])
         shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
-        more = f"; so for {len(wrong)} of {len(parts)} texts" if len(wrong) > 1 else ""
+        seen = before + len(parts)
+        of = len(parts) if not total else f"the first {seen}" if seen < total else seen
+        more = f"; so for {len(wrong)} of {of} texts" if len(wrong) > 1 else ""
         raise InputError(
-            f"text {wrong[0] + 1} ({shown!r}): {whose} has values that are not finite{more}; the training of this "
-            "checkpoint had diverged"
+            f"text {before + wrong[0] + 1} ({shown!r}): {whose} has values that are not finite{more}; the training of "
+            "this checkpoint had diverged"
         )
 
 

@@ -12,7 +12,7 @@ from mtbert_jax.config import Config, Task
 from mtbert_jax.data.augment import Augmentation, changes_words, has_words
 from mtbert_jax.data.masking import FIXED, Masking
 from mtbert_jax.data.readers import Reading, Split, read_for_run
-from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached
+from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached, tokenize_texts
 from mtbert_jax.encoders.tokenizer import mask_token
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import real
@@ -131,6 +131,24 @@ def encode(
     needed: dict[str, Words] = {"vector": "none", "tokens": "first", "masked": "all"}
     words = words or needed[kind_of(task).reads]
     return tokenize_cached(tokenizer, texts, limit or task.max_length, config.cache_dir, words)
+
+
+def dataset_of_texts(
+    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], limit: int, task: Task | None = None
+) -> Dataset:
+    """Texts of no file, without labels, as a task reads them, or the encoder alone, cut off after `limit` tokens."""
+    words: Words = "first" if task is not None and kind_of(task).reads == "tokens" else "none"
+    if task is not None:
+        texts = [tuple(map(kind_of(task).text, text)) for text in texts]
+    tokens = tokenize_texts(tokenizer, texts, limit, words)
+    places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
+    data = Dataset([], list(texts), tokens, np.zeros((len(texts), *places), np.float32), False, [])
+    if task is None or not task.both_orders:
+        return data
+    turned = [text[::-1] for text in texts]
+    return data._replace(
+        other_order=data._replace(texts=turned, tokens=tokenize_texts(tokenizer, turned, limit, words))
+    )
 
 
 def make_dataset(task: Task, read: Reading, tokens: Tokens, tokenizer: Tokenizer) -> Dataset:
