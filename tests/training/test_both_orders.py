@@ -18,10 +18,12 @@ from mtbert_jax.config import Config, HeadConfig, StageConfig, TaskConfig
 from mtbert_jax.data.predictions import read_predictions
 from mtbert_jax.export.write import export_run
 from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.submission.hand_in import write_submission
 from mtbert_jax.tasks import KINDS, kind_of, task_scores
 from mtbert_jax.training.active import load_logits
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task, tiny_run
@@ -87,6 +89,17 @@ def test_dev_logits_scores_and_predictions_are_of_both_orders(folder: Path) -> N
         np.testing.assert_allclose(written, predicted, rtol=1e-6)
         tested = read_predictions(folder / "predictions" / f"{name}-test-output.csv", task)[1]
         np.testing.assert_allclose(tested, kind_of(task).predict(means(folder, "test")[name]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_submission_and_a_dry_run_know_of_both_orders(folder: Path, tmp_path: Path) -> None:
+    model = MultitaskModel.from_checkpoint(folder)
+    write_submission(model, tmp_path)
+    for split in ("dev", "test"):
+        predicted = read_predictions(tmp_path / f"sts-{split}-output.csv", model.setup.tasks["sts"])[1]
+        wanted = np.clip(means(folder, split)["sts"][:, 0], 0, 5)
+        np.testing.assert_allclose(predicted, wanted, rtol=1e-4, atol=1e-5)
+    config = dataclasses.replace(model.setup.config, out=str(tmp_path / "none"))
+    assert "dev and test pairs scored in both orders: para, sts, same, near" in list(rehearse(config))
 
 
 def test_a_training_file_is_scored_so_too(folder: Path) -> None:
