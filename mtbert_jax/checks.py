@@ -113,11 +113,12 @@ def check_config(config: Config) -> None:
         where = f"stage {stage.name}: " if config.stages else ""
         _check_stage(stage, where)
         for own in (task for task in config.tasks if stage.cache_features and task.name in stage.tasks):
-            if own.swap_pairs:
-                raise InputError(
-                    f"{where}cache_features keeps what the encoder says of texts in one order, and task {own.name} has "
-                    f"swap_pairs = {own.swap_pairs:g}; set cache_features = false"
-                )
+            for name in ("swap_pairs", "word_deletion", "word_swap"):
+                if value := getattr(own, name):
+                    raise InputError(
+                        f"{where}cache_features keeps what the encoder says of texts as they are, and task {own.name} "
+                        f"has {name} = {value:g}; set cache_features = false"
+                    )
             if kind_of(own).reads != "vector":
                 raise InputError(
                     f"{where}cache_features keeps one vector of each example, and task {own.name} of kind = "
@@ -215,8 +216,14 @@ def _check_task(task: Task, where: str) -> None:
         if getattr(task, name) and not kind_of(task).one_class_each:
             refuse(f"{name} is for tasks with classes, one for each example, not for kind = {task.kind!r}")
     _must_be("from 0 to 1", f"{where}: ", task, "loss_balance", "sampling_balance", "swap_pairs")
-    if task.swap_pairs and (len(task.text) != 2 or kind_of(task).reads != "vector"):
-        refuse(f"swap_pairs is for labelled pairs of texts, not for kind = {task.kind!r} over {len(task.text)} text(s)")
+    _must_be("at least 0 and below 1", f"{where}: ", task, "word_deletion")
+    _must_be("from 0 to 1", f"{where}: ", task, "word_swap")
+    for name in ("word_deletion", "word_swap"):
+        if getattr(task, name) and kind_of(task).reads != "vector":
+            refuse(f"{name} is for labels of whole texts, not for kind = {task.kind!r}, which reads their tokens")
+    for name in ("swap_pairs", "both_orders"):
+        if getattr(task, name) and (len(task.text) != 2 or kind_of(task).reads != "vector"):
+            refuse(f"{name} is for labelled pairs of texts, not for kind = {task.kind!r} over {len(task.text)} text(s)")
     count = len(kind_of(task).classes(task))
     if len(task.class_weights) not in (0, count):
         refuse(f"class_weights: give {count} numbers, one per class, not {len(task.class_weights)}")

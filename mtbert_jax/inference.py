@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.data.dataset import Dataset, load_dataset
+from mtbert_jax.data.dataset import Dataset, dataset_of_texts, load_dataset
 from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split
-from mtbert_jax.data.tokens import Words, tokenize_texts
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
@@ -30,6 +30,7 @@ from mtbert_jax.training.evaluate import (
     make_pooling_step,
     not_finite,
     over_split,
+    split_logits,
 )
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.origin import restore_params
@@ -106,6 +107,23 @@ class MultitaskModel:
         step, params = restore_params(folder, config, setup, which)
         return cls(setup.without_lora(), params, step)
 
+    def with_both_orders(self, tasks: Sequence[str]) -> "MultitaskModel":
+        """The same model, which scores the pairs of these tasks in both orders, and those of no other task.
+
+        Args:
+            tasks: Names of tasks over pairs; they stand in place of the tasks whose `both_orders` the run has set.
+
+        Raises:
+            InputError: The run has no such task, or it is not over pairs.
+        """
+        for name in tasks:
+            self.task(name)
+        config = self.setup.config
+        told = tuple(replace(task, both_orders=task.name in tasks) for task in config.tasks)
+        config = replace(config, tasks=told)
+        check_config(config)
+        return replace(self, setup=self.setup.with_config(config))
+
     def __repr__(self) -> str:
         millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
         return f"MultitaskModel(tasks {', '.join(self.setup.tasks)}; {millions:.1f}M parameters; step {self.step})"
@@ -158,7 +176,7 @@ class MultitaskModel:
     def _described(self, spec: Task, parts: list[tuple[str, ...]], size: int) -> Iterator[Prediction]:
         for start in range(0, len(parts), size):
             own = parts[start : start + size]
-            logits = self.logits(spec.name, self._dataset(own, spec.max_length, spec))
+            logits = self.logits(spec.name, dataset_of_texts(self.setup.tokenizer, own, spec.max_length, spec))
             _check_finite(logits, own, f"the output of task {spec.name}", start, len(parts))
             yield from self.describe(spec.name, logits)
 
@@ -187,7 +205,7 @@ class MultitaskModel:
             data = load_dataset(self.setup.config, spec, split, self.setup.tokenizer, labels=False)
         else:
             parts = _parts(texts, len(spec.text), f"task {task}")
-            data = self._dataset(parts, spec.max_length, spec)._replace(
+            data = dataset_of_texts(self.setup.tokenizer, parts, spec.max_length, spec)._replace(
                 ids=[str(number) for number in range(len(parts))]
             )
         if not data.texts:
@@ -217,23 +235,15 @@ class MultitaskModel:
         parts = _parts(texts, 1, "encode")
         lengths, width = self.setup.fixed_lengths(), self.setup.encoder_config.hidden_size
         compute = partial(self._pooling_step, self.params, pooling)
-        vectors = over_split(self.setup, compute, self._dataset(parts, lengths[-1]), lengths, width)
+        vectors = over_split(
+            self.setup, compute, dataset_of_texts(self.setup.tokenizer, parts, int(lengths[-1])), lengths, width
+        )
         _check_finite(vectors, parts, "its embedding")
         return vectors
 
-    def _dataset(self, parts: list[tuple[str, ...]], limit: int, task: Task | None = None) -> Dataset:
-        """Texts as a task reads them, or the encoder alone."""
-        words: Words = "first" if task is not None and kind_of(task).reads == "tokens" else "none"
-        if task is not None:
-            parts = [tuple(map(kind_of(task).text, part)) for part in parts]
-        tokens = tokenize_texts(self.setup.tokenizer, parts, int(limit), words)
-        places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
-        return Dataset([], parts, tokens, np.zeros((len(parts), *places), np.float32), False, [])
-
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
-        """Logits of texts of one's own, in their order."""
-        compute, width = partial(self._eval_step, self.params, task), self.setup.kept_width(task)
-        return over_split(self.setup, compute, dataset, self.setup.fixed_lengths(task), width)
+        """Logits of texts of one's own, in their order; of pairs in both orders, where the task is scored so."""
+        return split_logits(self.setup, self._eval_step, self.params, task, dataset, self.setup.fixed_lengths(task))
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""

@@ -20,6 +20,7 @@ from mtbert_jax.config import (
 from mtbert_jax.errors import InputError
 
 SST = TaskConfig("sst", num_classes=3, label="y", train="a.csv")
+NER = TaskConfig("ner", "tokens", ("text",), "tags", classes=("X",), train="t")
 PARA = TaskConfig("para", "binary", label="y", train="a.csv")
 STS = TaskConfig("sts", "regression", label="y", train="a.csv")
 
@@ -82,17 +83,33 @@ def test_sampling_that_cannot_work_is_named(changes: dict[str, Any], message: st
     ("task", "changes", "message"),
     [
         (SST, {"swap_pairs": 0.5}, "tasks[0] (sst): swap_pairs is for labelled pairs of texts"),
+        (SST, {"word_deletion": 1.0}, "tasks[0] (sst): word_deletion = 1.0: must be at least 0 and below 1"),
+        (SST, {"word_swap": 1.5}, "tasks[0] (sst): word_swap = 1.5: must be from 0 to 1"),
+        (NER, {"word_deletion": 0.1}, "tasks[0] (ner): word_deletion is for labels of whole texts, not for kind = 'to"),
+        (
+            TaskConfig("lm", "masked_lm", train="t"),
+            {"word_swap": 0.1},
+            "tasks[0] (lm): word_swap is for labels of whole texts, not for kind = 'masked_lm', which reads their tok",
+        ),
+        (SST, {"both_orders": True}, "tasks[0] (sst): both_orders is for labelled pairs of texts, not for kind = 'cl"),
+        (NER, {"both_orders": True}, "tasks[0] (ner): both_orders is for labelled pairs of texts, not for kind = 'to"),
+        (
+            TaskConfig("lm", "masked_lm", ("a", "b"), train="t"),
+            {"both_orders": True},
+            "tasks[0] (lm): both_orders is for labelled pairs of texts, not for kind = 'masked_lm' over 2 text(s)",
+        ),
         (PARA, {"swap_pairs": 1.5, "text": ("a", "b")}, "tasks[0] (para): swap_pairs = 1.5: must be from 0 to 1"),
     ],
 )
-def test_swaps_that_cannot_work_are_named(task: TaskConfig, changes: dict[str, Any], message: str) -> None:
+def test_changes_of_texts_that_cannot_work_are_named(task: TaskConfig, changes: dict[str, Any], message: str) -> None:
     assert refusal(Config(tasks=(dataclasses.replace(task, **changes),))).startswith(message)
 
 
-def test_kept_features_are_of_texts_in_one_order() -> None:
-    task = dataclasses.replace(PARA, text=("a", "b"), swap_pairs=0.5)
+@pytest.mark.parametrize("name", ["swap_pairs", "word_deletion", "word_swap"])
+def test_kept_features_are_of_texts_as_they_are(name: str) -> None:
+    task = dataclasses.replace(PARA, text=("a", "b"), **{name: 0.5})  # type: ignore[arg-type]
     stage = StageConfig("heads", freeze=("encoder",), cache_features=True)
-    assert "task para has swap_pairs = 0.5" in refusal(Config(tasks=(task,), stages=(stage,)))
+    assert f"task para has {name} = 0.5" in refusal(Config(tasks=(task,), stages=(stage,)))
 
 
 def test_an_anchor_in_every_step_is_refused_with_the_reason() -> None:

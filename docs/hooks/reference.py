@@ -48,7 +48,7 @@ UNITS = {
         "momentum",
         "early_momentum",
     ),
-    "0 to 1": ("loss_balance", "sampling_balance", "sampling_exponent", "swap_pairs"),
+    "0 to 1": ("loss_balance", "sampling_balance", "sampling_exponent", "swap_pairs", "word_deletion", "word_swap"),
     "factor": ("weight", "loss_weight", "smart_factor", "class_weights"),
     "embedding units": ("radius", "noise_std", "step_size"),
     "layers": ("hidden_layers",),

@@ -21,12 +21,11 @@ from mtbert_jax.cli import arguments
 from mtbert_jax.cli.augment import augment_pairs
 from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
-from mtbert_jax.cli.predict import predict
+from mtbert_jax.cli.predict import load_model, predict
 from mtbert_jax.config.schema import finite, nearest
 from mtbert_jax.errors import InputError, TrainingError, plain
 from mtbert_jax.export.write import export_run
 from mtbert_jax.files import input_errors, must_be_writable, write_whole
-from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_freed_memory, machine_summary
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
@@ -125,7 +124,7 @@ def augment(args: list[str]) -> None:
 def evaluate(args: list[str]) -> None:
     """The command `evaluate`."""
     given = arguments.parse(arguments.Evaluate, args, "mtbert evaluate")
-    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+    model = load_model(given)
     scores = model.evaluate(given.split)[0]
     if not scores:
         raise InputError(f"no task has labels for the split {given.split!r}; mtbert predict writes prediction files")

@@ -35,7 +35,7 @@ def predict(args: list[str]) -> None:
         must_be_writable(given.output, folder=given.task is None)
     if given.soft_labels is not None:
         must_be_writable(given.soft_labels)
-    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+    model = load_model(given)
     if given.task is None:
         _write_files(model, given.output or RunFolder(given.run).predictions)
     elif given.soft_labels is not None:
@@ -48,6 +48,12 @@ def predict(args: list[str]) -> None:
         with _output(given.output) as file:
             for text, said in _shown(zip(texts, predictions, strict=True), len(texts), given.output):
                 _write(file, {"text": text if len(text) > 1 else text[0], **said._asdict()})
+
+
+def load_model(given: arguments.Evaluate | arguments.Predict) -> MultitaskModel:
+    """The model that a command names, which scores those tasks in both orders that the command says."""
+    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+    return model if given.both_orders is None else model.with_both_orders(given.both_orders)
 
 
 def _write_files(model: MultitaskModel, folder: Path) -> None:

@@ -140,6 +140,13 @@ class TaskConfig:
     """Factor on this task's loss, and so on its gradient."""
     swap_pairs: float = 0.0
     """Two texts: share of training examples whose texts change places, drawn anew in every batch."""
+    word_deletion: float = 0.0
+    """Probability of each word of a training text to be left out, drawn anew in every batch; one word stays."""
+    word_swap: float = 0.0
+    """Share of the words of a training text that change places with each other, drawn anew in every batch."""
+    both_orders: bool = False
+    """Two texts: score every pair as (a, b) and as (b, a), on dev, on test and in `predict`, and take the mean of the
+    logits. Evaluating this task takes twice as long; training does not change (see `swap_pairs`)."""
     whole_words: bool = False
     """`masked_lm`: hide all tokens of a word, or none, in place of single tokens."""
     output_column: str = ""

@@ -9,7 +9,7 @@ from huggingface_hub import try_to_load_from_cache
 from mtbert_jax import trees
 from mtbert_jax.config import Config
 from mtbert_jax.config.schema import to_dict, to_toml
-from mtbert_jax.export.wording import EXAMPLES, LOGITS, quoted, score_note, task_table, text_notes
+from mtbert_jax.export.wording import EXAMPLES, LOGITS, order_note, quoted, score_note, task_table, text_notes
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.regularizers import REGULARIZERS
 
@@ -34,7 +34,7 @@ def mean(states, keep):
 """
 _LOGITS = """
 @torch.no_grad()
-def logits(name, *texts):  # a list of texts; for pairs a list of the first ones and a list of the second ones
+def {name}(name, *texts):  # a list of texts; for pairs a list of the first ones and a list of the second ones
     task = tasks[name]
     tokens = tokenizer(*texts, max_length=task["max_length"], truncation="longest_first", padding=True,
                        split_special_tokens=True, return_token_type_ids=True, return_tensors="pt")
@@ -71,6 +71,11 @@ _END = """\
     for number in range(task["hidden_layers"]):
         x = torch.relu(layer(f"hidden_{number}", x))
     return layer("output", x)
+"""
+_BOTH_ORDERS = """
+def logits(name, *texts):  # the mean of both orders, for tasks whose pairs are scored so
+    orders = [texts, texts[::-1]] if tasks[name]["both_orders"] else [texts]
+    return sum(one_order(name, *order) for order in orders) / len(orders)
 """
 
 
@@ -138,7 +143,7 @@ print({_call(tasks)})
 ```
 
 {LOGITS}
-"""
+{order_note(tasks, "`logits` of the code above does")}"""
 
 
 def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
@@ -151,8 +156,10 @@ def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
         indent = " " * (4 if len(poolings) == 1 else 8)
         lines += [indent + line for line in _POOLING[pooling]]
     mean = _MEAN if {"mean", "pair"} & {*poolings} else ""
+    both = any(task["both_orders"] for task in tasks.values())
     logits = _LOGITS.replace("{second}", '["token_type_ids"]' if token_types else '.pop("token_type_ids")')
-    return _START + mean + logits + "\n".join(lines) + "\n" + _END
+    logits = logits.replace("{name}", "one_order" if both else "logits")
+    return _START + mean + logits + "\n".join(lines) + "\n" + _END + (_BOTH_ORDERS if both else "")
 
 
 def hub_name(config: Config) -> str | None:

@@ -163,6 +163,8 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         for split, own in (("train", data), ("dev", dev.get(name))):
             if own and own.unlabelled:
                 yield f"task {name}: {own.unlabelled} rows of {getattr(setup.tasks[name], split)} have no label for it"
+    if both := ", ".join(name for name, task in setup.tasks.items() if task.both_orders):
+        yield f"dev and test pairs scored in both orders: {both}"
     for plan in plans:
         told = [*_adapted(setup, plan), *plan.describe()]
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""

@@ -261,6 +261,28 @@ def test_the_learning_curve() -> None:
     assert f"reaches {first}, {second} and {third} (seed 0" in said
 
 
+def test_both_orders_of_a_pair() -> None:
+    para, sts = document("both_orders.json")["rows"]
+    said = " ".join((DOCS / "concepts" / "batching.md").read_text(encoding="utf-8").split())
+
+    def told(row: dict[str, Any]) -> tuple[str, str]:
+        first, other, both = (f"{row[way]:.4f}".lstrip("0") for way in ("first", "other", "both"))
+        low, high = (f"{end:.3f}".replace("0.", ".").replace("-", "−") for end in row["interval"])
+        return f"{first} and {other} became {both}", f"{low} to {high}"
+
+    assert (
+        said.count(
+            "on 2,222 dev pairs of paraphrase {} (95 % interval of the gain over the first order {};".format(
+                *told(para)
+            )
+        )
+        == 1
+    )
+    assert said.count("on 863 of STS r {} ({}).".format(*told(sts))) == 1
+    assert f"{para['other_prediction']:.1%}".replace("%", " %") + " of the pairs" in said
+    assert [row["examples"] for row in (para, sts)] == [2222, 863]
+
+
 def test_bert_bases_rows_in_short() -> None:
     rows = document("bert_base.json")["rows"]
     configs = {path.stem for path in (ROOT / "configs" / "study").glob("*.toml") if "minilm" not in path.stem}
