@@ -5,7 +5,8 @@ Three tasks × 16 examples × L synthetic tokens, random weights, dropout on. Si
 its fused attention); each in float32, and with products in bfloat16 (`compute_dtype`, `torch.autocast`); the loop also
 with its encoder compiled by `torch.compile`. What is not installed is left out and said so. Sides of one method step in
 turn, and so does our plain step beside them, unless `--no-beside-plain` saves its memory. `smart_pcgrad` is SMART as
-smart-pytorch has it, `smart_ball_pcgrad` SMART in a ball of .1.
+smart-pytorch has it, `smart_ball_pcgrad` SMART in a ball of .1; `lora`, for our sides alone (`--sides jax`), trains the
+heads and products of rank 8 beside attention's queries and values.
 
     python benchmarks/step.py [--model minilm] [--length 64] [--methods plain pcgrad smart_pcgrad] [--rounds 9]
 """

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import statistics
 import sys
 import time
 from functools import partial
@@ -13,7 +14,8 @@ import numpy as np
 import optax
 from workers import serve
 
-from mtbert_jax.config import HeadConfig, SmartConfig, TaskConfig
+from mtbert_jax import trees
+from mtbert_jax.config import HeadConfig, LoraConfig, SmartConfig, TaskConfig
 from mtbert_jax.encoders.family import FAMILIES
 from mtbert_jax.machine import keep_freed_memory, peak_memory
 from mtbert_jax.model import EncoderWithHeads
@@ -40,13 +42,14 @@ def main(spec: dict[str, Any]) -> None:
         TaskConfig("sts", "regression", head=head),
     )
     model = EncoderWithHeads.build(encoder_config, tasks, spec["compute_dtype"])
+    model = model.with_lora(LoraConfig(rank=8 if "lora" in spec["method"] else 0))
     if "batches" in spec:
         steps = load_steps(Path(spec["batches"]))
     else:
         steps = [{task.name: synthetic(number, spec["batch"], spec["length"]) for number, task in enumerate(tasks)}]
     params = jax.jit(
         lambda key: {
-            "encoder": model.encoder.init(key, np.ones((1, 1), np.int32))["params"],
+            "encoder": model.lora.added(model.encoder.init(key, np.ones((1, 1), np.int32))["params"], key),
             "heads": model.init_heads(key),
         }
     )(jax.random.key(0))
@@ -57,26 +60,31 @@ def main(spec: dict[str, Any]) -> None:
     tx = optax.chain(surgery, optax.adamw(1e-5))
     ball = SmartConfig(weight=1.0, preset="ball")
     smart = Smart(ball if "ball" in spec["method"] else SmartConfig(weight=0.02, preset="smart_pytorch"))
-    stage = StageSpec(regularizers=(smart,) if "smart" in spec["method"] else ())
+    stage = StageSpec(model.frozen(()), regularizers=(smart,) if "smart" in spec["method"] else ())
     seeds = spec.get("seeds", 0)
     layout = Layout(None, wide=seeds > 0)
     train_step = make_train_step(model, {task.name: task for task in tasks}, tx, stage, layout)
-    states = [TrainState.create(params, tx, jax.random.key(seed)) for seed in range(max(seeds, 1))]
+    states = [TrainState.create(params, tx, jax.random.key(seed), stage.frozen) for seed in range(max(seeds, 1))]
     box = [together(states, layout) if seeds else states[0]]
     if seeds:
         stack = partial(jax.tree.map, lambda leaf: np.stack([leaf] * seeds))
         steps = [{task: stack(batch) for task, batch in step.items()} for step in steps]
+    trained = trees.count(trees.split(params, stage.frozen)[1])
+    told = {"trained_parameters": trained, "optimizer_state_bytes": _bytes(states[0].opt_state)}
     del params, states
     turn = itertools.cycle(steps)
 
     def step() -> None:
         nonlocal metrics
+        begun = time.process_time()
         box[0], metrics = train_step(box[0], next(turn))
         jax.block_until_ready(box[0])
+        processor.append(time.process_time() - begun)
 
     def last() -> dict[str, Any]:
         losses = {name: float(np.mean(value)) for name, value in metrics.losses.items()}
         told = {"losses": losses, "compiled_shapes": train_step.compiled_shapes, "flops_of_a_task": flops()}
+        told["median_processor_seconds"] = statistics.median(processor)  # of all cores, whatever else the machine does
         return told if jax.default_backend() == "cpu" else {**told, "peak_memory_bytes": peak_memory()}
 
     def flops() -> float:
@@ -85,10 +93,17 @@ def main(spec: dict[str, Any]) -> None:
         return float(train_step.programs[0].lower(*arguments).compile().cost_analysis()["flops"])  # type: ignore[attr-defined]
 
     metrics: Any = None
+    processor: list[float] = []
     since = time.perf_counter()
     for _ in steps:
         step()
-    serve({"first_steps_seconds": time.perf_counter() - since}, step, last)
+    serve({"first_steps_seconds": time.perf_counter() - since, **told}, step, last)
+
+
+def _bytes(tree: Any) -> int:
+    """Bytes of a tree's numbers, keys aside."""
+    leaves = jax.tree.leaves(tree)
+    return sum(leaf.nbytes for leaf in leaves if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def evaluate(model: EncoderWithHeads, params: Any, batches: list[tuple[str, Batch]]) -> None:

@@ -4,7 +4,16 @@
 >>> tx = mt.pcgrad(reduction="sum")
 """
 
-from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, TaskConfig, load_config
+from mtbert_jax.config import (
+    Config,
+    HeadConfig,
+    LoraConfig,
+    ProximalConfig,
+    SmartConfig,
+    StageConfig,
+    TaskConfig,
+    load_config,
+)
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder, BertFamily
 from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, encoder, register_family
@@ -61,6 +70,7 @@ __all__ = [
     "HeadConfig",
     "InputError",
     "Interrupted",
+    "LoraConfig",
     "Metric",
     "MultitaskModel",
     "Penalty",

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 
-from mtbert_jax.config import Config, ParallelConfig, Stage, Task, TaskConfig
+from mtbert_jax.config import Config, LoraConfig, ParallelConfig, Stage, Task, TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import (
@@ -94,6 +94,12 @@ def check_config(config: Config) -> None:
             'takes order = "round_robin" and two tasks'
         )
     _check_parallel(config.parallel)
+    _check_lora(config.lora)
+    if config.lora.rank and all("encoder" in stage.freeze for stage in stages):
+        raise InputError(
+            "lora: every stage freezes the encoder, and LoRA's products with it; set lora.rank = 0, or leave 'encoder' "
+            "out of freeze in some stage"
+        )
     for number, given in enumerate(config.stages, start=1):
         where = f"stage {given.name or f'stage{number}'}: "
         _check_length(where, given.steps, given.epochs)
@@ -109,11 +115,12 @@ def check_config(config: Config) -> None:
         where = f"stage {stage.name}: " if config.stages else ""
         _check_stage(stage, where)
         for own in (task for task in config.tasks if stage.cache_features and task.name in stage.tasks):
-            if own.swap_pairs:
-                raise InputError(
-                    f"{where}cache_features keeps what the encoder says of texts in one order, and task {own.name} has "
-                    f"swap_pairs = {own.swap_pairs:g}; set cache_features = false"
-                )
+            for name in ("swap_pairs", "word_deletion", "word_swap"):
+                if value := getattr(own, name):
+                    raise InputError(
+                        f"{where}cache_features keeps what the encoder says of texts as they are, and task {own.name} "
+                        f"has {name} = {value:g}; set cache_features = false"
+                    )
             if kind_of(own).reads != "vector":
                 raise InputError(
                     f"{where}cache_features keeps one vector of each example, and task {own.name} of kind = "
@@ -150,6 +157,18 @@ def _check_parallel(parallel: ParallelConfig) -> None:
         raise InputError(f"parallel: only one of {', '.join(sizes)} can be -1")
 
 
+def _check_lora(lora: LoraConfig) -> None:
+    _check_number("lora.rank", lora.rank, 0, WIDEST_LAYER)
+    _must_be("above 0", "lora.", lora, "alpha")
+    if lora.paths and not lora.rank:
+        raise InputError(
+            "lora.paths: lora.rank = 0 turns LoRA off, and the encoder itself would train; set lora.rank, such as 8, "
+            "or leave the paths out"
+        )
+    if len(lora.paths) > MOST_ENTRIES:
+        raise InputError(f"lora.paths: there are {len(lora.paths)}, and {MOST_ENTRIES} are allowed")
+
+
 def _check_task(task: Task, where: str) -> None:
     def refuse(what: str) -> None:
         raise InputError(f"{where}: {what}")
@@ -176,6 +195,9 @@ def _check_task(task: Task, where: str) -> None:
     for name in (task.output_column, *task.classes):
         if name.splitlines() not in ([], [name]):
             refuse(f"{name!r}: names of classes and columns stand in one line of the prediction file")
+    for name in task.classes if task.output_column else ():
+        if " , " in name:
+            refuse(f"classes: {name!r} has ' , ' in it, which parts id and prediction in the course's format")
     for split in ("train", "dev", "test"):
         _check_path(f"{where}: {split}", getattr(task, split))
     if not task.train and not task.dev and not task.test:
@@ -203,8 +225,17 @@ def _check_task(task: Task, where: str) -> None:
         if getattr(task, name) and not kind_of(task).one_class_each:
             refuse(f"{name} is for tasks with classes, one for each example, not for kind = {task.kind!r}")
     _must_be("from 0 to 1", f"{where}: ", task, "loss_balance", "sampling_balance", "swap_pairs")
-    if task.swap_pairs and (len(task.text) != 2 or kind_of(task).reads != "vector"):
-        refuse(f"swap_pairs is for labelled pairs of texts, not for kind = {task.kind!r} over {len(task.text)} text(s)")
+    _must_be("at least 0 and below 1", f"{where}: ", task, "word_deletion")
+    _must_be("from 0 to 1", f"{where}: ", task, "word_swap")
+    for name in ("word_deletion", "word_swap"):
+        if getattr(task, name) and kind_of(task).reads != "vector":
+            what = READ[kind_of(task).reads].replace("its", "their")
+            refuse(f"{name} is for labels of whole texts, not for kind = {task.kind!r}, which reads {what}")
+        if getattr(task, name) and reads in ("towers", "both"):
+            refuse(f"{name} changes the words of one input, and head.pooling = {reads!r} reads several; set it to 0")
+    for name in ("swap_pairs", "both_orders"):
+        if getattr(task, name) and (len(task.text) != 2 or kind_of(task).reads != "vector"):
+            refuse(f"{name} is for labelled pairs of texts, not for kind = {task.kind!r} over {len(task.text)} text(s)")
     count = len(kind_of(task).classes(task))
     if len(task.class_weights) not in (0, count):
         refuse(f"class_weights: give {count} numbers, one per class, not {len(task.class_weights)}")

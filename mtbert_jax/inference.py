@@ -1,7 +1,7 @@
 """A trained model on splits, and on one's own text."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.data.dataset import Dataset, load_dataset
+from mtbert_jax.data.dataset import Dataset, dataset_of_texts, load_dataset
 from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split
-from mtbert_jax.data.tokens import Words, tokenize_inputs, tokenize_texts
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import finite_rows, inputs, predictions
+from mtbert_jax.tasks.kind import finite_rows, predictions
 from mtbert_jax.training.evaluate import (
     EvalStep,
     evaluate_all,
@@ -30,6 +30,7 @@ from mtbert_jax.training.evaluate import (
     make_pooling_step,
     not_finite,
     over_split,
+    split_logits,
 )
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.origin import restore_params
@@ -104,7 +105,24 @@ class MultitaskModel:
         here = replace(config, data_dir=data_dir or config.data_dir, attention="auto")  # whatever this machine has
         setup = Setup.load(here, folder.encoder, layout)
         step, params = restore_params(folder, config, setup, which)
-        return cls(setup, params, step)
+        return cls(setup.without_lora(), params, step)
+
+    def with_both_orders(self, tasks: Sequence[str]) -> "MultitaskModel":
+        """The same model, which scores the pairs of these tasks in both orders, and those of no other task.
+
+        Args:
+            tasks: Names of tasks over pairs; they stand in place of the tasks whose `both_orders` the run has set.
+
+        Raises:
+            InputError: The run has no such task, or it is not over pairs.
+        """
+        for name in tasks:
+            self.task(name)
+        config = self.setup.config
+        told = tuple(replace(task, both_orders=task.name in tasks) for task in config.tasks)
+        config = replace(config, tasks=told)
+        check_config(config)
+        return replace(self, setup=self.setup.with_config(config))
 
     def __repr__(self) -> str:
         millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
@@ -145,13 +163,29 @@ class MultitaskModel:
         Raises:
             InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
         """
+        return list(self.stream(task, texts))
+
+    def stream(self, task: str, texts: Sequence[str | tuple[str, ...]], size: int = 4096) -> Iterator[Prediction]:
+        """`predict`, one prediction after the other, in memory that does not grow with the number of texts.
+
+        Args:
+            task: As in `predict`.
+            texts: As in `predict`. All of them are checked before the first prediction.
+            size: Texts that are tokenised and computed together, the short ones apart from the long ones.
+
+        Raises:
+            InputError: As `predict`, for logits that are not finite when their turn comes.
+        """
         spec = self.predicting(task)
         parts = _parts(texts, len(spec.text), f"task {task}")
-        if not parts:
-            return []
-        logits = self.logits(task, self._dataset(parts, spec.max_length, spec))
-        _check_finite(logits, parts, f"the output of task {task}")
-        return self.describe(task, logits)
+        return self._described(spec, parts, size)
+
+    def _described(self, spec: Task, parts: list[tuple[str, ...]], size: int) -> Iterator[Prediction]:
+        for start in range(0, len(parts), size):
+            own = parts[start : start + size]
+            logits = self.logits(spec.name, dataset_of_texts(self.setup.tokenizer, own, spec.max_length, spec))
+            _check_finite(logits, own, f"the output of task {spec.name}", start, len(parts))
+            yield from self.describe(spec.name, logits)
 
     def soft_labels(
         self, task: str, texts: Sequence[str | tuple[str, ...]] | None = None, split: Split = "train"
@@ -178,7 +212,7 @@ class MultitaskModel:
             data = load_dataset(self.setup.config, spec, split, self.setup.tokenizer, labels=False)
         else:
             parts = _parts(texts, len(spec.text), f"task {task}")
-            data = self._dataset(parts, spec.max_length, spec)._replace(
+            data = dataset_of_texts(self.setup.tokenizer, parts, spec.max_length, spec)._replace(
                 ids=[str(number) for number in range(len(parts))]
             )
         if not data.texts:
@@ -209,33 +243,24 @@ class MultitaskModel:
         parts = _parts(texts, 1, "encode")
         lengths, width = self.setup.fixed_lengths(), self.setup.encoder_config.hidden_size
         compute = partial(self._pooling_step, self.params, pooling)
-        vectors = over_split(self.setup, compute, self._dataset(parts, int(lengths[-1])), lengths, width)
+        vectors = over_split(
+            self.setup, compute, dataset_of_texts(self.setup.tokenizer, parts, int(lengths[-1])), lengths, width
+        )
         _check_finite(vectors, parts, "its embedding")
         return vectors
 
-    def _dataset(self, parts: list[tuple[str, ...]], limit: int, task: Task | None = None) -> Dataset:
-        """Texts as a task reads them, or the encoder alone."""
-        words: Words = "first" if task is not None and kind_of(task).reads == "tokens" else "none"
-        if task is not None:
-            parts = [tuple(map(kind_of(task).text, part)) for part in parts]
-        own = ((0,),) if task is None else inputs(task)
-        tokens = tokenize_inputs(parts, own, lambda texts: tokenize_texts(self.setup.tokenizer, texts, limit, words))
-        places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
-        return Dataset([], parts, tokens, np.zeros((len(parts), *places), np.float32), False, [])
-
     def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
-        """Logits of texts of one's own, in their order."""
-        compute, width = partial(self._eval_step, self.params, task), self.setup.kept_width(task)
-        return over_split(self.setup, compute, dataset, self.setup.fixed_lengths(task), width)
+        """Logits of texts of one's own, in their order; of pairs in both orders, where the task is scored so."""
+        return split_logits(self.setup, self._eval_step, self.params, task, dataset, self.setup.fixed_lengths(task))
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""
         spec = self.setup.tasks[task]
         kind = kind_of(spec)
-        labels = (kind.describe(spec, value) for value in kind.predict(logits))
-        names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits))).tolist()
+        labels = (_written(kind.describe(spec, value)) for value in kind.predict(logits))
+        names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits)), np.float32)
         return [
-            Prediction(label, dict(zip(names, row, strict=True)) if row else {})
+            Prediction(label, dict(zip(names, _shortest(row), strict=True)) if len(row) else {})
             for label, row in zip(labels, shares, strict=True)
         ]
 
@@ -283,16 +308,28 @@ def _shortest(values: Float[np.ndarray, " class"]) -> list[float]:
     return [float(str(value)) for value in values]
 
 
-def _check_finite(values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str) -> None:
-    """Refuses what is not finite for some text: an argmax of NaN would be an ordinary label."""
+def _written(label: Any) -> Any:
+    """A label as a person reads it: a number with the digits of a float32."""
+    return float(str(np.float32(label))) if isinstance(label, float) else label
+
+
+def _check_finite(
+    values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str, before: int = 0, total: int = 0
+) -> None:
+    """Refuses what is not finite for some text: an argmax of NaN would be an ordinary label.
+
+    `parts` are texts of `total`, after the first `before`; or all of them.
+    """
     wrong = np.flatnonzero(~finite_rows(values))
     if len(wrong):
         text = " | ".join(parts[wrong[0]])
         shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
-        more = f"; so for {len(wrong)} of {len(parts)} texts" if len(wrong) > 1 else ""
+        seen = before + len(parts)
+        of = len(parts) if not total else f"the first {seen}" if seen < total else seen
+        more = f"; so for {len(wrong)} of {of} texts" if len(wrong) > 1 else ""
         raise InputError(
-            f"text {wrong[0] + 1} ({shown!r}): {whose} has values that are not finite{more}; the training of this "
-            "checkpoint had diverged"
+            f"text {before + wrong[0] + 1} ({shown!r}): {whose} has values that are not finite{more}; the training of "
+            "this checkpoint had diverged"
         )
 
 

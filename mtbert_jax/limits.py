@@ -25,7 +25,7 @@ MOST_DOTS = 200
 
 # Config values.
 MOST_ENTRIES = 100
-"""Tasks, stages or seeds of a run."""
+"""Tasks, stages, seeds or paths of LoRA of a run."""
 LARGEST_BATCH = 2**16
 MOST_CLASSES = 10**5
 MOST_EPOCHS = 10**5

@@ -1,7 +1,7 @@
 """The encoder and one head per task, as functions of one parameter tree."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from mtbert_jax.config import Task
-from mtbert_jax.encoders.family import Encoder, encoder
+from mtbert_jax.config import LoraConfig, Task
+from mtbert_jax.encoders.family import Encoder, encoder, family_of
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.heads import Head, LanguageHead, VectorHead, num_features, pool
 from mtbert_jax.nn.layers import EncoderConfig
+from mtbert_jax.nn.lora import Lora
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import head_reads
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
@@ -31,14 +32,21 @@ class TaskIndex(NamedTuple):
 
 @dataclass(frozen=True)
 class EncoderWithHeads:
-    """One encoder, shared; a head for every task. Parameters: ``{"encoder": {...}, "heads": {"<task>": {...}}}``."""
+    """One encoder, shared; a head for every task. Parameters: ``{"encoder": {...}, "heads": {"<task>": {...}}}``.
+
+    Attributes:
+        encoder: The module.
+        heads: The tasks' heads.
+        lora: Which of the encoder's kernels have a product of low rank beside them.
+    """
 
     encoder: Encoder
     heads: dict[str, AnyHead]
+    lora: Lora = field(default_factory=Lora)
 
     def __hash__(self) -> int:
         """Models of the same modules are the same."""
-        return hash((self.encoder, *self.heads.items()))
+        return hash((self.encoder, self.lora, *self.heads.items()))
 
     @classmethod
     def build(
@@ -68,6 +76,22 @@ class EncoderWithHeads:
             own = {**options, "hidden_size": width, "pooling": head_reads(task)}
             heads[task.name] = Head(kind_of(task).num_outputs(task), **own)
         return cls(module, heads)
+
+    def with_lora(self, config: LoraConfig) -> "EncoderWithHeads":
+        """The same with the products of low rank that a config asks for.
+
+        Raises:
+            InputError: The encoder has no such kernels.
+        """
+        return replace(self, lora=Lora.of(config, family_of(self.encoder.config).lora, encoder_shapes(self.encoder)))
+
+    def merged(self, params: Params) -> Params:
+        """The parameters of the same model without LoRA that computes the same."""
+        return {**params, "encoder": self.lora.merged(params["encoder"])}
+
+    def frozen(self, freeze: tuple[str, ...]) -> tuple[str, ...]:
+        """Paths of what does not train if `freeze` shall not: with LoRA the encoder's own parameters, too."""
+        return (*freeze, *self.lora.fixed)
 
     def init_heads(self, key: PRNGKeyArray) -> Params:
         """Fresh parameters of every head; a head's depend on its name and `key`, not on the other tasks."""
@@ -107,7 +131,7 @@ class EncoderWithHeads:
         """The embeddings of a batch, a row for each input: what the encoder's first layer reads."""
         batch = batch.flat()
         return self.encoder.apply(  # type: ignore[return-value]
-            {"params": params["encoder"]},
+            {"params": self.lora.merged(params["encoder"])},
             batch.input_ids,
             batch.attention_mask,
             batch.token_type_ids,
@@ -142,7 +166,7 @@ class EncoderWithHeads:
     ) -> Float[Array, "batch *place feature"]:
         batch = batch.flat()
         output: EncoderOutput = self.encoder.apply(  # type: ignore[assignment]
-            {"params": params["encoder"]},
+            {"params": self.lora.merged(params["encoder"])},
             embeddings,
             batch.attention_mask,
             deterministic=key is None,
@@ -183,11 +207,15 @@ class EncoderWithHeads:
         return jnp.pad(logits, [*[(0, 0)] * (logits.ndim - 1), (0, width - logits.shape[-1])])
 
 
+def encoder_shapes(module: Encoder) -> Params:
+    """Shapes of an encoder's parameters; none is computed."""
+    return jax.eval_shape(lambda key: module.init(key, jnp.zeros((1, 1), jnp.int32))["params"], jax.random.key(0))
+
+
 def _table_of_words(module: Encoder) -> tuple[int, int]:
     """Rows and width of an encoder's table of word embeddings."""
-    shapes = jax.eval_shape(lambda key: module.init(key, jnp.zeros((1, 1), jnp.int32))["params"], jax.random.key(0))
     try:
-        rows, width = shapes["embeddings"]["word"]["embedding"].shape
+        rows, width = encoder_shapes(module)["embeddings"]["word"]["embedding"].shape
     except KeyError:
         raise InputError(
             "kind = 'masked_lm' needs the encoder's table of words at embeddings/word/embedding, and it has none there"

@@ -11,6 +11,7 @@ from mtbert_jax.checks import check_config
 from mtbert_jax.config import (
     Config,
     HeadConfig,
+    LoraConfig,
     ProximalConfig,
     SmartConfig,
     StageConfig,
@@ -19,6 +20,7 @@ from mtbert_jax.config import (
 from mtbert_jax.errors import InputError
 
 SST = TaskConfig("sst", num_classes=3, label="y", train="a.csv")
+NER = TaskConfig("ner", "tokens", ("text",), "tags", classes=("X",), train="t")
 PARA = TaskConfig("para", "binary", label="y", train="a.csv")
 STS = TaskConfig("sts", "regression", label="y", train="a.csv")
 
@@ -81,17 +83,33 @@ def test_sampling_that_cannot_work_is_named(changes: dict[str, Any], message: st
     ("task", "changes", "message"),
     [
         (SST, {"swap_pairs": 0.5}, "tasks[0] (sst): swap_pairs is for labelled pairs of texts"),
+        (SST, {"word_deletion": 1.0}, "tasks[0] (sst): word_deletion = 1.0: must be at least 0 and below 1"),
+        (SST, {"word_swap": 1.5}, "tasks[0] (sst): word_swap = 1.5: must be from 0 to 1"),
+        (NER, {"word_deletion": 0.1}, "tasks[0] (ner): word_deletion is for labels of whole texts, not for kind = 'to"),
+        (
+            TaskConfig("lm", "masked_lm", train="t"),
+            {"word_swap": 0.1},
+            "tasks[0] (lm): word_swap is for labels of whole texts, not for kind = 'masked_lm', which reads their tok",
+        ),
+        (SST, {"both_orders": True}, "tasks[0] (sst): both_orders is for labelled pairs of texts, not for kind = 'cl"),
+        (NER, {"both_orders": True}, "tasks[0] (ner): both_orders is for labelled pairs of texts, not for kind = 'to"),
+        (
+            TaskConfig("lm", "masked_lm", ("a", "b"), train="t"),
+            {"both_orders": True},
+            "tasks[0] (lm): both_orders is for labelled pairs of texts, not for kind = 'masked_lm' over 2 text(s)",
+        ),
         (PARA, {"swap_pairs": 1.5, "text": ("a", "b")}, "tasks[0] (para): swap_pairs = 1.5: must be from 0 to 1"),
     ],
 )
-def test_swaps_that_cannot_work_are_named(task: TaskConfig, changes: dict[str, Any], message: str) -> None:
+def test_changes_of_texts_that_cannot_work_are_named(task: TaskConfig, changes: dict[str, Any], message: str) -> None:
     assert refusal(Config(tasks=(dataclasses.replace(task, **changes),))).startswith(message)
 
 
-def test_kept_features_are_of_texts_in_one_order() -> None:
-    task = dataclasses.replace(PARA, text=("a", "b"), swap_pairs=0.5)
+@pytest.mark.parametrize("name", ["swap_pairs", "word_deletion", "word_swap"])
+def test_kept_features_are_of_texts_as_they_are(name: str) -> None:
+    task = dataclasses.replace(PARA, text=("a", "b"), **{name: 0.5})  # type: ignore[arg-type]
     stage = StageConfig("heads", freeze=("encoder",), cache_features=True)
-    assert "task para has swap_pairs = 0.5" in refusal(Config(tasks=(task,), stages=(stage,)))
+    assert f"task para has {name} = 0.5" in refusal(Config(tasks=(task,), stages=(stage,)))
 
 
 def test_an_anchor_in_every_step_is_refused_with_the_reason() -> None:
@@ -181,6 +199,15 @@ def test_what_is_written_into_prediction_files_is_one_line(changes: dict[str, An
     assert message.endswith("names of classes and columns stand in one line of the prediction file")
 
 
+def test_a_class_cannot_hold_what_parts_the_courses_rows() -> None:
+    """Rows are ``id , prediction``."""
+    classes = dataclasses.replace(SST, num_classes=0, classes=("so , so", "good"))
+    assert "classes: 'so , so' has ' , ' in it" in refusal(
+        Config(tasks=(dataclasses.replace(classes, output_column="P"),))
+    )
+    assert check_config(Config(tasks=(dataclasses.replace(classes, output_column=""),))) is None
+
+
 def test_the_name_of_a_stage_can_be_printed() -> None:
     assert "must be printable" in refusal(Config(tasks=(SST,), stages=(StageConfig("\x1b[2J"),)))
 
@@ -206,3 +233,27 @@ def test_task_names_differ_in_more_than_capitals() -> None:
     task = TaskConfig("sst", num_classes=5, train="a.csv")
     with pytest.raises(InputError, match="task names must differ, got sst, SST"):
         check_config(Config(tasks=(task, dataclasses.replace(task, name="SST"))))
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        (LoraConfig(rank=-1), "lora.rank = -1: must be at least 0"),
+        (LoraConfig(rank=8, alpha=0.0), "lora.alpha = 0.0: must be above 0"),
+        (LoraConfig(rank=8, alpha=math.inf), "lora.alpha = inf: must be above 0"),
+        (
+            LoraConfig(paths=("encoder",)),
+            "lora.paths: lora.rank = 0 turns LoRA off, and the encoder itself would train",
+        ),
+        (LoraConfig(rank=8, paths=("encoder",) * 101), "lora.paths: there are 101, and 100 are allowed"),
+    ],
+)
+def test_a_lora_that_cannot_work_is_named(lora: LoraConfig, message: str) -> None:
+    assert refusal(Config(tasks=(SST,), lora=lora)).startswith(message)
+
+
+def test_lora_needs_a_stage_in_which_it_trains() -> None:
+    heads = StageConfig("heads", freeze=("encoder",))
+    config = Config(tasks=(SST,), lora=LoraConfig(rank=8), stages=(heads,))
+    assert refusal(config).startswith("lora: every stage freezes the encoder, and LoRA's products with it")
+    check_config(dataclasses.replace(config, stages=(heads, StageConfig("products"))))

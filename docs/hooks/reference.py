@@ -19,6 +19,7 @@ TABLES = {
     config.StageConfig: ("`[[stages]]`", "What a stage leaves out it takes from the run's field of the same name."),
     config.SmartConfig: ("`[smart]`", "Also in a stage."),
     config.ProximalConfig: ("`[proximal]`", "Also in a stage."),
+    config.LoraConfig: ("`[lora]`", "Of the run, in all of its stages."),
     config.ParallelConfig: (
         "`[parallel]`",
         "Sizes of a mesh of devices; -1, for one of them, takes what is left.",
@@ -47,7 +48,7 @@ UNITS = {
         "momentum",
         "early_momentum",
     ),
-    "0 to 1": ("loss_balance", "sampling_balance", "sampling_exponent", "swap_pairs"),
+    "0 to 1": ("loss_balance", "sampling_balance", "sampling_exponent", "swap_pairs", "word_deletion", "word_swap"),
     "factor": ("weight", "loss_weight", "smart_factor", "class_weights"),
     "embedding units": ("radius", "noise_std", "step_size"),
     "layers": ("hidden_layers",),
@@ -57,7 +58,7 @@ UNITS = {
     "parts": ("micro_batches",),
     "lengths": ("max_shapes",),
     "devices": ("replica", "data", "fsdp"),
-    "": ("lr", "seed", "seeds", "temperature"),
+    "": ("lr", "seed", "seeds", "rank", "alpha", "temperature"),
 }
 """What the numbers of the config count, by the names of their fields; a table's own stand in `OWN_UNITS`."""
 

@@ -21,6 +21,13 @@ Which = Annotated[
     Literal["best", "latest"],
     tyro.conf.arg(help="Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."),
 ]
+BothOrders = Annotated[
+    tuple[str, ...] | None,
+    tyro.conf.arg(
+        help="Tasks over pairs to score in both orders, in place of those whose `both_orders` the run has set; none if "
+        "no name follows."
+    ),
+]
 DataDir = Annotated[str | None, tyro.conf.arg(help="Folder of the data files, in place of the run's.")]
 _PLUGINS = "Python files to run first, which may register task kinds, encoder families, aggregators and regularisers."
 Plugins = Annotated[tuple[Path, ...], tyro.conf.arg(help=_PLUGINS)]
@@ -95,6 +102,7 @@ class Evaluate:
     """The split."""
     checkpoint: Which = "best"
     data_dir: DataDir = None
+    both_orders: BothOrders = None
     json: bool = False
     """Print the scores as JSON."""
     plugins: Plugins = ()
@@ -124,6 +132,7 @@ class Predict:
     """File of probabilities as labels, JSON Lines, that another run can be trained on."""
     checkpoint: Which = "best"
     data_dir: DataDir = None
+    both_orders: BothOrders = None
     plugins: Plugins = ()
 
 

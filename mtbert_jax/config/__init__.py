@@ -3,6 +3,7 @@
 from mtbert_jax.config.fields import (
     Config,
     HeadConfig,
+    LoraConfig,
     Order,
     ParallelConfig,
     Pooling,
@@ -19,6 +20,7 @@ from mtbert_jax.config.read import load_config, save_config
 __all__ = [
     "Config",
     "HeadConfig",
+    "LoraConfig",
     "Order",
     "ParallelConfig",
     "Pooling",

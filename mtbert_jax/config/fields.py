@@ -76,6 +76,20 @@ class ProximalConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """LoRA (Hu et al. 2021): in place of the encoder's parameters train products of low rank beside some kernels."""
+
+    rank: int = 0
+    """r, rank of the products; 0 turns LoRA off, and the encoder itself trains."""
+    alpha: float = 8.0
+    """α: products are multiplied by α / r."""
+    paths: tuple[str, ...] = ()
+    """Which dense kernels have a product: prefixes of parameter paths, in which `*` is any text without a slash, such
+    as `encoder/*/attention/query`; those of attention's queries and values if left out (ModernBERT's have the keys in
+    them)."""
+
+
+@dataclass(frozen=True)
 class ParallelConfig:
     """Sizes of a mesh of devices; -1, for one of them, takes all devices that are left."""
 
@@ -127,6 +141,13 @@ class TaskConfig:
     """Factor on this task's loss, and so on its gradient."""
     swap_pairs: float = 0.0
     """Two texts: share of training examples whose texts change places, drawn anew in every batch."""
+    word_deletion: float = 0.0
+    """Probability of each word of a training text to be left out, drawn anew in every batch; one word stays."""
+    word_swap: float = 0.0
+    """Share of the words of a training text that change places with each other, drawn anew in every batch."""
+    both_orders: bool = False
+    """Two texts: score every pair as (a, b) and as (b, a), on dev, on test and in `predict`, and take the mean of the
+    logits. Evaluating this task takes twice as long; training does not change (see `swap_pairs`)."""
     whole_words: bool = False
     """`masked_lm`: hide all tokens of a word, or none, in place of single tokens."""
     temperature: float = 0.05
@@ -250,6 +271,8 @@ class Config:
     """Dropout inside the encoder, in place of the two rates in its config.json."""
     attention: Literal["auto", "xla", "cudnn"] = "auto"
     """Attention's kernel: cuDNN's needs a GPU, bfloat16 and no dropout on attention; `auto` takes it where it runs."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Products of low rank beside kernels, in place of the encoder's own parameters."""
     remat: bool = False
     """Keep each layer's input only, and compute the layer again for its gradient: less memory, a third more work."""
     micro_batches: int = 1

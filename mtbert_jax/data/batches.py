@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mtbert_jax.config import Order
+from mtbert_jax.data.augment import Augmentation
 from mtbert_jax.data.balance import epoch_counts, epoch_rows
 from mtbert_jax.data.masking import Masking, most_places
 from mtbert_jax.data.tokens import Tokens
@@ -108,8 +109,8 @@ class TaskBatches:
         size: Rows of a batch, at least `batch_size`; those beyond are fillers. 0 takes `batch_size`.
         masking: Where tokens are hidden: others in every batch, by the seeds, its number and the rows. `tokens` and
             `labels` are then not looked at, but for lengths.
-        swapped: Pairs of texts the other way round, of which a share `swap` of a batch's rows is taken: others in every
-            batch, by the seeds and its number.
+        augmentation: How texts are changed, in each batch otherwise: by the seeds, its number and the rows. `tokens` is
+            then not looked at.
     """
 
     name: str
@@ -123,8 +124,7 @@ class TaskBatches:
     features: Float[np.ndarray, "example hidden"] | None = None
     size: int = 0
     masking: Masking | None = None
-    swapped: Tokens | None = None
-    swap: float = 0.0
+    augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
         # One epoch's plan at a time; a cache per object, since arrays are not hashable.
@@ -165,17 +165,11 @@ class TaskBatches:
         if self.masking is not None:
             tokens, labels = self.masking.masked(rows, seed)
             return make_batch(tokens, labels, np.arange(len(rows)), length, size)
-        batch = make_batch(self.tokens, self.labels, rows, length, size, self.weights)
-        if self.swapped is None:
-            return batch
-        # What is drawn belongs to the row, so that parts of a batch have it as the whole batch does.
-        drawn = np.array([np.random.default_rng([*seed, int(row)]).random() for row in rows])
-        turned = np.flatnonzero(drawn < self.swap)
-        other = make_batch(self.swapped, self.labels, rows, length, size, self.weights)
-        arrays = [np.array(array) for array in batch[:3]]
-        for array, own in zip(arrays, other[:3], strict=True):
-            array[turned] = np.asarray(own)[turned]
-        return batch._replace(input_ids=arrays[0], attention_mask=arrays[1], token_type_ids=arrays[2])  # type: ignore[arg-type]
+        if self.augmentation is not None:
+            tokens = self.augmentation.changed(rows, seed)
+            weights = None if self.weights is None else self.weights[rows]
+            return make_batch(tokens, self.labels[rows], np.arange(len(rows)), length, size, weights)
+        return make_batch(self.tokens, self.labels, rows, length, size, self.weights)
 
     def rows(self, index: int) -> tuple[Rows, int]:
         """The rows of batch `index` and the length that they are padded to."""
@@ -185,9 +179,7 @@ class TaskBatches:
 
     @functools.cached_property
     def _buckets(self) -> Int[np.ndarray, " example"]:
-        longest = self.tokens.lengths
-        if self.swapped is not None:
-            longest = np.maximum(longest, self.swapped.lengths)
+        longest = self.tokens.lengths if self.augmentation is None else self.augmentation.longest
         return np.searchsorted(self.lengths, longest)
 
     def _plan_epoch(self, epoch: int) -> list[Rows]:

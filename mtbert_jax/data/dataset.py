@@ -9,10 +9,12 @@ from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, Task
+from mtbert_jax.data.augment import Augmentation, changes_words, has_words
 from mtbert_jax.data.masking import FIXED, Masking
 from mtbert_jax.data.readers import Reading, Split, read_for_run
-from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached, tokenize_inputs
+from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached, tokenize_inputs, tokenize_texts
 from mtbert_jax.encoders.tokenizer import mask_token
+from mtbert_jax.errors import InputError
 from mtbert_jax.files import real
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import inputs, stack_labels
@@ -29,7 +31,8 @@ class Dataset(NamedTuple):
         unlabelled: Number of rows without a label of the task, left out of a file of several tasks.
         scored: Places of the examples that have a label, where only some do.
         masking: Where tokens are hidden: the texts as they were, of which every batch of training hides others.
-        swapped: The same pairs of texts the other way round, where training swaps some.
+        augmentation: How training changes the texts, where it does.
+        other_order: The same examples with their two texts the other way round, where both orders are scored.
     """
 
     ids: list[str]
@@ -42,7 +45,8 @@ class Dataset(NamedTuple):
     unlabelled: int = 0
     scored: Int[np.ndarray, " scored"] | None = None
     masking: Masking | None = None
-    swapped: Tokens | None = None
+    augmentation: Augmentation | None = None
+    other_order: "Dataset | None" = None
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
@@ -63,35 +67,96 @@ def load_datasets(
         file = real(Path(config.data_dir) / getattr(task, split))
         key = (file, task.text, task.max_length, kind_of(task).reads, inputs(task))
         alike.setdefault(key, []).append(task)
-    found: dict[str, Dataset] = {}
+    tokens: dict[str, Tokens] = {}
     for group in alike.values():
+        words: Words | None = "all" if split == "train" and any(map(changes_words, group)) else None
         texts = {task.name: [example.texts for example in read[task.name].examples] for task in group}
         first = texts[group[0].name]
         if all(own == first for own in texts.values()):
-            tokens = dict.fromkeys(texts, encode(config, group[0], tokenizer, first))
+            tokens |= dict.fromkeys(texts, encode(config, group[0], tokenizer, first, words=words))
         else:
             places = {text: n for n, text in enumerate(dict.fromkeys(text for own in texts.values() for text in own))}
-            every = encode(config, group[0], tokenizer, list(places))
-            tokens = {name: every.take([places[text] for text in own]) for name, own in texts.items()}
-        found |= {task.name: make_dataset(task, read[task.name], tokens[task.name], tokenizer) for task in group}
+            every = encode(config, group[0], tokenizer, list(places), words=words)
+            tokens |= {name: every.take([places[text] for text in own]) for name, own in texts.items()}
+    found: dict[str, Dataset] = {}
     for task in tasks:
-        if split == "train" and task.swap_pairs:
-            turned = [text[::-1] for text in found[task.name].texts]
-            found[task.name] = found[task.name]._replace(swapped=encode(config, task, tokenizer, turned))
-    return {task.name: found[task.name] for task in tasks}
+        own = tokens[task.name]
+        plain = own._replace(words=None, num_words=None) if kind_of(task).reads == "vector" else own
+        data = make_dataset(task, read[task.name], plain, tokenizer)
+        if split == "train" and (task.swap_pairs or changes_words(task)):
+            data = data._replace(augmentation=_augmentation(config, task, tokenizer, data.texts, own))
+        if split != "train" and task.both_orders:
+            data = data._replace(other_order=in_other_order(config, task, tokenizer, data))
+        found[task.name] = data
+    return found
+
+
+def _augmentation(
+    config: Config, task: Task, tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], tokens: Tokens
+) -> Augmentation:
+    """How training changes the texts of a task; `tokens` are theirs, with words where words are changed.
+
+    Raises:
+        InputError: Words are to be changed, and no text has two.
+    """
+    words: Words | None = "all" if changes_words(task) else None
+    if words and not has_words(tokens):
+        name = "word_deletion" if task.word_deletion else "word_swap"
+        raise InputError(
+            f"task {task.name}: {name} = {getattr(task, name):g}: the encoder's tokenizer finds no text of two words "
+            f"in {task.train}; set it to 0"
+        )
+    turned = [text[::-1] for text in texts] if task.swap_pairs else None
+    swapped = None if turned is None else encode(config, task, tokenizer, turned, words=words)
+    return Augmentation(tokens, swapped, task.swap_pairs, task.word_deletion, task.word_swap)
+
+
+def in_other_order(config: Config, task: Task, tokenizer: Tokenizer, data: Dataset) -> Dataset:
+    """The same examples with their two texts the other way round, encoded, and cut off, as such pairs are."""
+    texts = [text[::-1] for text in data.texts]
+    return data._replace(texts=texts, tokens=encode(config, task, tokenizer, texts), features=None, other_order=None)
 
 
 def encode(
-    config: Config, task: Task, tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], limit: int = 0
+    config: Config,
+    task: Task,
+    tokenizer: Tokenizer,
+    texts: Sequence[tuple[str, ...]],
+    limit: int = 0,
+    words: Words | None = None,
 ) -> Tokens:
-    """The texts as a task reads them, cut off after its limit of tokens, or after another one."""
-    words: dict[str, Words] = {"vector": "none", "texts": "none", "tokens": "first", "masked": "all"}
+    """The texts as a task reads them, cut off after its limit of tokens, or after another one.
+
+    What is told of words is what the task's kind needs, or `words`.
+    """
+    needed: dict[str, Words] = {"vector": "none", "texts": "none", "tokens": "first", "masked": "all"}
+    own = words or needed[kind_of(task).reads]
 
     def tokenize(texts: Sequence[tuple[str, ...]]) -> Tokens:
-        own = words[kind_of(task).reads]
         return tokenize_cached(tokenizer, texts, limit or task.max_length, config.cache_dir, own)
 
     return tokenize_inputs(texts, inputs(task), tokenize)
+
+
+def dataset_of_texts(
+    tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], limit: int, task: Task | None = None
+) -> Dataset:
+    """Texts of no file, without labels, as a task reads them, or the encoder alone, cut off after `limit` tokens."""
+    words: Words = "first" if task is not None and kind_of(task).reads == "tokens" else "none"
+    if task is not None:
+        texts = [tuple(map(kind_of(task).text, text)) for text in texts]
+    own = ((0,),) if task is None else inputs(task)
+
+    def tokenize(texts: Sequence[tuple[str, ...]]) -> Tokens:
+        return tokenize_texts(tokenizer, texts, limit, words)
+
+    tokens = tokenize_inputs(texts, own, tokenize)
+    places = [max([1, *tokens.num_words])] if tokens.num_words is not None else []
+    data = Dataset([], list(texts), tokens, np.zeros((len(texts), *places), np.float32), False, [])
+    if task is None or not task.both_orders:
+        return data
+    turned = [text[::-1] for text in texts]
+    return data._replace(other_order=data._replace(texts=turned, tokens=tokenize_inputs(turned, own, tokenize)))
 
 
 def make_dataset(task: Task, read: Reading, tokens: Tokens, tokenizer: Tokenizer) -> Dataset:

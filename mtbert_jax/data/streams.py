@@ -50,8 +50,7 @@ def stage_batches(
             sampling_balance=tasks[name].sampling_balance,
             size=size(batch_size),
             masking=data.masking,
-            swapped=data.swapped,
-            swap=tasks[name].swap_pairs,
+            augmentation=data.augmentation,
         )
     drawn = {"exponent": stage.sampling_exponent, "cap": stage.sampling_cap}
     return TrainBatches(streams, stage.order, stage.epochs, stage.steps, seed[1:], **drawn)  # type: ignore[arg-type]

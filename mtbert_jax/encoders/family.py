@@ -153,6 +153,7 @@ class Family:
         encoder: The module.
         tensors: Hugging Face's names of modules by the path of ours; ``{}`` is the layer's number in both.
         tokenizer: What its tokenizer must be.
+        lora: Where LoRA has its products unless told otherwise, as `LoraConfig.paths`: attention's queries and values.
     """
 
     name: ClassVar[str]
@@ -164,6 +165,7 @@ class Family:
     encoder: ClassVar[type[Encoder]]
     tensors: ClassVar[dict[str, str]]
     tokenizer: ClassVar[TokenizerRules]
+    lora: ClassVar[tuple[str, ...]] = ("encoder/*/attention/query", "encoder/*/attention/value")
 
     def from_json(self, values: dict[str, Any]) -> dict[str, Any]:
         """What ``config.json`` holds, in the types of the config's fields: there lists and tables can stand, too.

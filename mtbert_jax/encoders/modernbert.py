@@ -238,6 +238,7 @@ class ModernBertFamily(Family):
     }
     encoder = ModernBertEncoder
     tokenizer = TokenizerRules(model="BPE", token_types=False)
+    lora = ("encoder/*/attention/qkv",)
     tensors: ClassVar[dict[str, str]] = {
         "embeddings/word": "embeddings.tok_embeddings",
         "embeddings/layer_norm": "embeddings.norm",

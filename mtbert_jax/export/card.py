@@ -9,7 +9,7 @@ from huggingface_hub import try_to_load_from_cache
 from mtbert_jax import trees
 from mtbert_jax.config import Config
 from mtbert_jax.config.schema import to_dict, to_toml
-from mtbert_jax.export.wording import EXAMPLES, LOGITS, quoted, score_note, task_table, text_notes
+from mtbert_jax.export.wording import EXAMPLES, LOGITS, order_note, quoted, score_note, task_table, text_notes
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.regularizers import REGULARIZERS
 
@@ -47,7 +47,7 @@ def towers(task, texts):  # each text is an input of its own
 """
 _LOGITS = """
 @torch.no_grad()
-def logits(name, *texts):  # a list of texts; for pairs a list of the first ones and a list of the second ones
+def {name}(name, *texts):  # a list of texts; for pairs a list of the first ones and a list of the second ones
     task = tasks[name]
 """
 _PAIR = [
@@ -77,11 +77,17 @@ _WHOSE = {
     "student": "The parameters are those that were trained.",
     "teacher": "The parameters are the teacher's, made of earlier ones of the run: it is what the run evaluated.",
 }
+_LORA = " Of the encoder those were LoRA's products, which are added to its kernels here."
 _END = """\
     layer = lambda key, x: linear(x, heads[f"{name}.{key}.weight"], heads[f"{name}.{key}.bias"])
     for number in range(task["hidden_layers"]):
         x = torch.relu(layer(f"hidden_{number}", x))
     return layer("output", x)
+"""
+_BOTH_ORDERS = """
+def logits(name, *texts):  # the mean of both orders, for tasks whose pairs are scored so
+    orders = [texts, texts[::-1]] if tasks[name]["both_orders"] else [texts]
+    return sum(one_order(name, *order) for order in orders) / len(orders)
 """
 
 
@@ -122,7 +128,7 @@ the run.
 
 ## What to know
 
-- {_WHOSE[about["parameters"]]}
+- {_WHOSE[about["parameters"]]}{_LORA if config.lora.rank else ""}
 - `pipeline(...)` of `transformers` gives the encoder's states, no labels.
 - Nothing is known here of texts unlike those of the training data.
 - No licence is stated here: those of the base encoder and of the training data apply.
@@ -149,7 +155,7 @@ print({_call(tasks)})
 ```
 
 {LOGITS}
-"""
+{order_note(tasks, "`logits` of the code above does")}"""
 
 
 def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
@@ -166,7 +172,9 @@ def code(tasks: dict[str, dict[str, Any]], token_types: bool) -> str:
     output = _TOKENS + "    output = encoder(**tokens)\n"
     if apart:
         output = "" if poolings == ["towers"] else "    output, mask, second = encode(task, *texts)\n"
-    program = _START + mean + (_TOWERS if apart else "") + _LOGITS + output + "\n".join(lines) + "\n" + _END
+    both = any(task["both_orders"] for task in tasks.values())
+    logits = _LOGITS.replace("{name}", "one_order" if both else "logits") + output + "\n".join(lines) + "\n" + _END
+    program = _START + mean + (_TOWERS if apart else "") + logits + (_BOTH_ORDERS if both else "")
     return program.replace("{second}", '["token_type_ids"]' if token_types else '.pop("token_type_ids")')
 
 
@@ -196,7 +204,8 @@ def _training(config: Config) -> str:
         for name in [*idle, "epochs" if stage.steps else "steps"]:
             del fields[name]
         stages.append(fields)
-    return to_toml({"seed": config.seed, "compute_dtype": config.compute_dtype, "stages": stages})
+    lora = {"lora": to_dict(config.lora)} if config.lora.rank else {}
+    return to_toml({"seed": config.seed, "compute_dtype": config.compute_dtype, **lora, "stages": stages})
 
 
 def _dtype_note(about: dict[str, Any]) -> str:

@@ -51,6 +51,7 @@ def _task(model: MultitaskModel, task: Task, dev: Any) -> dict[str, Any]:
         "classes": [kind.describe(task, n) if kind.one_class_each else name for n, name in enumerate(classes)],
         "decision": kind.decision,
         "label_range": finite(list(task.label_range)),
+        "both_orders": task.both_orders,
         "outputs": kind.num_outputs(task),
         "pooling": head_reads(task),
         "inputs": [list(texts) for texts in inputs(task)],

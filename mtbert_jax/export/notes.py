@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from mtbert_jax.export.wording import EXAMPLES, LOGITS, score_note, task_table, text_notes
+from mtbert_jax.export.wording import EXAMPLES, LOGITS, order_note, score_note, task_table, text_notes
 from mtbert_jax.training.setup import Setup
 
 _COMPATIBILITY = "https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees"
@@ -44,7 +44,7 @@ printf '{text}\\n' | python load.py {first}
 ```
 
 {LOGITS}
-
+{order_note(tasks, "`load.py` does, and a program computes one order")}
 Arrays of tokens are int32, `[batch seq]`, or `[batch input seq]` for a task with several `inputs` in `tasks.json`: the
 places of the texts that each input holds. A mask is 1 for a token and 0 for padding. Any batch size and any length up
 to {positions} will do. JAX compiles a program for each shape that it meets, so pad to a few lengths and fill batches up

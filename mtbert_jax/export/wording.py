@@ -55,6 +55,16 @@ def score_note(tasks: dict[str, dict[str, Any]]) -> str:
     return "This checkpoint has no scores: the run scored another one, or none."
 
 
+def order_note(tasks: dict[str, dict[str, Any]], who: str) -> str:
+    """Which tasks' pairs are scored in both orders, and `who` does that; nothing where there is none."""
+    names = ", ".join(name for name, task in tasks.items() if task["both_orders"])
+    if not names:
+        return ""
+    return f"""
+The run scored the pairs of {names} in both orders, (a, b) and (b, a), and took the mean of the logits: {who}.
+"""
+
+
 def text_notes(about: dict[str, Any], rules: TokenizerRules) -> str:
     """How text becomes tokens, as a list in Markdown."""
     limits = {task["max_length"] for task in about["tasks"].values()}

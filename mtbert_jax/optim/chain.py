@@ -15,6 +15,7 @@ import optax
 from mtbert_jax import trees
 from mtbert_jax.calls import Vocabulary, read_call
 from mtbert_jax.errors import InputError, first_line
+from mtbert_jax.nn import lora
 from mtbert_jax.optim import aggregators
 from mtbert_jax.optim.aggregators import Aggregator
 from mtbert_jax.optim.headwise import Headwise, chain, headwise, is_count
@@ -22,6 +23,8 @@ from mtbert_jax.optim.registry import AGGREGATORS, known_calls
 from mtbert_jax.optim.schedules import StageClock
 from mtbert_jax.types import Params
 
+MATRICES = (lora.KERNEL, "embedding", lora.A, lora.B)
+"""Names of weight matrices."""
 COUNTED = ("num_betas", "order", "num_tasks")
 """Parameters that Python loops over, or that programs grow with, whatever they are."""
 
@@ -51,14 +54,14 @@ PROBES = ((0, 1.0), (1, 1.0), (2**30, 1.0), (2, float("nan")))
 def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = None) -> dict[str, Any]:
     """The names that a call string may use besides calls.
 
-    ``lr``: the stage's learning-rate schedule. ``kernels``: mask of the weight matrices (kernels and embedding tables;
-    no biases, no LayerNorm). ``encoder``, ``heads``: masks of the two parts. ``parts``: labels for `optax.partition`,
-    the string ``encoder`` or ``heads`` for every leaf. ``num_tasks``: the number of tasks of a step, which aggregators
-    get by themselves.
+    ``lr``: the stage's learning-rate schedule. ``kernels``: mask of the weight matrices (kernels, embedding tables and
+    LoRA's; no biases, no LayerNorm). ``encoder``, ``heads``: masks of the two parts. ``parts``: labels for
+    `optax.partition`, the string ``encoder`` or ``heads`` for every leaf. ``num_tasks``: the number of tasks of a step,
+    which aggregators get by themselves.
     """
     return {
         "lr": lr,
-        "kernels": trees.mask(params, lambda path: path.rpartition("/")[2] in ("kernel", "embedding")),
+        "kernels": trees.mask(params, lambda path: path.rpartition("/")[2] in MATRICES),
         "encoder": trees.mask(params, lambda path: trees.is_below(path, "encoder")),
         "heads": trees.mask(params, lambda path: trees.is_below(path, "heads")),
         "parts": jax.tree_util.tree_map_with_path(lambda path, _: trees.path_of(path).partition("/")[0], params),

@@ -146,6 +146,8 @@ def _facts(run: RunContents) -> Section:
         length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs"
         frozen = f", {', '.join(stage.freeze)} frozen" if stage.freeze else ""
         chain = " → ".join(stage.optimizer)
+        if config.lora.rank and "encoder" not in stage.freeze:
+            frozen = f", LoRA of rank {config.lora.rank}{frozen}"
         facts[f"stage {stage.name}"] = f"{length}, {stage.order}{frozen}, lr {stage.lr:g}: {chain}"
     for name, sizes in run.sizes.items():
         facts[f"examples of {name}"] = ", ".join(f"{count} {split}" for split, count in sizes.items())

@@ -25,7 +25,7 @@ class Contrastive(TaskKind):
 
     Gao et al. 2021, arXiv:2104.08821. Of two text columns u and v are the two texts, of one the same text under two
     dropout masks; the second texts of the other rows are the negatives. What comes out of the head is of length
-    1 / √τ, so that this class does not need τ: docs/numerics.md, section 11.
+    1 / √τ, so that this class does not need τ: docs/numerics.md, section 13.
     """
 
     metrics = (CONTRASTIVE_LOSS, ALIGNMENT, UNIFORMITY)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from mtbert_jax.config import Pooling
 from mtbert_jax.data.batches import evaluation_batches
-from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.data.dataset import Dataset, in_other_order
 from mtbert_jax.data.lengths import Ladder
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
@@ -88,13 +88,35 @@ def over_split(
     return outputs
 
 
+def split_logits(
+    setup: Setup, eval_step: EvalStep, params: Params, task: str, dataset: Dataset, lengths: Ladder
+) -> Float[np.ndarray, "example *place kept"]:
+    """What an evaluation keeps of the logits of every example of a task, in the dataset's order.
+
+    Where the task scores pairs in both orders it is the mean of both (docs/numerics.md, section 10).
+    """
+    compute, width = partial(eval_step, params, task), setup.kept_width(task)
+    own = over_split(setup, compute, dataset, lengths, width)
+    spec, other = setup.tasks[task], dataset.other_order
+    if not spec.both_orders:
+        return own
+    if other is None:  # of a training file: only an evaluation of it needs them
+        other = in_other_order(setup.config, spec, setup.tokenizer, dataset)
+    return (own + over_split(setup, compute, other, lengths, width)) / 2
+
+
 def with_features(setup: Setup, params: Params, *splits: dict[str, Dataset]) -> list[dict[str, Dataset]]:
-    """The splits with what the encoder says of every example, dropout off: one forward pass over each."""
+    """The splits with what the encoder says of every example, dropout off: one forward pass over each.
+
+    Of pairs that are scored in both orders it is kept for both.
+    """
     step, lengths = make_pooling_step(setup.model, setup.layout), setup.lengths(*splits)
 
     def kept(name: str, data: Dataset) -> Dataset:
         compute = partial(step, params, setup.model.heads[name].pooling)
-        return data._replace(features=over_split(setup, compute, data, lengths[name], setup.model.num_features(name)))
+        features = over_split(setup, compute, data, lengths[name], setup.model.num_features(name))
+        other = None if data.other_order is None else kept(name, data.other_order)
+        return data._replace(features=features, other_order=other)
 
     return [{name: kept(name, data) for name, data in split.items()} for split in splits]
 
@@ -108,8 +130,7 @@ def evaluate_all(
     """
     lengths, logits, scored, labels = setup.lengths(datasets), {}, {}, {}
     for name, data in datasets.items():
-        width = setup.kept_width(name)
-        logits[name] = over_split(setup, partial(eval_step, params, name), data, lengths[name], width)
+        logits[name] = split_logits(setup, eval_step, params, name, data, lengths[name])
         if data.labelled:
             rows = slice(None) if data.scored is None else data.scored
             scored[name], labels[name] = logits[name][rows], data.labels[rows]

@@ -1,6 +1,7 @@
 """What is to be done about a run that lies in the run folder already: refused, gone on with, or deleted."""
 
 import shutil
+from dataclasses import replace
 from typing import Literal
 
 from mtbert_jax.config import Config, save_config
@@ -46,7 +47,12 @@ def check_folder(folder: RunFolder, config: Config, existing: Existing) -> None:
 
 
 def config_changes(old: Config, new: Config) -> list[str]:
-    """What makes two configs different runs, one line per field; empty where one may go on as the other."""
+    """What makes two configs different runs, one line per field; empty where one may go on as the other.
+
+    `old` is a run folder's. Its `compute_dtype` is a type by name, and `auto` takes that of the folder.
+    """
+    if new.compute_dtype == "auto":
+        new = replace(new, compute_dtype=old.compute_dtype)
     before, after = (
         {name: value for name, value in to_dict(config).items() if name not in MAY_CHANGE} for config in (old, new)
     )

@@ -35,7 +35,8 @@ class Origin(NamedTuple):
 def restore_params(folder: RunFolder, config: Config, setup: Setup, which: str = "best") -> tuple[int, Params]:
     """What a run evaluates, student or teacher, and from which step: the best or latest that can be read.
 
-    The latest stands in for the best where no score was defined. `setup` says where arrays are to lie.
+    The latest stands in for the best where no score was defined. `setup` says where arrays are to lie. LoRA's products
+    are added to their kernels.
 
     Raises:
         InputError: There is no checkpoint that can be read.
@@ -47,10 +48,10 @@ def restore_params(folder: RunFolder, config: Config, setup: Setup, which: str =
         shapes = setup.restored_params()
         for step in [best, *steps] if which == "best" and best in steps else steps:
             stage = config.resolved_stages()[checkpoints.standings[step].stage]
-            teacher = trees.split(shapes, stage.freeze)[1] if config.evaluate == "teacher" else None
+            teacher = trees.split(shapes, setup.model.frozen(stage.freeze))[1] if config.evaluate == "teacher" else None
             params = checkpoints.restore_params(step, shapes, teacher)
             if params is not None:
-                return step, params
+                return step, setup.layout.computed(setup.model.merged, params) if setup.model.lora else params
     raise InputError(f"{folder.path} holds no checkpoint that can be read")
 
 

@@ -1,5 +1,6 @@
 """Everything that a run needs from its first step to its end, checked before the first step and put into words."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.data.unknown import unknown_share, unknown_warning
 from mtbert_jax.errors import InputError
 from mtbert_jax.machine import bfloat16_units
+from mtbert_jax.nn.lora import A as LORA_A
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.parallel import Layout
 from mtbert_jax.tasks import primary_metric
@@ -163,10 +165,25 @@ def describe_run(ready: Prepared) -> Iterator[str]:
                 task = setup.tasks[name]
                 lack = kind_of(task).lacks(task)
                 yield f"task {name}: {own.unlabelled} rows of {getattr(task, split)} have {lack} for it"
+    if both := ", ".join(name for name, task in setup.tasks.items() if task.both_orders):
+        yield f"dev and test pairs scored in both orders: {both}"
     for plan in plans:
+        told = [*_adapted(setup, plan), *plan.describe()]
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
-        yield f"stage {plan.stage.name}: {some}{', '.join(plan.describe())}: {' → '.join(plan.stage.optimizer)}"
+        yield f"stage {plan.stage.name}: {some}{', '.join(told)}: {' → '.join(plan.stage.optimizer)}"
     yield _best_checkpoint(setup.config, dev)
+
+
+def _adapted(setup: Setup, plan: Plan) -> Iterator[str]:
+    """What of the encoder LoRA trains in a stage, and how many numbers that is beside those of the heads."""
+    lora, trainable = setup.model.lora, trees.split(setup.abstract_params(), plan.frozen)[1]
+    if lora and "encoder" in trainable:
+        products = [path for path in trees.paths(trainable) if path.endswith(LORA_A)]
+        where = ", ".join(dict.fromkeys(re.sub(r"layer_\d+", "*", path.rpartition("/")[0]) for path in products))
+        yield (
+            f"LoRA of rank {lora.rank} on {len(products)} kernels ({where}): {trees.count(trainable['encoder'])} "
+            f"parameters of the encoder train and {trees.count(trainable.get('heads', {}))} of heads"
+        )
 
 
 def _products(config: Config) -> str:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 from tokenizers import Tokenizer
 
 from mtbert_jax import trees
-from mtbert_jax.config import Config, Stage, Task
+from mtbert_jax.config import Config, LoraConfig, Stage, Task
 from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset, load_datasets
 from mtbert_jax.data.lengths import STANDARD, Ladder, ladder
@@ -26,7 +25,7 @@ from mtbert_jax.encoders.sentence import left_out
 from mtbert_jax.encoders.tokenizer import read_tokenizer
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_EPOCHS, MOST_STEPS
-from mtbert_jax.model import EncoderWithHeads
+from mtbert_jax.model import EncoderWithHeads, encoder_shapes
 from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
 from mtbert_jax.nn.heads import NO_POOLER
 from mtbert_jax.nn.layers import EncoderConfig
@@ -50,6 +49,7 @@ class Plan(NamedTuple):
     Attributes:
         number: Its place, from 0.
         stage: Its config, with every field filled in.
+        frozen: Paths of what does not train.
         batches: Its batches, by step.
         tx: Its optax chain, checked.
         rate: Its learning rate, by step.
@@ -57,25 +57,21 @@ class Plan(NamedTuple):
 
     number: int
     stage: Stage
+    frozen: tuple[str, ...]
     batches: TrainBatches
     tx: optax.GradientTransformation
     rate: optax.Schedule
 
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """Paths of what does not train."""
-        return self.stage.freeze
-
     def spec(self, start: int) -> StageSpec:
         """What of the stage its steps need to know, if it begins at step `start`."""
-        return StageSpec.of(self.stage, start, self.batches.num_steps)
+        return replace(StageSpec.of(self.stage, start, self.batches.num_steps), frozen=self.frozen)
 
     def describe(self) -> list[str]:
         """The stage in a few words."""
         return [
             f"{self.batches.num_steps} steps",
             self.stage.order,
-            *([f"{', '.join(self.frozen)} frozen"] if self.frozen else []),
+            *([f"{', '.join(self.stage.freeze)} frozen"] if self.stage.freeze else []),
             *(["features kept"] if self.stage.cache_features else []),
             *(regularizer.describe() for regularizer in stage_regularizers(self.stage)),
         ]
@@ -127,7 +123,7 @@ class Setup:
         dtype = choose_dtype(config.compute_dtype)
         attention = choose_kernel(config.attention, width, dropout, dtype, family.encoder.unfused)
         model = EncoderWithHeads.build(rates, config.resolved_tasks(), dtype, config.remat, attention.kernel)
-        return cls(config, own, tokenizer, model, layout, attention, remarks)
+        return cls(config, own, tokenizer, model.with_lora(config.lora), layout, attention, remarks)
 
     @property
     def family(self) -> Family:
@@ -146,6 +142,10 @@ class Setup:
     def with_config(self, config: Config) -> "Setup":
         """The same for a config that differs in nothing that was read: in its seed, its folder."""
         return replace(self, config=config)
+
+    def without_lora(self) -> "Setup":
+        """The same for parameters in which LoRA's products are added to their kernels."""
+        return replace(self, model=self.model.with_lora(LoraConfig()))
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -187,8 +187,9 @@ class Setup:
 
     def initial_params(self, encoder: Params, heads: Params | None = None) -> Params:
         """A pretrained encoder under `heads`; what is missing there is fresh, and depends on the run's seed."""
-        fresh = _init_heads(self.model)(jax.random.key(self.config.seed))
-        return {"encoder": encoder, "heads": {**fresh, **(heads or {})}}
+        key = jax.random.key(self.config.seed)
+        fresh = _init_heads(self.model)(key)
+        return {"encoder": self.model.lora.added(encoder, key), "heads": {**fresh, **(heads or {})}}
 
     def abstract_params(self) -> Params:
         """Shapes of all parameters."""
@@ -212,7 +213,8 @@ class Setup:
             if steps > MOST_STEPS or epochs > MOST_EPOCHS:
                 most = f"{MOST_STEPS} and {MOST_EPOCHS} are the most"
                 raise InputError(f"stage {stage.name}: would take {steps} steps in {epochs:.0f} epochs; {most}")
-            plans.append(Plan(number, stage, batches, *self.chain(stage, batches)))
+            frozen = self.model.frozen(stage.freeze)
+            plans.append(Plan(number, stage, frozen, batches, *self.chain(stage, batches)))
             if stage.regularizers:
                 check_objectives(self.model, self.tasks, plans[-1].spec(0), batches[0], self.abstract_params())
         return plans
@@ -229,9 +231,9 @@ class Setup:
             InputError: The chain or what is frozen does not fit the model.
         """
         params = self.abstract_params()
-        frozen, trainable = trees.split(params, stage.freeze)
+        trainable = trees.split(params, self.model.frozen(stage.freeze))[1]
         for prefix in stage.freeze:
-            if not any(trees.is_below(path, prefix) for path in trees.paths(frozen)):
+            if not any(trees.is_below(path, prefix) for path in trees.paths(params)):
                 raise InputError(f"freeze: no parameter lies below {prefix!r}; try 'encoder' or 'encoder/embeddings'")
         if not trainable:
             raise InputError("freeze: nothing is left to train")
@@ -249,7 +251,7 @@ def _checked_chain(
         InputError: The chain does not fit the model.
     """
     del known
-    trainable = trees.split(_shapes(model), stage.freeze)[1]
+    trainable = trees.split(_shapes(model), model.frozen(stage.freeze))[1]
     rate = learning_rate(stage.lr, stage.schedule, stage.warmup_fraction, num_steps)
     tx = build_chain(stage.optimizer, chain_context(rate, trainable, len(names)))
     encoder = {"encoder": trainable["encoder"]} if "encoder" in trainable else {}
@@ -267,12 +269,9 @@ def _init_heads(model: EncoderWithHeads) -> Callable[[PRNGKeyArray], Params]:
 @made_once
 def _shapes(model: EncoderWithHeads) -> Params:
     """Shapes of a model's parameters."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-
-    def init(key: jax.Array) -> Params:
-        return {"encoder": model.encoder.init(key, ids)["params"], "heads": model.init_heads(key)}
-
-    return jax.eval_shape(init, jax.random.key(0))
+    key = jax.random.key(0)
+    encoder = jax.eval_shape(model.lora.added, encoder_shapes(model.encoder), key)
+    return {"encoder": encoder, "heads": jax.eval_shape(model.init_heads, key)}
 
 
 def _check_dropout(task: Task, rates: EncoderConfig) -> None:

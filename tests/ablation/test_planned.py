@@ -66,3 +66,15 @@ def test_a_folder_with_another_run_is_refused(config: Config, tmp_path: Path, fi
         plan_runs([(Path("a.toml"), other)], (0,), tmp_path)
     plan_runs([(Path("a.toml"), other)], (1,), tmp_path)
     plan_runs([(Path("a.toml"), dataclasses.replace(config, log_every_steps=9))], (0,), tmp_path)
+
+
+def test_a_type_that_the_machine_chose_is_the_same_run(config: Config, tmp_path: Path) -> None:
+    """`auto` is written into the run's folder as the type that it took."""
+    auto = dataclasses.replace(config, compute_dtype="auto")
+    (run,) = plan_runs([(Path("a.toml"), auto)], (0,), tmp_path)
+    finish(dataclasses.replace(run.config, compute_dtype="bfloat16"), run.folder.path)
+    (again,) = plan_runs([(Path("a.toml"), auto)], (0,), tmp_path)
+    assert again.finished
+    other = dataclasses.replace(config, compute_dtype="float32")
+    with pytest.raises(InputError, match=r"compute_dtype: 'bfloat16' → 'float32'"):
+        plan_runs([(Path("a.toml"), other)], (0,), tmp_path)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtbert_jax.config import Order
+from mtbert_jax.data.augment import Augmentation
 from mtbert_jax.data.batches import TaskBatches, TrainBatches, evaluation_batches, make_batch
 from mtbert_jax.data.lengths import ladder
 from mtbert_jax.data.tokens import Tokens
@@ -267,7 +268,7 @@ def test_a_share_of_pairs_is_swapped_by_batch_and_row() -> None:
     """Swapped rows have the other tokens, all else is as without; parts of a batch have what the whole one has."""
     plain = stream(random_lengths(40), 8)
     other = plain.tokens._replace(ids=plain.tokens.ids + 50, first=plain.tokens.first - 1)
-    some = dataclasses.replace(plain, swapped=other, swap=0.5)
+    some = dataclasses.replace(plain, augmentation=Augmentation(plain.tokens, other, 0.5))
     turned = []
     for index in range(10):
         batch, own = some[index], plain[index]
@@ -285,7 +286,10 @@ def test_a_share_of_pairs_is_swapped_by_batch_and_row() -> None:
         assert np.array_equal(whole, batch.input_ids)
         turned += swapped[: len(rows)].tolist()
     assert 0.3 < np.mean(turned) < 0.7
-    always, never = (dataclasses.replace(some, swap=share)[0].input_ids for share in (1.0, 0.0))
+    always, never = (
+        dataclasses.replace(plain, augmentation=Augmentation(plain.tokens, other, share))[0].input_ids
+        for share in (1.0, 0.0)
+    )
     assert np.array_equal(never, plain[0].input_ids)
     assert not np.array_equal(always, never)
 

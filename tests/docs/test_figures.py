@@ -48,6 +48,18 @@ def table(page: Path, head: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
+def test_what_lora_costs() -> None:
+    measured, rows = results("lora.json"), table(DOCS / "performance.md", "one step, 64 tokens, 5 rounds in turn")
+    assert len(rows) == 2
+    for (_, *cells), method in zip(rows, ("plain", "lora"), strict=True):
+        row = measured[method, "jax"]
+        state, memory = row["optimizer_state_bytes"] / 1e6, row["peak_memory_bytes"] / 1e9
+        numbers = [f"{row['trained_parameters']:,}", f"{state:.1f} MB", f"{row['median_processor_seconds']:.2f}"]
+        assert cells == [*numbers, f"{memory:.2f} GB"]
+    ratio = measured["lora", "jax"]["over_plain"]["median"]
+    assert f"median of paired ratios: {ratio:.2f}".replace("0.", ".") in (DOCS / "performance.md").read_text("utf-8")
+
+
 def test_examples_a_second() -> None:
     page = DOCS / "performance.md"
     measured, rows = results("epoch.json"), table(page, "examples a second, real files")
@@ -247,6 +259,28 @@ def test_the_learning_curve() -> None:
     first, second, third = (short(row) for row in rows)
     said = " ".join((DOCS / "study.md").read_text(encoding="utf-8").split())
     assert f"reaches {first}, {second} and {third} (seed 0" in said
+
+
+def test_both_orders_of_a_pair() -> None:
+    para, sts = document("both_orders.json")["rows"]
+    said = " ".join((DOCS / "concepts" / "batching.md").read_text(encoding="utf-8").split())
+
+    def told(row: dict[str, Any]) -> tuple[str, str]:
+        first, other, both = (f"{row[way]:.4f}".lstrip("0") for way in ("first", "other", "both"))
+        low, high = (f"{end:.3f}".replace("0.", ".").replace("-", "−") for end in row["interval"])
+        return f"{first} and {other} became {both}", f"{low} to {high}"
+
+    assert (
+        said.count(
+            "on 2,222 dev pairs of paraphrase {} (95 % interval of the gain over the first order {};".format(
+                *told(para)
+            )
+        )
+        == 1
+    )
+    assert said.count("on 863 of STS r {} ({}).".format(*told(sts))) == 1
+    assert f"{para['other_prediction']:.1%}".replace("%", " %") + " of the pairs" in said
+    assert [row["examples"] for row in (para, sts)] == [2222, 863]
 
 
 def test_bert_bases_rows_in_short() -> None:

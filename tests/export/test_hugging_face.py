@@ -91,6 +91,7 @@ def test_every_task_is_described_in_full(exported: Path, mixed_run: Path) -> Non
         "classes": [],
         "decision": "value",
         "label_range": [0.0, 5.0],
+        "both_orders": False,
         "outputs": 1,
         "pooling": "mean",
         "inputs": [[0, 1]],
@@ -187,7 +188,7 @@ def test_the_teacher_is_exported_where_it_is_what_was_evaluated(config: Config, 
 def test_the_code_has_the_poolings_that_the_heads_have() -> None:
     def code(*poolings: Any) -> str:
         tasks = {
-            str(number): {"pooling": task.head.pooling}
+            str(number): {"pooling": task.head.pooling, "both_orders": False}
             for number, pooling in enumerate(poolings)
             for task in course_tasks(HeadConfig(pooling=pooling))[:1]
             if task.head

@@ -24,6 +24,7 @@ from tests.tally import Tally
 OWN_TEXTS = ["the film was good .", "", "a [SEP] b", "漢字 \u202e" * 9, "good " * 90]
 PLAIN = {"max_length": 40, "lengths": [40], "max_shapes": None, "batch_size": 4, "eval_batch_size": 8, "seeds": None}
 PLAIN |= {"smart": None, "proximal": None, "compute_dtype": None, "remat": None, "micro_batches": None, "head": None}
+PLAIN |= {"lora": None}
 PLAIN |= {"encoder_dropout": None, "optimizer": None, "order": None, "stages": None, "fields": {}}
 FAMILIES: dict[str, Table] = {
     "two tasks": {"names": ["sst", "sts"]},

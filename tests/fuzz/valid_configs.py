@@ -146,6 +146,7 @@ def valid_configs(draw: st.DrawFn, pinned: Mapping[str, Any]) -> Table:
         **some("optimizer", *CHAINS),
         **some("smart", *SMART, left_out=6),
         **some("proximal", *PROXIMAL, left_out=3),
+        **some("lora", {"rank": 2}, {"rank": 3, "alpha": 1.0, "paths": ["encoder/*/output"]}, left_out=6),
         **some("seed", 1, 2**32 - 1),
         **some("seeds", [0, 3], left_out=9),
     }

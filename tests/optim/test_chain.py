@@ -13,6 +13,7 @@ import pytest
 
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim import aggregators, depth
+from mtbert_jax.optim.aggregators.grouping import groups_of
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls, register_transformation, unregister
 
@@ -72,6 +73,18 @@ def test_a_string_means_what_the_same_call_means() -> None:
 
 def test_kernels_are_matrices_and_tables_only() -> None:
     assert CONTEXT["kernels"]["encoder"] == {"dense": {"kernel": True, "bias": False}, "word": {"embedding": True}}
+
+
+def test_loras_matrices_are_matrices_of_their_layer() -> None:
+    """For weight decay, for decay by depth, and for aggregators that look at each layer."""
+    own = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2), "lora_a": jnp.ones((3, 1)), "lora_b": jnp.ones((1, 2))}
+    params = {"encoder": {f"layer_{number}": {"query": own} for number in (0, 1)}}
+    mask = chain_context(lambda step: 0.1, params)["kernels"]["encoder"]["layer_0"]["query"]
+    assert mask == {"kernel": True, "bias": False, "lora_a": True, "lora_b": True}
+    updates = depth.layerwise_decay(0.5).update(params, optax.EmptyState())[0]["encoder"]
+    assert [float(updates[layer]["query"]["lora_a"][0, 0]) for layer in ("layer_0", "layer_1")] == [0.25, 0.5]
+    paths = [f"encoder/layer_{number}/query/lora_{end}" for number in (0, 1) for end in "ab"]
+    assert groups_of(paths, "layer") == [0, 0, 1, 1]
 
 
 def test_encoder_heads_and_parts_name_the_two_parts() -> None:

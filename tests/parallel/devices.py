@@ -32,7 +32,7 @@ def states(config_file: str, sizes: dict[str, int], steps: int) -> tuple[TrainSt
     run = ActiveRun(setup, RunFolder(Path()), [plan], train, {}, None, None, batches=plan.batches)  # type: ignore[arg-type]
     params = setup.initial_params(load_pretrained(config.encoder)[1])
     tx = optax.chain(pcgrad(), optax.clip_by_global_norm(1.0), optax.sgd(0.01, momentum=0.9))  # Adam magnifies rounding
-    state = layout.place(TrainState.create(params, tx, jax.random.key(0), with_teacher=True))
+    state = layout.place(TrainState.create(params, tx, jax.random.key(0), plan.frozen, with_teacher=True))
     step = stage_step(setup, plan._replace(tx=tx), 0)
     metrics = []
     for number in range(steps):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtbert_jax.config import HeadConfig, ProximalConfig, SmartConfig, save_config
+from mtbert_jax.config import Config, HeadConfig, LoraConfig, ProximalConfig, SmartConfig, save_config
 from tests.conftest import FLAGS, replace_task, tiny_run
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +56,22 @@ def results(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.Te
         smart=SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1),
         proximal=ProximalConfig(weight=1.0, momentum=0.5, early_momentum=0.5),
     )
+    return under(config, LAYOUTS, out)
+
+
+def under(config: Config, layouts: dict[str, dict[str, int]], out: Path) -> dict[str, Any]:
+    """What comes of a config's steps under each layout, on eight devices."""
     save_config(config, out / "config.toml")
-    spec = {"config": str(out / "config.toml"), "devices": 8, "layouts": LAYOUTS, "steps": 3, "out": str(out)}
+    spec = {
+        "config": str(out / "config.toml"),
+        "devices": 8,
+        "layouts": layouts,
+        "steps": config.steps,
+        "out": str(out),
+    }
     (out / "spec.json").write_text(json.dumps(spec))
     in_process("tests.parallel.devices", str(out / "spec.json"))
-    found: dict[str, Any] = {name: dict(np.load(out / f"{name}.npz")) for name in LAYOUTS}
+    found: dict[str, Any] = {name: dict(np.load(out / f"{name}.npz")) for name in layouts}
     return {**found, "places": json.loads((out / "places.json").read_text())}
 
 
@@ -70,6 +81,21 @@ def test_updates_are_those_of_one_device(results: dict[str, Any], layout: str) -
     assert results["one"].keys() == results[layout].keys()
     for name, expected in results["one"].items():
         np.testing.assert_allclose(results[layout][name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_lora_trains_the_same_products_over_devices(small_encoder_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    """Kernels split, products whole: they are put together inside the step's programs."""
+    config = tiny_run(small_encoder_dir, data_dir, tmp_path)
+    paths = ("encoder/*/attention", "encoder/*/intermediate")
+    config = dataclasses.replace(
+        config, tasks=config.tasks[1:], steps=3, lora=LoraConfig(rank=8, alpha=64.0, paths=paths)
+    )
+    found = under(config, {name: LAYOUTS[name] for name in ("one", "both")}, tmp_path)
+    assert found["places"]["both"]["kernel"] == [16, 6]
+    products = [name for name, leaf in found["one"].items() if "lora_b" in name and leaf.any()]
+    assert len(products) == 3 * 5  # parameters, teacher, momentum
+    for name, expected in found["one"].items():
+        np.testing.assert_allclose(found["both"][name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_fsdp_splits_parameters_and_optimizer_state(results: dict[str, Any]) -> None:

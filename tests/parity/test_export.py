@@ -75,6 +75,21 @@ def test_the_code_for_a_single_pooling_gives_the_same(
         np.testing.assert_allclose(found, file["sts"], rtol=0, atol=1e-5)
 
 
+def test_the_cards_code_scores_both_orders_where_the_run_does(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace_task(dataclasses.replace(config, max_length=14, lengths=(14,)), "sts", both_orders=True)
+    folder = checkpointed(dataclasses.replace(config, tasks=(config.tasks[0], config.tasks[2])))
+    logits = by_the_card(export_run(folder.path, "hf"), monkeypatch)
+    with np.load(folder.logits) as file:
+        for task in (config.tasks[0], config.tasks[2]):
+            examples = mt.read_task(task, "dev", config.data_dir)
+            found = logits(task.name, *columns([example.texts for example in examples]))
+            np.testing.assert_allclose(found, file[task.name], rtol=0, atol=1e-5)
+    card = (folder.path / "export" / "hf" / "README.md").read_text()
+    assert "The run scored the pairs of sts in both orders" in card
+
+
 def test_embeddings_are_means_of_what_automodel_says(mixed_run: Path, tmp_path: Path) -> None:
     out = export_run(mixed_run, "hf", tmp_path / "out")
     tokenizer, encoder = transformers.AutoTokenizer.from_pretrained(out), transformers.AutoModel.from_pretrained(out)

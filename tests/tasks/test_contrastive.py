@@ -1,4 +1,4 @@
-"""Contrastive learning (docs/numerics.md, section 11): loss, head and metrics against literal formulas, and runs."""
+"""Contrastive learning (docs/numerics.md, section 13): loss, head and metrics against literal formulas, and runs."""
 
 import dataclasses
 import itertools

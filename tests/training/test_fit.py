@@ -86,12 +86,13 @@ def assert_same_run(config: Config, one: RunFolder, other: RunFolder, step: int)
     assert without_clock(one) == without_clock(other)
 
 
-def test_swapped_pairs_are_the_same_after_an_interruption(config: Config, tmp_path: Path) -> None:
-    """The pairs that are turned round belong to batch and row; swapped texts are tokenised as pairs of their own."""
-    config = replace_task(config, "para", swap_pairs=0.5)
+def test_changed_texts_are_the_same_after_an_interruption(config: Config, tmp_path: Path) -> None:
+    """What is turned round, left out and exchanged belongs to batch and row; swapped texts are pairs of their own."""
+    config = replace_task(config, "para", swap_pairs=0.5, word_deletion=0.2, word_swap=0.3)
     train = Setup.load(config, Path(config.encoder)).datasets("train")
-    tokens, turned = train["para"].tokens, train["para"].swapped
-    assert turned is not None and train["sst"].swapped is None
+    assert train["para"].augmentation is not None and train["sst"].augmentation is None
+    tokens, turned = train["para"].tokens, train["para"].augmentation.swapped
+    assert turned is not None
     assert np.array_equal(tokens.lengths, turned.lengths)
     assert not np.array_equal(tokens.ids, turned.ids)
     whole = run(config, tmp_path / "whole")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig
+from mtbert_jax.config import Config, HeadConfig, LoraConfig, ProximalConfig, SmartConfig
 from mtbert_jax.optim import register_aggregator
 from mtbert_jax.optim.registry import unregister
 from mtbert_jax.parallel import Layout
@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "bfloat16": {"compute_dtype": "bfloat16"},
     "several seeds": {"seeds": (0, 1)},
     "micro-batches": {"micro_batches": 2},
+    "LoRA": {"lora": LoraConfig(rank=2)},
     "kept features": {"freeze": ("encoder",), "cache_features": True},
     "all at once": {
         **TEACHER,
@@ -39,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
         "seeds": (0, 1),
         "micro_batches": 2,
         "remat": True,
+        "lora": LoraConfig(rank=2, paths=("encoder",)),
         "optimizer": ("pcgrad()", "clip_by_global_norm(1.0)", "adafactor(lr)"),
     },
 }
