@@ -26,7 +26,7 @@ from mtbert_jax.config import Config, HeadConfig, TaskConfig
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder
 from mtbert_jax.encoders.hub import save_pretrained
 from mtbert_jax.encoders.tokenizer import load_tokenizer
-from mtbert_jax.programs import forget_programs
+from mtbert_jax.programs import programs_apart
 from tests.tally import pytest_terminal_summary, tally
 
 __all__ = ["pytest_terminal_summary", "tally"]
@@ -79,15 +79,18 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.fixture
+def fresh_programs() -> Iterator[None]:
+    """No program is there from before; other tests have theirs again afterwards."""
+    with programs_apart():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that replaces functions has programs of its own: it neither gets those of other tests nor leaves any."""
-    replaces = "monkeypatch" in request.fixturenames
-    if replaces:
-        forget_programs()
-    yield
-    if replaces:
-        forget_programs()
+    with programs_apart() if "monkeypatch" in request.fixturenames else contextlib.nullcontext():
+        yield
 
 
 _most = [1.2 * GIB]  # before a worker lets go; more where it holds more without compiled programs

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Config, ProximalConfig, SmartConfig
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig, TaskConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad
+from mtbert_jax.programs import made_once
 from mtbert_jax.regularizers import Proximal, Regularizer, Smart
 from mtbert_jax.tasks import KINDS
 from mtbert_jax.tasks.losses import mean_loss
@@ -25,6 +26,12 @@ from tests.conftest import replace_task
 
 KEY = jax.random.key(5)
 SMART = SmartConfig(weight=0.5, preset="paper", radius=0.3, noise_std=0.1, step_size=0.2)
+
+
+@made_once
+def compiled(model: EncoderWithHeads, task: TaskConfig, stage: StageSpec) -> Any:
+    """The objective of a task, compiled once for all tests that want it."""
+    return jax.jit(Objective(model, (task,), stage))
 
 
 @dataclasses.dataclass
@@ -61,7 +68,7 @@ class Bench:
         spec = dataclasses.replace(self.setup.tasks[task], **changes)
         batch = self.batches[task] if batch is None else batch
         place = Place(jnp.int32(0), KEY, jnp.asarray(step))
-        total, terms = jax.jit(Objective(self.model, (spec,), stage))(self.params, teacher, batch, place)
+        total, terms = compiled(self.model, spec, stage)(self.params, teacher, batch, place)
         return float(total), terms
 
 

@@ -17,7 +17,6 @@ from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, T
 from mtbert_jax.encoders.bert import BertConfig
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.optim import pcgrad
-from mtbert_jax.programs import forget_programs
 from mtbert_jax.regularizers import Proximal, Smart
 from mtbert_jax.training.objective import StageSpec
 from mtbert_jax.training.records import read_metrics
@@ -119,9 +118,9 @@ def test_the_update_costs_little_beside_a_gradient() -> None:
     assert flops(step.update, state, grads, terms) < 80 * size
 
 
+@pytest.mark.usefixtures("fresh_programs")
 def test_a_run_compiles_no_more_than_its_shapes(config: Config, tmp_path: Path) -> None:
     """One gradient for each length of all tasks together, and one update; eval lengths are counted apart."""
-    forget_programs()
     fitted = dataclasses.replace(config, lengths=(), max_shapes=2, steps=12, eval_every_steps=12)
     folder = run(fitted, tmp_path / "run")
     stages = [record for record in read_metrics(folder.metrics) if record["kind"] == "stage"]

@@ -15,7 +15,6 @@ from mtbert_jax import trees
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim import pcgrad, sum_tasks
-from mtbert_jax.programs import forget_programs
 from mtbert_jax.regularizers import Proximal, Smart
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.losses import mean_loss
@@ -184,8 +183,8 @@ def test_dropout_changes_from_step_to_step_and_repeats_for_the_same(config: Conf
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.usefixtures("fresh_programs")
 def test_each_task_and_length_is_compiled_once(bench: Bench) -> None:
-    forget_programs()
     step, state = bench.step(optax.chain(sum_tasks(), optax.sgd(0.1)))
     for _ in range(3):
         state, _ = step(state, bench.batches)
