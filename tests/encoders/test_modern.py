@@ -37,8 +37,11 @@ def build(name: str, **changes: Any) -> tuple[Any, Any]:
     return config, mt.encoder(config).init(jax.random.key(0), IDS)["params"]
 
 
-def states(config: Any, params: Any, ids: Any = IDS, mask: Any = MASK, **options: Any) -> jax.Array:
-    return mt.encoder(config, **options).apply({"params": params}, ids, mask).hidden_states
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "remat"))
+def states(
+    config: Any, params: Any, ids: Any = IDS, mask: Any = MASK, dtype: Any = jnp.float32, remat: bool = False
+) -> jax.Array:
+    return mt.encoder(config, dtype, remat).apply({"params": params}, ids, mask).hidden_states
 
 
 @BOTH

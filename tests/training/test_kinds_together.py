@@ -140,6 +140,7 @@ def test_all_three_are_trained_scored_and_gone_on_from(config: Config, tmp_path:
     assert "AutoModel.from_pretrained" in (exported / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"seeds": (0, 1)}, {"micro_batches": 2}])
 def test_whatever_else_a_run_does_it_does_with_rows_of_places(
     config: Config, tmp_path: Path, changes: dict[str, Any]

@@ -22,7 +22,7 @@ from mtbert_jax.training.objective import Objective, Place, StageSpec, Terms
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
 from mtbert_jax.types import Batch, FeatureBatch, Params
-from tests.conftest import replace_task
+from tests.conftest import replace_task, tiny_run
 
 KEY = jax.random.key(5)
 SMART = SmartConfig(weight=0.5, preset="paper", radius=0.3, noise_std=0.1, step_size=0.2)
@@ -72,9 +72,9 @@ class Bench:
         return float(total), terms
 
 
-@pytest.fixture
-def bench(config: Config) -> Bench:
-    return Bench(config)
+@pytest.fixture(scope="module")
+def bench(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("bench")))
 
 
 @pytest.mark.parametrize("task", ["sst", "para", "sts"])
@@ -135,7 +135,10 @@ def test_the_ramp_reaches_the_objective(bench: Bench) -> None:
     assert half == pytest.approx(float(terms.loss + 0.25 * terms.penalties["smoothness"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["ball", "paper", "smart_pytorch", "mtdnn"])
+@pytest.mark.parametrize(
+    "preset",
+    ["paper", "smart_pytorch", *(pytest.param(preset, marks=pytest.mark.slow) for preset in ("ball", "mtdnn"))],
+)
 def test_clean_and_perturbed_side_share_dropout_masks_unless_asked(bench: Bench, preset: Any) -> None:
     """docs/numerics.md, section 2.1: with the same masks radius 0 gives R_s = 0; with others it cannot."""
     still = SmartConfig(weight=1.0, preset=preset, radius=0.0)
@@ -144,8 +147,15 @@ def test_clean_and_perturbed_side_share_dropout_masks_unless_asked(bench: Bench,
     assert float(bench.objective("sst", resampled)[1].penalties["smoothness"]) > 1e-5
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("preset", ["paper", "smart_pytorch"])
+@pytest.mark.parametrize(
+    ("preset", "pooling"),
+    [
+        ("paper", "cls"),
+        ("smart_pytorch", "mean"),
+        pytest.param("paper", "mean", marks=pytest.mark.slow),
+        pytest.param("smart_pytorch", "cls", marks=pytest.mark.slow),
+    ],
+)
 def test_bfloat16_products_do_not_lose_the_noise(config: Config, preset: Any, pooling: Any) -> None:
     """JAX_FACTS: noise of 1e-5 vanishes in bfloat16, and zero noise has no gradient direction."""
     head = dataclasses.replace(config.tasks[0].head or config.head, pooling=pooling)
@@ -166,19 +176,24 @@ def test_bfloat16_products_do_not_lose_the_noise(config: Config, preset: Any, po
             assert values["float32"] == pytest.approx(climbed, rel=0.3)
 
 
+def one_by_one(function: Any) -> Any:
+    return function
+
+
 @pytest.mark.parametrize(
-    ("pooling", "smart"),
+    ("pooling", "smart", "computed"),
     [
-        pytest.param("mean", SMART, id="mean-smart"),
-        pytest.param("cls", SmartConfig(), id="cls-plain"),
-        pytest.param("cls", SMART, id="cls-smart", marks=pytest.mark.slow),
-        pytest.param("mean", SmartConfig(), id="mean-plain", marks=pytest.mark.slow),
+        pytest.param("mean", SMART, jax.jit, id="mean-smart-compiled"),
+        pytest.param("cls", SmartConfig(), one_by_one, id="cls-plain"),
+        pytest.param("mean", SMART, one_by_one, id="mean-smart", marks=pytest.mark.slow),
+        pytest.param("cls", SMART, one_by_one, id="cls-smart", marks=pytest.mark.slow),
+        pytest.param("mean", SmartConfig(), one_by_one, id="mean-plain", marks=pytest.mark.slow),
     ],
 )
 def test_the_compiled_program_of_all_tasks_agrees_with_each_tasks_own_objective(
-    config: Config, smart: SmartConfig, pooling: Any
+    config: Config, smart: SmartConfig, pooling: Any, computed: Any
 ) -> None:
-    """The program of a group, as training runs it, and the same task alone, operation by operation; dropout on."""
+    """The program of a group, as training runs it, and the same task alone, compiled or operation by operation."""
     for task in config.tasks:
         config = replace_task(config, task.name, head=dataclasses.replace(task.head, pooling=pooling))
     bench, stage = Bench(config), StageSpec(regularizers=(Smart(smart),) if smart.weight else (), start=1)
@@ -191,7 +206,7 @@ def test_the_compiled_program_of_all_tasks_agrees_with_each_tasks_own_objective(
             return Objective(bench.model, tasks, stage)(params, None, batch, Place(jnp.array(0), key, jnp.array(3)))
 
         fast, terms = train_step.gradients[name](bench.params, None, batch, KEY, jnp.array(3))
-        plain, expected = jax.grad(alone, has_aux=True)(bench.params)
+        plain, expected = computed(jax.grad(alone, has_aux=True))(bench.params)
         assert terms.loss == pytest.approx(float(expected.loss), rel=1e-5)
         for penalty, value in expected.penalties.items():
             assert float(terms.penalties[penalty]) == pytest.approx(float(value), rel=1e-4)
