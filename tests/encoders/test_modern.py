@@ -1,6 +1,7 @@
 """ModernBERT and DeBERTa-v2: what sets them apart from BERT, and runs over them."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def states(
     return mt.encoder(config, dtype, remat).apply({"params": params}, ids, mask).hidden_states
 
 
-@BOTH
+@pytest.mark.parametrize("name", ["deberta-v2", pytest.param("modernbert", marks=pytest.mark.slow)])
 def test_a_run_is_trained_scored_and_exported(name: str, config: Config, tmp_path: Path) -> None:
     """With all that looks into an encoder: SMART, surgery, decay by depth, bfloat16, frozen parts, remat."""
     folder = save_modern(name, tmp_path / "encoder")

@@ -25,7 +25,6 @@ from mtbert_jax.training.step import TrainStep, make_train_step, micro_parts
 from mtbert_jax.types import Batch, FeatureBatch, Params
 from tests.conftest import replace_task, tiny_run
 
-
 SGD = optax.sgd(0.1)
 DESCENT = optax.chain(sum_tasks(), SGD)
 SURGERY = optax.chain(pcgrad(), SGD)
