@@ -135,7 +135,7 @@ def small_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def save_encoder(directory: Path, config: BertConfig) -> Path:
     (directory / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
-    params = BertEncoder(config).init(jax.random.key(0), jax.numpy.zeros((1, 1), int))["params"]
+    params = jax.jit(BertEncoder(config).init)(jax.random.key(0), jax.numpy.zeros((1, 1), int))["params"]
     save_pretrained(directory, config, params, load_tokenizer(directory))
     return directory
 

@@ -346,7 +346,14 @@ def test_a_run_learns(config: Config, tmp_path: Path) -> None:
     for task in config.tasks:
         config = replace_task(config, task.name, head=head)
     config = dataclasses.replace(
-        config, steps=120, lr=1e-2, eval_every_steps=120, encoder_dropout=0.0, log_every_steps=20, batch_size=16
+        config,
+        optimizer=Config.optimizer,
+        steps=120,
+        lr=1e-2,
+        eval_every_steps=120,
+        encoder_dropout=0.0,
+        log_every_steps=20,
+        batch_size=16,
     )
     records = [r for r in read_metrics(run(config, tmp_path / "run").metrics) if r["kind"] == "train"]
     for task in ("sst", "para", "sts"):
