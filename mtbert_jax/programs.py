@@ -40,7 +40,7 @@ def forget_programs() -> None:
 
 @contextlib.contextmanager
 def programs_apart() -> Iterator[None]:
-    """Inside, nothing is kept from before; afterwards, nothing from inside: while what the functions call is another."""
+    """Inside, nothing is kept from before; afterwards, nothing from inside: while what functions call is another."""
     before = dict(_KEPT)
     forget_programs()
     try:

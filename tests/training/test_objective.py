@@ -176,29 +176,29 @@ def test_bfloat16_products_do_not_lose_the_noise(config: Config, preset: Any, po
             assert values["float32"] == pytest.approx(climbed, rel=0.3)
 
 
-def one_by_one(function: Any) -> Any:
-    return function
+ALL = ("sst", "para", "sts")
 
 
 @pytest.mark.parametrize(
-    ("pooling", "smart", "computed"),
+    ("pooling", "smart", "names"),
     [
-        pytest.param("mean", SMART, jax.jit, id="mean-smart-compiled"),
-        pytest.param("cls", SmartConfig(), one_by_one, id="cls-plain"),
-        pytest.param("mean", SMART, one_by_one, id="mean-smart", marks=pytest.mark.slow),
-        pytest.param("cls", SMART, one_by_one, id="cls-smart", marks=pytest.mark.slow),
-        pytest.param("mean", SmartConfig(), one_by_one, id="mean-plain", marks=pytest.mark.slow),
+        pytest.param("mean", SMART, ("sts",), id="mean-smart-of-one"),
+        pytest.param("cls", SmartConfig(), ALL, id="cls-plain"),
+        pytest.param("mean", SMART, ALL, id="mean-smart", marks=pytest.mark.slow),
+        pytest.param("cls", SMART, ALL, id="cls-smart", marks=pytest.mark.slow),
+        pytest.param("mean", SmartConfig(), ALL, id="mean-plain", marks=pytest.mark.slow),
     ],
 )
 def test_the_compiled_program_of_all_tasks_agrees_with_each_tasks_own_objective(
-    config: Config, smart: SmartConfig, pooling: Any, computed: Any
+    config: Config, smart: SmartConfig, pooling: Any, names: tuple[str, ...]
 ) -> None:
-    """The program of a group, as training runs it, and the same task alone, compiled or operation by operation."""
+    """The program of a group, as training runs it, and the same task alone, operation by operation; dropout on."""
     for task in config.tasks:
         config = replace_task(config, task.name, head=dataclasses.replace(task.head, pooling=pooling))
     bench, stage = Bench(config), StageSpec(regularizers=(Smart(smart),) if smart.weight else (), start=1)
     train_step = make_train_step(bench.model, bench.setup.tasks, pcgrad(), stage)
-    for name, batch in bench.batches.items():
+    for name in names:
+        batch = bench.batches[name]
         key = jax.random.fold_in(jax.random.fold_in(KEY, 3), zlib.crc32(name.encode()))
 
         def alone(params: Params, name: str = name, batch: Any = batch, key: Any = key) -> Any:
@@ -206,7 +206,7 @@ def test_the_compiled_program_of_all_tasks_agrees_with_each_tasks_own_objective(
             return Objective(bench.model, tasks, stage)(params, None, batch, Place(jnp.array(0), key, jnp.array(3)))
 
         fast, terms = train_step.gradients[name](bench.params, None, batch, KEY, jnp.array(3))
-        plain, expected = computed(jax.grad(alone, has_aux=True))(bench.params)
+        plain, expected = jax.grad(alone, has_aux=True)(bench.params)
         assert terms.loss == pytest.approx(float(expected.loss), rel=1e-5)
         for penalty, value in expected.penalties.items():
             assert float(terms.penalties[penalty]) == pytest.approx(float(value), rel=1e-4)

@@ -227,14 +227,21 @@ def test_shares_of_the_smoothness_of_micro_batches_add_up() -> None:
     assert [float(share.examples) for share in found] == pytest.approx([3 / 5, 2 / 5])
 
 
-def test_layers_computed_again_give_the_same_step(config: Config) -> None:
+@pytest.mark.parametrize(
+    "regularizers",
+    [
+        pytest.param((), id="plain"),
+        pytest.param((Smart(SmartConfig(weight=1.0, noise_std=0.1)),), id="smart", marks=pytest.mark.slow),
+    ],
+)
+def test_layers_computed_again_give_the_same_step(config: Config, regularizers: tuple[Any, ...]) -> None:
     """Dropout on: the masks are drawn again, too."""
     ends = []
     for remat in (False, True):
         setup = Setup.load(dataclasses.replace(config, remat=remat), Path(config.encoder))
         params = setup.initial_params(load_pretrained(config.encoder)[1])
         batches = setup.batches(0, config.resolved_stages()[0], setup.datasets("train"))[0]
-        stage = StageSpec(regularizers=(Smart(SmartConfig(weight=1.0, noise_std=0.1)),))
+        stage = StageSpec(regularizers=regularizers)
         step = make_train_step(setup.model, setup.tasks, SURGERY, stage)
         ends.append(step(TrainState.create(params, SURGERY, jax.random.key(0)), batches)[0].params)
         if remat:
