@@ -5,7 +5,8 @@
 # make check     lint, types, import floors
 # make docs      the pages of docs/ as a site in site/, warnings are errors
 # make parity    the tests against PyTorch's implementations and the real encoder
-# make hand-in   the course's prediction files by the best recipes, trained here: DATA=path/to/cs224n
+# make hand-in   the course's prediction files by the best recipes, trained here: DATA=path/to/cs224n; SIZE=base takes
+#                the encoder of the paper's size
 # make bench     our step and epoch beside PyTorch's: DATA=path/to/cs224n for the real files, PCGRAD=path/to/Pytorch-PCGrad
 # make weights-base  an encoder of the paper's size, all-mpnet-base-v2: 410 MB to download
 PYTHON ?= python3
@@ -13,6 +14,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := weights/minilm/model.safetensors
+MODEL_BASE := weights/mpnet/model.safetensors
 
 .PHONY: demo test test-all coverage check docs parity hand-in bench weights weights-base clean
 
@@ -45,8 +47,17 @@ parity: $(VENV)/installed-parity $(MODEL)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -rs tests/parity
 
 DATA ?= examples/data
+SIZE ?= small
+ifeq ($(SIZE),base)
+HAND_IN ?= mpnet_pcgrad mpnet_cfimdb
+HAND_IN_MODEL := $(MODEL_BASE)
+else ifeq ($(SIZE),small)
 HAND_IN ?= minilm_best minilm_cfimdb
-hand-in: $(VENV)/installed $(MODEL)
+HAND_IN_MODEL := $(MODEL)
+else
+$(error SIZE=$(SIZE): it is small or base)
+endif
+hand-in: $(VENV)/installed $(HAND_IN_MODEL)
 	for name in $(HAND_IN); do \
 		$(BIN)/mtbert train configs/$$name.toml --data-dir $(DATA) --resume && $(BIN)/mtbert submission runs/$$name || exit; \
 	done
@@ -61,7 +72,9 @@ weights: $(MODEL)
 $(MODEL): | $(VENV)/installed
 	$(BIN)/python examples/fetch_encoder.py minilm weights/minilm
 
-weights-base: | $(VENV)/installed
+weights-base: $(MODEL_BASE)
+
+$(MODEL_BASE): | $(VENV)/installed
 	$(BIN)/python examples/fetch_encoder.py mpnet weights/mpnet
 
 $(VENV)/installed: pyproject.toml

@@ -167,6 +167,9 @@ def _check_task(task: Task, where: str) -> None:
     for name in (task.output_column, *task.classes):
         if name.splitlines() not in ([], [name]):
             refuse(f"{name!r}: names of classes and columns stand in one line of the prediction file")
+    for name in task.classes if task.output_column else ():
+        if " , " in name:
+            refuse(f"classes: {name!r} has ' , ' in it, which parts id and prediction in the course's format")
     for split in ("train", "dev", "test"):
         _check_path(f"{where}: {split}", getattr(task, split))
     if not task.train and not task.dev and not task.test:

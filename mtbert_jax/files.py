@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
@@ -161,8 +161,27 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[TextIO]:
+    """A text file to write, which is there whole at the end, or as it was before, even if the process dies meanwhile.
+
+    What is no ordinary file, such as a pipe, is written as it comes.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", errors="replace") as file:
+            yield file
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", errors="replace") as file:
+            yield file
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file that is there whole or as it was before, even if the process dies meanwhile."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8", errors="replace")
-    part.replace(path)
+    with written_whole(path) as file:
+        file.write(text)

@@ -1,7 +1,7 @@
 """A trained model on splits, and on one's own text."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -138,13 +138,29 @@ class MultitaskModel:
         Raises:
             InputError: There is no such task, or a text is not what it takes, or its logits are not finite.
         """
+        return list(self.stream(task, texts))
+
+    def stream(self, task: str, texts: Sequence[str | tuple[str, ...]], size: int = 4096) -> Iterator[Prediction]:
+        """`predict`, one prediction after the other, in memory that does not grow with the number of texts.
+
+        Args:
+            task: As in `predict`.
+            texts: As in `predict`. All of them are checked before the first prediction.
+            size: Texts that are tokenised and computed together, the short ones apart from the long ones.
+
+        Raises:
+            InputError: As `predict`, for logits that are not finite when their turn comes.
+        """
         spec = self._predicting(task)
         parts = _parts(texts, len(spec.text), f"task {task}")
-        if not parts:
-            return []
-        logits = self.logits(task, self._dataset(parts, spec.max_length, spec))
-        _check_finite(logits, parts, f"the output of task {task}")
-        return self.describe(task, logits)
+        return self._described(spec, parts, size)
+
+    def _described(self, spec: Task, parts: list[tuple[str, ...]], size: int) -> Iterator[Prediction]:
+        for start in range(0, len(parts), size):
+            own = parts[start : start + size]
+            logits = self.logits(spec.name, self._dataset(own, spec.max_length, spec))
+            _check_finite(logits, own, f"the output of task {spec.name}", start, len(parts))
+            yield from self.describe(spec.name, logits)
 
     def soft_labels(
         self, task: str, texts: Sequence[str | tuple[str, ...]] | None = None, split: Split = "train"
@@ -223,10 +239,10 @@ class MultitaskModel:
         """Logits → labels and probabilities."""
         spec = self.setup.tasks[task]
         kind = kind_of(spec)
-        labels = (kind.describe(spec, value) for value in kind.predict(logits))
-        names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits))).tolist()
+        labels = (_written(kind.describe(spec, value)) for value in kind.predict(logits))
+        names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits)), np.float32)
         return [
-            Prediction(label, dict(zip(names, row, strict=True)) if row else {})
+            Prediction(label, dict(zip(names, _shortest(row), strict=True)) if len(row) else {})
             for label, row in zip(labels, shares, strict=True)
         ]
 
@@ -274,16 +290,28 @@ def _shortest(values: Float[np.ndarray, " class"]) -> list[float]:
     return [float(str(value)) for value in values]
 
 
-def _check_finite(values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str) -> None:
-    """Refuses what is not finite for some text: an argmax of NaN would be an ordinary label."""
+def _written(label: Any) -> Any:
+    """A label as a person reads it: a number with the digits of a float32."""
+    return float(str(np.float32(label))) if isinstance(label, float) else label
+
+
+def _check_finite(
+    values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str, before: int = 0, total: int = 0
+) -> None:
+    """Refuses what is not finite for some text: an argmax of NaN would be an ordinary label.
+
+    `parts` are texts of `total`, after the first `before`; or all of them.
+    """
     wrong = np.flatnonzero(~finite_rows(values))
     if len(wrong):
         text = " | ".join(parts[wrong[0]])
         shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
-        more = f"; so for {len(wrong)} of {len(parts)} texts" if len(wrong) > 1 else ""
+        seen = before + len(parts)
+        of = len(parts) if not total else f"the first {seen}" if seen < total else seen
+        more = f"; so for {len(wrong)} of {of} texts" if len(wrong) > 1 else ""
         raise InputError(
-            f"text {wrong[0] + 1} ({shown!r}): {whose} has values that are not finite{more}; the training of this "
-            "checkpoint had diverged"
+            f"text {before + wrong[0] + 1} ({shown!r}): {whose} has values that are not finite{more}; the training of "
+            "this checkpoint had diverged"
         )
 
 

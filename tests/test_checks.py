@@ -181,6 +181,15 @@ def test_what_is_written_into_prediction_files_is_one_line(changes: dict[str, An
     assert message.endswith("names of classes and columns stand in one line of the prediction file")
 
 
+def test_a_class_cannot_hold_what_parts_the_courses_rows() -> None:
+    """Rows are ``id , prediction``."""
+    classes = dataclasses.replace(SST, num_classes=0, classes=("so , so", "good"))
+    assert "classes: 'so , so' has ' , ' in it" in refusal(
+        Config(tasks=(dataclasses.replace(classes, output_column="P"),))
+    )
+    assert check_config(Config(tasks=(dataclasses.replace(classes, output_column=""),))) is None
+
+
 def test_the_name_of_a_stage_can_be_printed() -> None:
     assert "must be printable" in refusal(Config(tasks=(SST,), stages=(StageConfig("\x1b[2J"),)))
 

@@ -8,7 +8,7 @@ import pytest
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_be_writable, must_hold_files, read_text
+from mtbert_jax.files import must_be_writable, must_hold_files, read_text, written_whole
 from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
 
 ROWS = "id\tsentence\tlabel\na\tone\t1\n"
@@ -100,3 +100,27 @@ def test_places_that_cannot_be_written_are_refused_before_anything_is(tmp_path: 
         with pytest.raises(InputError, match=why) as error:
             must_be_writable(path, folder)
         assert str(error.value).startswith(f"cannot write {path}: ")
+
+
+def test_a_file_that_is_written_line_by_line_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(path) as file:
+        file.write("new\n" * 10_000)
+        raise RuntimeError
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("out.jsonl", "old")]
+    with written_whole(path) as file:
+        file.write("new")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("out.jsonl", "new")]
+
+
+def test_a_pipe_is_written_as_it_is_and_stays_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with written_whole(path) as file:
+        file.write("new")
+    assert os.read(reader, 10) == b"new"
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+    os.close(reader)

@@ -38,6 +38,43 @@ def test_own_text_gives_the_runs_own_dev_predictions(model: mt.MultitaskModel, m
         np.testing.assert_allclose(*shares, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_stream_gives_what_predict_does_whatever_is_computed_together(model: mt.MultitaskModel, size: int) -> None:
+    found, wanted = list(model.stream("sst", TEXTS, size)), model.predict("sst", TEXTS)
+    assert [one.label for one in found] == [one.label for one in wanted]
+    shares = [[list(one.probabilities.values()) for one in some] for some in (found, wanted)]
+    np.testing.assert_allclose(*shares, atol=1e-6)
+
+
+def test_a_stream_checks_all_texts_before_the_first_prediction(model: mt.MultitaskModel) -> None:
+    with pytest.raises(mt.InputError, match="text 3: task para takes two texts, got one text|text 3: .* got 1"):
+        model.stream("para", [("a", "b"), ("a", "b"), "a"], 1)
+
+
+def test_a_stream_counts_on_where_logits_are_not_finite(
+    model: mt.MultitaskModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = mt.MultitaskModel.logits
+
+    def broken(self: mt.MultitaskModel, task: str, dataset: Any) -> Any:
+        wrong = np.array([text == ("bad",) for text in dataset.texts])
+        return np.where(wrong[:, None], np.nan, real(self, task, dataset))
+
+    monkeypatch.setattr(mt.MultitaskModel, "logits", broken)
+    stream = model.stream("sst", ["a", "b", "c", "bad", "bad", "d", "e"], 3)
+    assert len([next(stream) for _ in range(3)]) == 3
+    with pytest.raises(mt.InputError, match=r"text 4 \('bad'\): .*; so for 2 of the first 6 texts; "):
+        next(stream)
+
+
+def test_numbers_have_the_digits_of_a_float32(model: mt.MultitaskModel) -> None:
+    """0.1, and not 0.10000000149011612."""
+    said = [*model.predict("sst", TEXTS), *model.predict("sts", [(TEXTS[0], TEXTS[4])])]
+    numbers = [value for one in said for value in (*one.probabilities.values(), one.label) if isinstance(value, float)]
+    assert len(numbers) > len(TEXTS)
+    assert all(str(np.float32(number)) == str(number) for number in numbers)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_embeddings_are_those_of_each_text_alone(model: mt.MultitaskModel, pooling: Any) -> None:
     """Computed by the encoder itself, one text at a time, unpadded."""

@@ -183,4 +183,4 @@ def test_reviews_are_cut_off_at_a_limit_of_their_own() -> None:
         limits = {task.name: (task.max_length, task.batch_size) for task in config.resolved_tasks()}
         assert limits.pop("cfimdb") == (256, 8)
         assert set(limits.values()) <= {(128, None)}
-    assert {path.stem for path in WITH_REVIEWS} == {"minilm_cfimdb", "minilm_four_tasks"}
+    assert {path.stem for path in WITH_REVIEWS} == {"minilm_cfimdb", "minilm_four_tasks", "mpnet_cfimdb"}

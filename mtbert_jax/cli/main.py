@@ -9,8 +9,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,13 +21,11 @@ from mtbert_jax.cli import arguments
 from mtbert_jax.cli.augment import augment_pairs
 from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
-from mtbert_jax.config import TaskConfig
+from mtbert_jax.cli.predict import predict
 from mtbert_jax.config.schema import finite, nearest
-from mtbert_jax.data.readers import SPLITS
-from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError, TrainingError, plain
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import input_errors, json_lines, must_be_writable, write_whole
+from mtbert_jax.files import input_errors, must_be_writable, write_whole
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_freed_memory, machine_summary
 from mtbert_jax.parallel import join_processes
@@ -37,9 +34,7 @@ from mtbert_jax.results.tables import terminal
 from mtbert_jax.run import Run, train_in, write_report
 from mtbert_jax.submission.hand_in import hand_in
 from mtbert_jax.terminal import console, scores_table
-from mtbert_jax.training.evaluate import not_finite
 from mtbert_jax.training.existing import Existing
-from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.version import __version__
@@ -138,56 +133,6 @@ def evaluate(args: list[str]) -> None:
         print(json.dumps(finite(scores), allow_nan=False))
     else:
         console().print(scores_table(scores, f"{given.split}, step {model.step}"))
-
-
-def predict(args: list[str]) -> None:
-    """The command `predict`."""
-    given = arguments.parse(arguments.Predict, args, "mtbert predict")
-    if given.task is None and given.input is not None:
-        raise InputError("--input needs --task: which task are these texts for?")
-    if given.soft_labels is not None and (given.task is None or given.output is not None):
-        raise InputError("--soft-labels FILE needs --task, and takes the place of --output")
-    if given.output is not None:
-        must_be_writable(given.output, folder=given.task is None)
-    if given.soft_labels is not None:
-        must_be_writable(given.soft_labels)
-    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
-    if given.task is None:
-        read = {split: model.setup.datasets(split) for split in SPLITS[1:]}  # both, before anything is computed
-        folder = given.output or RunFolder(given.run).predictions
-        wrong: list[str] = []
-        for split, datasets in read.items():
-            logits = model.score(datasets)[1]
-            for path in model.write_predictions(folder, split, datasets, logits):
-                print(path)
-            wrong += not_finite(split, datasets, logits).values()
-        if wrong:
-            more = f"; and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
-            raise InputError(f"no prediction file is written where predictions would be made up: {wrong[0]}{more}")
-        return
-    if given.soft_labels is not None:
-        own = None if given.input is None else _read_texts(given.input, model.task(given.task))
-        _write_json_lines(model.soft_labels(given.task, own), given.soft_labels)
-        return
-    texts = _read_texts(given.input, model.task(given.task))
-    rows = zip(texts, model.predict(given.task, texts), strict=True)
-    described = ({"text": text if len(text) > 1 else text[0], **said._asdict()} for text, said in rows)
-    _write_json_lines(described, given.output)
-
-
-def _write_json_lines(rows: Iterable[dict[str, Any]], path: Path | None) -> None:
-    """Rows on standard output, or in a file."""
-    lines = json_lines(rows)
-    if path is None:
-        print(lines, end="")
-    else:
-        path.write_text(lines, encoding="utf-8")
-
-
-def _read_texts(path: Path | None, task: TaskConfig) -> list[tuple[str, ...]]:
-    with input_errors(f"cannot read {path}"):
-        data = sys.stdin.buffer.read() if path is None else path.read_bytes()
-    return read_texts(data, "standard input" if path is None else str(path), task)
 
 
 def submission(args: list[str]) -> None:

@@ -18,6 +18,7 @@ from mtbert_jax.config.schema import finite, fits, with_nan
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, must_lie_in, write_whole
 from mtbert_jax.limits import LARGEST_RECORDS, MEBIBYTE
+from mtbert_jax.machine import compile_seconds
 from mtbert_jax.regularizers.base import PLACE
 from mtbert_jax.training.step import StepMetrics
 
@@ -87,16 +88,17 @@ def read_metrics(path: Path) -> list[Record]:
 
 
 class Clock:
-    """Examples per second since it was made."""
+    """Examples per second since it was made, the time that compiling took left out."""
 
     def __init__(self) -> None:
-        self.since = time.monotonic()
+        self.since, self.compiled = time.monotonic(), compile_seconds()
         self.examples = 0.0
 
     @property
     def rate(self) -> float:
         """Examples per second; true only once the device has been waited for."""
-        return self.examples / max(time.monotonic() - self.since, 1e-9)
+        seconds = time.monotonic() - self.since - (compile_seconds() - self.compiled)
+        return self.examples / max(seconds, 1e-9)
 
 
 def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:

@@ -14,7 +14,7 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import finite
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.display import Display, scores_line
-from mtbert_jax.training.records import MetricsFile, Record, pack, read_metrics, step_record, unpack
+from mtbert_jax.training.records import Clock, MetricsFile, Record, pack, read_metrics, step_record, unpack
 from mtbert_jax.training.step import StepMetrics
 
 
@@ -221,3 +221,12 @@ def test_on_a_narrow_terminal_the_rate_comes_last() -> None:
     display.stop()
     text = out.getvalue()
     assert text.rindex("0:00 left") < text.rindex("sst 1.250") < text.rindex("80 ex/s")
+
+
+def test_the_rate_leaves_compiling_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, compiled = [100.0], [7.0]
+    monkeypatch.setattr("mtbert_jax.training.records.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mtbert_jax.training.records.compile_seconds", lambda: compiled[0])
+    clock = Clock()
+    clock.examples, now[0], compiled[0] = 60.0, 140.0, 37.0  # 40 s, 30 of them spent compiling
+    assert clock.rate == pytest.approx(6.0)

@@ -1,0 +1,93 @@
+"""The command `predict`: texts in, JSON Lines out; or the prediction files of a run."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import track
+
+from mtbert_jax.cli import arguments
+from mtbert_jax.config import TaskConfig
+from mtbert_jax.data.readers import SPLITS
+from mtbert_jax.data.texts import read_texts
+from mtbert_jax.errors import InputError
+from mtbert_jax.files import input_errors, json_lines, must_be_writable, written_whole
+from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.training.evaluate import not_finite
+from mtbert_jax.training.folder import RunFolder
+
+LONG = 1000
+"""Texts from which on a terminal shows how far they are."""
+
+
+def predict(args: list[str]) -> None:
+    """The command `predict`."""
+    given = arguments.parse(arguments.Predict, args, "mtbert predict")
+    if given.task is None and given.input is not None:
+        raise InputError("--input needs --task: which task are these texts for?")
+    if given.soft_labels is not None and (given.task is None or given.output is not None):
+        raise InputError("--soft-labels FILE needs --task, and takes the place of --output")
+    if given.output is not None:
+        must_be_writable(given.output, folder=given.task is None)
+    if given.soft_labels is not None:
+        must_be_writable(given.soft_labels)
+    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+    if given.task is None:
+        _write_files(model, given.output or RunFolder(given.run).predictions)
+    elif given.soft_labels is not None:
+        own = None if given.input is None else _read_texts(given.input, model.task(given.task))
+        with _output(given.soft_labels) as file:
+            file.write(json_lines(model.soft_labels(given.task, own)))
+    else:
+        texts = _read_texts(given.input, model.task(given.task))
+        predictions = model.stream(given.task, texts)
+        with _output(given.output) as file:
+            for text, said in _shown(zip(texts, predictions, strict=True), len(texts), given.output):
+                _write(file, {"text": text if len(text) > 1 else text[0], **said._asdict()})
+
+
+def _write_files(model: MultitaskModel, folder: Path) -> None:
+    """The prediction files of all tasks, dev and test."""
+    read = {split: model.setup.datasets(split) for split in SPLITS[1:]}  # both, before anything is computed
+    wrong: list[str] = []
+    for split, datasets in read.items():
+        logits = model.score(datasets)[1]
+        for path in model.write_predictions(folder, split, datasets, logits):
+            print(path)
+        wrong += not_finite(split, datasets, logits).values()
+    if wrong:
+        more = f"; and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
+        raise InputError(f"no prediction file is written where predictions would be made up: {wrong[0]}{more}")
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    """Standard output; or a file that is there whole or as it was before."""
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+    else:
+        with written_whole(path) as file:
+            yield file
+
+
+def _write(file: TextIO, row: Mapping[str, Any]) -> None:
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _shown(rows: Iterable[Any], count: int, output: Path | None) -> Iterable[Any]:
+    """The rows, with a bar on a terminal where there are many, and their lines do not go there themselves."""
+    console = Console(file=sys.stderr)
+    on_screen = output is None and sys.stdout.isatty()
+    shown = console.is_terminal and count >= LONG and not on_screen
+    return track(rows, "predicting", count, console=console) if shown else rows
+
+
+def _read_texts(path: Path | None, task: TaskConfig) -> list[tuple[str, ...]]:
+    with input_errors(f"cannot read {path}"):
+        data = sys.stdin.buffer.read() if path is None else path.read_bytes()
+    return read_texts(data, "standard input" if path is None else str(path), task)
