@@ -5,6 +5,7 @@ a clean pass, the ascent's forward and input-only backward, the perturbed pass, 
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def make_state(key: jax.Array) -> TrainState:
     return TrainState.create({"encoder": encoder, "heads": model.init_heads(key)}, optax.adam(1e-3), key)
 
 
+@functools.cache
 def forward_flops(pooling: str) -> float:
     """A forward pass with dropout on."""
     model = EncoderWithHeads.build(BERT, tuple(tasks(pooling).values()))
@@ -81,16 +83,20 @@ def test_a_forward_pass_is_hardly_more_than_its_matrix_products() -> None:
     assert matrix_products() < forward_flops("mean") < 1.15 * matrix_products()
 
 
+SMART, PROXIMAL = Smart(SmartConfig(weight=0.1)), Proximal(ProximalConfig(weight=0.1))
+
+
 @pytest.mark.parametrize(
-    ("regularizers", "passes"),
+    ("pooling", "regularizers", "passes"),
     [
-        ((), 3),
-        ((Smart(SmartConfig(weight=0.1)),), 8),
-        ((Proximal(ProximalConfig(weight=0.1)),), 4),
+        pytest.param("mean", (), 3, id="mean-plain"),
+        pytest.param("cls", (SMART,), 8, id="cls-smart"),
+        pytest.param("mean", (PROXIMAL,), 4, id="mean-proximal"),
+        pytest.param("cls", (), 3, id="cls-plain", marks=pytest.mark.slow),
+        pytest.param("mean", (SMART,), 8, id="mean-smart", marks=pytest.mark.slow),
+        pytest.param("cls", (PROXIMAL,), 4, id="cls-proximal", marks=pytest.mark.slow),
     ],
-    ids=["plain", "smart", "proximal"],
 )
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_gradient_takes_as_many_passes_as_the_method_needs(pooling: str, regularizers: Any, passes: int) -> None:
     assert gradient_flops(pooling, StageSpec(regularizers=regularizers)) < 1.03 * passes * forward_flops(pooling)
 
