@@ -44,7 +44,7 @@ docs: $(VENV)/installed-docs
 	@echo "site: site/index.html, which can be opened as a file; or: $(BIN)/python -m http.server -d site"
 
 parity: $(VENV)/installed-parity $(MODEL)
-	$(BIN)/python -m pytest -rs tests/parity
+	$(BIN)/python -m pytest -n 2 --dist worksteal -rs tests/parity
 
 DATA ?= examples/data
 SIZE ?= small

@@ -3,22 +3,23 @@
 JAX keeps what it compiled by the function that was jitted; the same closure made twice is traced and compiled twice.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 MOST_KEPT = 8
 """Functions of one kind that are kept, the last used ones: each holds the programs compiled for it."""
 
-_KEPT: list[Callable[[], None]] = []
+_KEPT: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""By each function that is decorated, the same with a memory."""
 
 
 def made_once(make: Callable[P, R]) -> Callable[P, R]:
     """A decorator: equal arguments give the same function again. Arguments that have no hash are not remembered."""
-    remembered = functools.lru_cache(MOST_KEPT)(make)
-    _KEPT.append(remembered.cache_clear)
+    _KEPT[make] = functools.lru_cache(MOST_KEPT)(make)
 
     @functools.wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -26,12 +27,23 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
             hash((args, *kwargs.items()))
         except TypeError:
             return make(*args, **kwargs)
-        return remembered(*args, **kwargs)  # type: ignore[arg-type]  # mypy takes no ParamSpec for hashable
+        made: R = _KEPT[make](*args, **kwargs)
+        return made
 
     return get
 
 
 def forget_programs() -> None:
     """Lets go of all functions that are kept, as after a change to what they call."""
-    for forget in _KEPT:
-        forget()
+    _KEPT.update({make: functools.lru_cache(MOST_KEPT)(make) for make in _KEPT})
+
+
+@contextlib.contextmanager
+def programs_apart() -> Iterator[None]:
+    """Inside, nothing is kept from before; afterwards, nothing from inside: while what functions call is another."""
+    before = dict(_KEPT)
+    forget_programs()
+    try:
+        yield
+    finally:
+        _KEPT.update(before)

@@ -9,7 +9,7 @@ import pytest
 from mtbert_jax.config import Config
 from mtbert_jax.optim import register_aggregator
 from mtbert_jax.optim.registry import unregister
-from mtbert_jax.programs import MOST_KEPT, forget_programs, made_once
+from mtbert_jax.programs import MOST_KEPT, forget_programs, made_once, programs_apart
 from mtbert_jax.run import load_run
 from mtbert_jax.tasks import KINDS, register_kind
 from mtbert_jax.tasks.regression import Regression
@@ -30,6 +30,19 @@ def test_equal_arguments_give_the_same_function_until_it_is_forgotten() -> None:
     assert make(1) is not first
     forget_programs()
     assert make(1, name="a") is not first
+
+
+def test_apart_is_nothing_from_before_and_afterwards_nothing_from_inside() -> None:
+    @made_once
+    def make(number: int) -> object:
+        return object()
+
+    before = make(1)
+    with pytest.raises(ZeroDivisionError), programs_apart():
+        inside = make(1)
+        assert make(1) is inside is not before
+        raise ZeroDivisionError
+    assert make(1) is before
 
 
 def test_what_has_no_hash_is_made_anew() -> None:
@@ -57,9 +70,9 @@ def compiled(folder: Path) -> list[int]:
     return [record["compiled_shapes"] for record in read_metrics(folder / "metrics.jsonl") if record["kind"] == "stage"]
 
 
+@pytest.mark.usefixtures("fresh_programs")
 def test_a_second_run_compiles_what_differs_alone(config: Config, tmp_path: Path) -> None:
     """Another learning rate is another update; another seed is nothing new."""
-    forget_programs()
     config = dataclasses.replace(config, steps=2, eval_every_steps=2)
     first, again, faster = (tmp_path / name for name in ("first", "again", "faster"))
     run(config, first)

@@ -6,12 +6,18 @@ import numpy as np
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError, first_line
-from mtbert_jax.tasks.kind import kind_of
+from mtbert_jax.programs import made_once
+from mtbert_jax.tasks.kind import TaskKind, kind_of
 
 
 def check_methods(task: TaskConfig) -> None:
     """Calls the methods of a task's kind for two examples: what is wrong with one shows before any step."""
-    kind = kind_of(task)
+    _check(task, kind_of(task))
+
+
+@made_once
+def _check(task: TaskConfig, kind: TaskKind) -> None:
+    """The same, once for a task and an object of its kind."""
     each = (2, 3) if kind.has_places else (2,)
     texts = kind.reads == "texts"
     logits = np.zeros((*each, *([2] if texts else []), kind.num_outputs(task) or 2), np.float32)

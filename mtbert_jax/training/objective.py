@@ -167,15 +167,10 @@ def task_groups(
     ]
 
 
-def check_objectives(
-    model: EncoderWithHeads,
-    tasks: Mapping[str, TaskConfig],
-    stage: StageSpec,
-    batches: Mapping[str, Batch | FeatureBatch],
-    params: Params,
+def check_objective(
+    model: EncoderWithHeads, task: TaskConfig, stage: StageSpec, batch: Batch | FeatureBatch, params: Params
 ) -> None:
-    """Traces the objective of each task, on shapes alone: the `InputError` of a regulariser comes before any step."""
+    """Traces the objective of a task, on shapes alone: the `InputError` of a regulariser comes before any step."""
     place = Place(np.int32(0), jax.random.key(0), np.int32(0))  # type: ignore[arg-type]
-    for name, batch in batches.items():
-        objective = Objective(model, (tasks[name],), stage)
-        jax.eval_shape(lambda params, batch, of=objective: of(params, params, batch, place), params, batch)
+    objective = Objective(model, (task,), stage)
+    jax.eval_shape(lambda params, batch: objective(params, params, batch, place), params, batch)

@@ -38,7 +38,7 @@ from mtbert_jax.programs import made_once
 from mtbert_jax.regularizers import check_regularizers, stage_regularizers
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import TaskKind, head_reads
-from mtbert_jax.training.objective import StageSpec, check_objectives
+from mtbert_jax.training.objective import StageSpec, check_objective
 from mtbert_jax.training.step import stack_gradients
 from mtbert_jax.types import Params
 
@@ -215,8 +215,9 @@ class Setup:
                 raise InputError(f"stage {stage.name}: would take {steps} steps in {epochs:.0f} epochs; {most}")
             frozen = self.model.frozen(stage.freeze)
             plans.append(Plan(number, stage, frozen, batches, *self.chain(stage, batches)))
-            if stage.regularizers:
-                check_objectives(self.model, self.tasks, plans[-1].spec(0), batches[0], self.abstract_params())
+            for name, batch in batches[0].items() if stage.regularizers else ():
+                shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
+                _check_objective(self.model, self.tasks[name], kind_of(self.tasks[name]), plans[-1].spec(0), shapes)
         return plans
 
     def batches(self, number: int, stage: Stage, train: dict[str, Dataset]) -> TrainBatches:
@@ -259,6 +260,17 @@ def _checked_chain(
     grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in names}
     check_chain(tx, jax.eval_shape(stack_gradients, trainable, grads), trainable, tuple(grads))
     return tx, rate
+
+
+@made_once
+def _check_objective(model: EncoderWithHeads, task: Task, kind: TaskKind, stage: StageSpec, batch: Any) -> None:
+    """Traces a task's objective for the shapes of a batch; `kind` is the task's, which may be registered anew.
+
+    Raises:
+        InputError: A regulariser of the stage fails.
+    """
+    del kind
+    check_objective(model, task, stage, batch, _shapes(model))
 
 
 @made_once

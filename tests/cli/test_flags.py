@@ -229,7 +229,6 @@ def test_messages_count_as_flags_do(toml: Path, capsys: pytest.CaptureFixture[st
         "--optimizer",
         "pcgrad()",
         "sgd(lr)",
-        "adam(lr)",
     )
     assert "tasks.sts.batch_size: None → 8" in line
     assert "optimizer[1]: " in line

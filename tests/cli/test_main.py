@@ -21,6 +21,7 @@ from mtbert_jax.machine import commit
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.seeds import load_run_config
+from tests.conftest import light
 
 
 @pytest.fixture
@@ -208,8 +209,9 @@ def test_a_run_folder_stands_for_its_own_config(toml: Path, tmp_path: Path, caps
 
 
 def test_a_folder_of_several_seeds_goes_on_as_a_whole(
-    toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Config, toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    save_config(light(config), toml)
     assert main(["train", str(toml), "--steps", "1", "--seeds", "4", "2"]) == 0
     run = tmp_path / "run"
     before = (run / "table.csv").read_text()

@@ -15,6 +15,7 @@ from tests.docs.test_pages import DOCS, blocks
 PAGE = DOCS / "news.md"
 
 
+@pytest.mark.slow
 def test_the_page_trains_three_kinds_on_the_data_that_it_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

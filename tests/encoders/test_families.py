@@ -102,11 +102,11 @@ def test_layers_decay_by_their_depth(name: str) -> None:
     assert factors == expected | {top: 1.0 for top in params if top in OUTSIDE}
 
 
-SLOW = ("roberta", "xlm-roberta", "camembert", "distilbert", "electra")  # like another one but for names and sizes
+SLOW = ("albert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
 
 
 @pytest.mark.parametrize(
-    "name", ["albert", "mpnet", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+    "name", ["mpnet", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )  # the modern ones: test_modern.py
 def test_a_run_over_it_is_trained_on_kept_features_then_whole(name: str, config: Config, tmp_path: Path) -> None:
     config = with_encoder(config, save_encoder(name, tmp_path / "encoder"), "mean")

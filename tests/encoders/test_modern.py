@@ -1,6 +1,7 @@
 """ModernBERT and DeBERTa-v2: what sets them apart from BERT, and runs over them."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,14 @@ def build(name: str, **changes: Any) -> tuple[Any, Any]:
     return config, mt.encoder(config).init(jax.random.key(0), IDS)["params"]
 
 
-def states(config: Any, params: Any, ids: Any = IDS, mask: Any = MASK, **options: Any) -> jax.Array:
-    return mt.encoder(config, **options).apply({"params": params}, ids, mask).hidden_states
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "remat"))
+def states(
+    config: Any, params: Any, ids: Any = IDS, mask: Any = MASK, dtype: Any = jnp.float32, remat: bool = False
+) -> jax.Array:
+    return mt.encoder(config, dtype, remat).apply({"params": params}, ids, mask).hidden_states
 
 
-@BOTH
+@pytest.mark.parametrize("name", ["deberta-v2", pytest.param("modernbert", marks=pytest.mark.slow)])
 def test_a_run_is_trained_scored_and_exported(name: str, config: Config, tmp_path: Path) -> None:
     """With all that looks into an encoder: SMART, surgery, decay by depth, bfloat16, frozen parts, remat."""
     folder = save_modern(name, tmp_path / "encoder")

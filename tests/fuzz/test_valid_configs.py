@@ -250,11 +250,12 @@ def go_through(room: Path, pinned: Mapping[str, Any], cases: int, most: int, see
     return next(numbers)
 
 
+@pytest.mark.parametrize("cases", [pytest.param(1), pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_whatever_comes_after_training_works(family: str, room: Path, tally: Tally) -> None:
-    """A few configs of each family, and two commands on each."""
+def test_whatever_comes_after_training_works(family: str, cases: int, room: Path, tally: Tally) -> None:
+    """A config or a few of each family, and two commands on each."""
     seed = [*FAMILIES].index(family)
-    tally("valid configs trained", go_through(room, {**PLAIN, **FAMILIES[family]}, 3, 2, seed))
+    tally("valid configs trained", go_through(room, {**PLAIN, **FAMILIES[family]}, cases, 2, seed))
 
 
 @pytest.mark.slow

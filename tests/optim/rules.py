@@ -29,10 +29,20 @@ def first(name: str, tasks: int, **options: Any) -> Any:
     return None if init is None else jax.tree.map(jnp.asarray, init(tasks))
 
 
+_gramian = jax.jit(lambda jacobian: gramian([jacobian]))
+
+
 @functools.cache
 def compiled(name: str, tasks: int, options: tuple[tuple[str, Any], ...]) -> Any:
     """Its rule, ``(gramian, state, key, losses) → (weights, state)``."""
     return jax.jit(made(name, tasks, **dict(options)).method.rule)
+
+
+@functools.cache
+def transformed(name: str, tasks: int) -> tuple[Any, Any]:
+    """As a transformation: its init and its compiled update, ``(updates, state, losses) → (updates, state)``."""
+    tx = made(name, tasks)
+    return tx.init, jax.jit(lambda updates, state, losses: tx.update(updates, state, None, losses=losses))
 
 
 def step(
@@ -42,7 +52,7 @@ def step(
     tasks = len(jacobian)
     state = first(name, tasks, **options) if state is None else state
     losses = jnp.asarray(LOSSES[:tasks] if losses is None else losses, jnp.float32)
-    gram = gramian([jnp.asarray(jacobian, jnp.float32)])
+    gram = _gramian(jnp.asarray(jacobian, jnp.float32))
     found, state = compiled(name, tasks, tuple(options.items()))(gram, state, jax.random.key(seed), losses)
     return np.asarray(found, np.float64), state
 

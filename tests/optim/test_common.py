@@ -10,7 +10,7 @@ import pytest
 from mtbert_jax.optim.aggregators import gramian
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
 from mtbert_jax.optim.registry import AGGREGATORS
-from tests.optim.rules import LOSSES, NAMES, NEEDS, compiled, first, made, update, weights
+from tests.optim.rules import LOSSES, NAMES, NEEDS, compiled, first, made, transformed, update, weights
 from tests.parallel.test_devices import in_process
 
 RANDOM = {"pcgrad", "gradvac", "random_weights"}
@@ -114,15 +114,15 @@ def test_a_task_that_is_left_out_does_not_touch_the_others(name: str, left_out: 
     """Three steps with a task that is never finite, beside three without that task: updates, states and heads."""
     rest = [task for task in range(3) if task != left_out]
     rng = np.random.default_rng(0)
-    with_it, without = made(name, 3), made(name, 2)
-    state, fewer = with_it.init(None), without.init(None)
+    (init, with_it), (init_fewer, without) = transformed(name, 3), transformed(name, 2)
+    state, fewer = init(None), init_fewer(None)
     for number in range(3):
-        encoder = rng.normal(size=(3, 4)).astype(np.float32)
+        encoder = rng.normal(size=(3, 7)).astype(np.float32)
         losses = rng.uniform(0.2, 2, 3).astype(np.float32)
-        expected, fewer = without.update({"w": encoder[rest]}, fewer, None, losses=losses[rest])
+        expected, fewer = without({"w": encoder[rest]}, fewer, losses[rest])
         encoder[left_out, number] = [np.nan, np.inf, -np.inf][number]
         losses[left_out] = np.nan
-        found, state = with_it.update({"w": encoder}, state, None, losses=losses)
+        found, state = with_it({"w": encoder}, state, losses)
         if name == "random_weights" and left_out == 0:  # of other numbers
             assert np.isfinite(found["w"]).all()
             continue
@@ -153,10 +153,10 @@ def test_compiled_and_mapped_it_is_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_may_be_of_bfloat16(name: str) -> None:
-    tx = made(name, 3)
+    init, updated = transformed(name, 3)
     short = jnp.asarray(THREE, jnp.bfloat16)
     (found, _), (expected, _) = (
-        tx.update({"w": grads}, tx.init(None), None, losses=LOSSES[:3]) for grads in (short, short.astype(jnp.float32))
+        updated({"w": grads}, init(None), LOSSES[:3]) for grads in (short, short.astype(jnp.float32))
     )
     assert found["w"].dtype == jnp.bfloat16
     close(found["w"].astype(jnp.float32), expected["w"], 2e-2)

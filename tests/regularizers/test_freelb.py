@@ -70,7 +70,7 @@ def bench(config: Config) -> Bench:
     return Bench(config)
 
 
-@pytest.mark.parametrize("task", ["sst", "para", "sts"])
+@pytest.mark.parametrize("task", ["sst", *(pytest.param(task, marks=pytest.mark.slow) for task in ("para", "sts"))])
 def test_the_objective_and_its_gradient_are_the_formula(bench: Bench, task: str) -> None:
     """1/K Σ ℓ(x + δ_t), with the δ_t found by NumPy and held constant; the loss on record is the clean one."""
     spec, batch = bench.setup.tasks[task], bench.batches[task]

@@ -24,7 +24,7 @@ def bench(config: Config) -> Bench:
     return Bench(replace_task(config, "sst", class_weights=(1.0, 2.0, 5.0, 0.5, 1.0)))
 
 
-@pytest.mark.parametrize("task", ["sst", "para", "sts"])
+@pytest.mark.parametrize("task", ["sst", *(pytest.param(task, marks=pytest.mark.slow) for task in ("para", "sts"))])
 def test_the_objective_and_its_gradient_are_the_formula(bench: Bench, task: str) -> None:
     """½ (ℓ₁ + ℓ₂) + α ½ (KL(P₁ ‖ P₂) + KL(P₂ ‖ P₁)), of two passes under two sets of dropout masks."""
     stage, batch = StageSpec(regularizers=(RDrop(weight=0.7),)), bench.batches[task]

@@ -23,7 +23,13 @@ def test_there_is_a_task_of_every_kind() -> None:
     assert {task["kind"] for task in TEXTS.values()} == {*KINDS}
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = ("tags", "names")
+"""A kind that reads a pooled vector, and one that reads every token."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_a_kind_goes_through_every_command(name: str, room: Path, tmp_path: Path) -> None:
     """Trained, resumed to the bit, gone on from, scored, predicted both ways, handed in, reported, exported twice."""
     train, dev, test = FILES[name]

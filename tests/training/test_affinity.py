@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mtbert_jax.optim.aggregators import Combined, gramian, shares_of_update
 from mtbert_jax.report.effects import Effect, mean_effects, sentences
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.affinity import Affinity
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import pack, read_metrics, step_record, unpack
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
@@ -46,18 +49,18 @@ def test_an_effect_is_the_literal_lookahead(sgd: Any) -> None:
     bench, plan, step, state = sgd
     now, following = plan.batches[0], plan.batches[1]
     found = Affinity(bench.setup, plan, 0, step).effects(state, now, following)
+
+    def loss(encoder: Any, batch: Any, name: str) -> Any:
+        logits = bench.model.logits({**state.params, "encoder": encoder}, name, batch)
+        return kind_of(bench.setup.tasks[name]).batch_loss(logits, batch.labels, batch.weights)
+
+    losses = {name: jax.jit(partial(loss, name=name)) for name in following}
     for one in now:
         grads, _ = step.gradients[one](state.params, None, now[one], state.key, state.step)
         weight = float(aggregator_weights("cagrad", jnp.ones((1, 1)), c=0.4)[0])
         moved = jax.tree.map(lambda p, g, w=weight: p - 0.05 * w * g, state.params["encoder"], grads["encoder"])
         for other, batch in following.items():
-            task = bench.setup.tasks[other]
-
-            def loss(encoder: Any, other: str = other, batch: Any = batch, task: Any = task) -> float:
-                logits = bench.model.logits({**state.params, "encoder": encoder}, other, batch)
-                return float(kind_of(task).batch_loss(logits, batch.labels, batch.weights))
-
-            expected = 1 - loss(moved) / loss(state.params["encoder"])
+            expected = 1 - float(losses[other](moved, batch) / losses[other](state.params["encoder"], batch))
             assert found[one][other] == pytest.approx(expected, abs=2e-5), (one, other)
     assert max(abs(share) for of in found.values() for share in of.values()) > 1e-3
 
@@ -102,25 +105,36 @@ def test_shares_of_nothing_are_zero() -> None:
     assert shares_of_update(Combined(gramian([stacked])[None], jnp.ones((1, 2)))).tolist() == pytest.approx([0.2, 0.8])
 
 
-def test_a_run_that_looks_is_the_run_that_does_not(config: Config, tmp_path: Path) -> None:
-    looking = dataclasses.replace(config, affinity_every_steps=2)
-    plain, looked = run(config, tmp_path / "plain"), run(looking, tmp_path / "looked")
+@pytest.fixture(scope="module")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_dir: Path
+) -> tuple[Config, RunFolder, RunFolder]:
+    """Two runs of fourteen steps that differ in whether they look, every second step."""
+    config = tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("looking"))
+    config = dataclasses.replace(config, steps=14, eval_every_steps=7, lr=1e-2)
+    looking, path = dataclasses.replace(config, affinity_every_steps=2), Path(config.out).with_name("a.toml")
+    save_config(looking, path)
+    assert main(["train", str(path)]) == 0
+    return config, run(config, Path(config.out).with_name("plain")), RunFolder(Path(config.out))
+
+
+def test_a_run_that_looks_is_the_run_that_does_not(runs: Any, tmp_path: Path) -> None:
+    config, plain, looked = runs
+    looked = RunFolder(shutil.copytree(looked.path, tmp_path / "looked"))
     records = read_metrics(looked.metrics)
     looks = [record for record in records if record["kind"] == "affinity"]
-    assert [record["step"] for record in looks] == [2, 4]  # behind the last step there is no next batch
+    assert [record["step"] for record in looks] == [2, 4, 6, 8, 10, 12]  # behind the last there is no next batch
     names = {"sst", "para", "sts"}
     assert all(set(record["effect"]) == names == set(record["effect"]["sst"]) for record in looks)
     others = [record for record in records if record["kind"] != "affinity"]
     looked.metrics.write_text("".join(json.dumps(record) + "\n" for record in others))
-    assert_same_run(config, plain, looked, 6)
+    assert_same_run(config, plain, looked, 14)
 
 
-def test_the_report_shows_and_says_it(config: Config, tmp_path: Path) -> None:
-    path = tmp_path / "a.toml"
-    save_config(dataclasses.replace(config, affinity_every_steps=1, steps=8, lr=1e-2), path)
-    assert main(["train", str(path)]) == 0
-    assert main(["report", config.out]) == 0
-    page = (Path(config.out) / "report.html").read_text(encoding="utf-8")
+def test_the_report_shows_and_says_it(runs: Any) -> None:
+    _, _, looked = runs
+    assert main(["report", str(looked.path)]) == 0
+    page = (looked.path / "report.html").read_text(encoding="utf-8")
     assert "loss lowered, in %" in page
     assert "weight of a gradient" in page
     assert "steps in conflict, by layer" in page

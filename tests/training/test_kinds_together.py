@@ -105,8 +105,11 @@ def test_a_step_with_pcgrad_is_the_sum_of_projected_gradients(config: Config, tm
     assert np.abs(np.asarray(table)).sum(axis=1).min() > 0  # by the tied output layer every word gets a gradient
 
 
-def test_all_three_are_trained_scored_and_gone_on_from(config: Config, tmp_path: Path) -> None:
-    smart = SmartConfig(weight=1.0)
+@pytest.mark.parametrize(
+    "smart",
+    [pytest.param(SmartConfig(), id="plain"), pytest.param(SmartConfig(1.0), id="smart", marks=pytest.mark.slow)],
+)
+def test_all_three_are_trained_scored_and_gone_on_from(config: Config, tmp_path: Path, smart: SmartConfig) -> None:
     run = mt.train(dataclasses.replace(config, out=str(tmp_path / "run"), smart=smart))
     assert isinstance(run, mt.Run)
     scores = run.scores
@@ -115,7 +118,9 @@ def test_all_three_are_trained_scored_and_gone_on_from(config: Config, tmp_path:
     # Near the logarithm of the vocabulary, as a fresh head guesses; averages are of tasks that predict something.
     assert 2 < scores["text"]["loss"] < 5
     assert scores["plain_average"] == pytest.approx((scores["mood"]["accuracy"] + scores["things"]["f1"]) / 2)
-    assert all(value > 0 for value in run.history["train/smoothness/text"] if value is not None)
+    smoothness = [value for value in run.history.get("train/smoothness/text", []) if value is not None]
+    assert bool(smoothness) == bool(smart.weight)
+    assert all(value > 0 for value in smoothness)
     (said,) = run.model.predict("things", ["the film was  good"])
     assert len(said.label) == 4 and {*said.label} <= {"O", "B-THING", "I-THING"}
     with pytest.raises(mt.InputError, match="task text is of kind = 'masked_lm', which trains the encoder"):
@@ -140,6 +145,7 @@ def test_all_three_are_trained_scored_and_gone_on_from(config: Config, tmp_path:
     assert "AutoModel.from_pretrained" in (exported / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"seeds": (0, 1)}, {"micro_batches": 2}])
 def test_whatever_else_a_run_does_it_does_with_rows_of_places(
     config: Config, tmp_path: Path, changes: dict[str, Any]

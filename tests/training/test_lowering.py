@@ -24,7 +24,7 @@ PLATFORMS = ("cuda", "tpu")
 SMART = SmartConfig(weight=1.0, preset="paper", radius=0.1, step_size=0.1)
 TEACHER: dict[str, Any] = {"proximal": ProximalConfig(weight=1.0), "evaluate": "teacher"}
 CASES: dict[str, dict[str, Any]] = {
-    "PCGrad": {},
+    "PCGrad": {"optimizer": Config.optimizer},
     "SMART": {"smart": dataclasses.replace(SMART, norm="1")},
     "SMART as smart-pytorch": {"smart": SmartConfig(weight=1.0, preset="smart_pytorch", norm="2")},
     "a teacher": TEACHER,
@@ -98,7 +98,13 @@ def lowered(config: Config) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("PCGrad", "SMART as smart-pytorch", "kept features", "all at once")
+"""The other cases are parts of the last."""
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_programs_can_be_lowered(case: str, config: Config) -> None:
     texts = lowered(dataclasses.replace(config, **CASES[case]))
     assert list(texts) == ["gradient of sst", "update", "logits of sst", "features"]

@@ -5,6 +5,7 @@ a clean pass, the ascent's forward and input-only backward, the perturbed pass, 
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, T
 from mtbert_jax.encoders.bert import BertConfig
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.optim import pcgrad
-from mtbert_jax.programs import forget_programs
 from mtbert_jax.regularizers import Proximal, Smart
 from mtbert_jax.training.objective import StageSpec
 from mtbert_jax.training.records import read_metrics
@@ -64,6 +64,7 @@ def make_state(key: jax.Array) -> TrainState:
     return TrainState.create({"encoder": encoder, "heads": model.init_heads(key)}, optax.adam(1e-3), key)
 
 
+@functools.cache
 def forward_flops(pooling: str) -> float:
     """A forward pass with dropout on."""
     model = EncoderWithHeads.build(BERT, tuple(tasks(pooling).values()))
@@ -82,16 +83,20 @@ def test_a_forward_pass_is_hardly_more_than_its_matrix_products() -> None:
     assert matrix_products() < forward_flops("mean") < 1.15 * matrix_products()
 
 
+SMART, PROXIMAL = Smart(SmartConfig(weight=0.1)), Proximal(ProximalConfig(weight=0.1))
+
+
 @pytest.mark.parametrize(
-    ("regularizers", "passes"),
+    ("pooling", "regularizers", "passes"),
     [
-        ((), 3),
-        ((Smart(SmartConfig(weight=0.1)),), 8),
-        ((Proximal(ProximalConfig(weight=0.1)),), 4),
+        pytest.param("mean", (), 3, id="mean-plain"),
+        pytest.param("cls", (SMART,), 8, id="cls-smart"),
+        pytest.param("mean", (PROXIMAL,), 4, id="mean-proximal"),
+        pytest.param("cls", (), 3, id="cls-plain", marks=pytest.mark.slow),
+        pytest.param("mean", (SMART,), 8, id="mean-smart", marks=pytest.mark.slow),
+        pytest.param("cls", (PROXIMAL,), 4, id="cls-proximal", marks=pytest.mark.slow),
     ],
-    ids=["plain", "smart", "proximal"],
 )
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_gradient_takes_as_many_passes_as_the_method_needs(pooling: str, regularizers: Any, passes: int) -> None:
     assert gradient_flops(pooling, StageSpec(regularizers=regularizers)) < 1.03 * passes * forward_flops(pooling)
 
@@ -119,9 +124,9 @@ def test_the_update_costs_little_beside_a_gradient() -> None:
     assert flops(step.update, state, grads, terms) < 80 * size
 
 
+@pytest.mark.usefixtures("fresh_programs")
 def test_a_run_compiles_no_more_than_its_shapes(config: Config, tmp_path: Path) -> None:
     """One gradient for each length of all tasks together, and one update; eval lengths are counted apart."""
-    forget_programs()
     fitted = dataclasses.replace(config, lengths=(), max_shapes=2, steps=12, eval_every_steps=12)
     folder = run(fitted, tmp_path / "run")
     stages = [record for record in read_metrics(folder.metrics) if record["kind"] == "stage"]

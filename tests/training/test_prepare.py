@@ -15,12 +15,11 @@ from mtbert_jax.config import Config, StageConfig, TaskConfig, load_config, save
 from mtbert_jax.encoders import hub
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn import products
-from mtbert_jax.programs import forget_programs
 from mtbert_jax.training import prepare
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.records import read_metrics
-from tests.conftest import replace_task
+from tests.conftest import light, replace_task
 from tests.training.files import equal_labels
 from tests.training.test_fit import run
 
@@ -51,9 +50,9 @@ def shapes_of_the_first_epoch(config: Config, stage: str) -> list[str]:
     return line.removeprefix(start).partition(" tokens; ")[0].split(", ")
 
 
+@pytest.mark.usefixtures("fresh_programs")
 def test_the_shapes_of_a_dry_run_are_those_that_training_compiles(config: Config, tmp_path: Path) -> None:
-    forget_programs()
-    config = dataclasses.replace(config, lengths=(16, 32, 48), steps=None, epochs=1.0)
+    config = dataclasses.replace(light(config), lengths=(16, 32, 48), steps=None, epochs=1.0)
     shapes = shapes_of_the_first_epoch(config, "train")
     assert set(shapes) <= {"4 × 16", "4 × 32", "4 × 48"}
     (stage,) = (r for r in read_metrics(run(config, tmp_path / "run").metrics) if r["kind"] == "stage")

@@ -21,7 +21,7 @@ from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Params
-from tests.conftest import replace_task
+from tests.conftest import replace_task, tiny_run
 from tests.training.test_fit import Quiet, assert_same_run, run
 
 SMART = SmartConfig(weight=0.1, ramp_fraction=0.5)
@@ -50,29 +50,40 @@ def largest_difference(a: Any, b: Any) -> float:
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(np.asarray(x) - np.asarray(y)).max()), a, b)))
 
 
-@pytest.mark.parametrize(
-    "proximal", [pytest.param(MOMENTUM, id="momentum"), pytest.param(VANILLA, id="vanilla", marks=pytest.mark.slow)]
-)
-def test_resume_with_smart_and_a_teacher_is_exact_to_the_bit(
-    config: Config, tmp_path: Path, proximal: ProximalConfig
-) -> None:
-    config = dataclasses.replace(config, smart=SMART, proximal=proximal, stages=(HEADS, StageConfig("full", steps=5)))
-    whole = run(config, tmp_path / "whole")
-    for at in (3, 3):  # in the stage without a teacher; in the one with
+@pytest.fixture(scope="module")
+def penalised(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_dir: Path) -> Any:
+    """A run of two stages, the second with SMART for all tasks but one and with a teacher."""
+    config = tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("penalised"))
+    config = replace_task(config, "sts", smart_factor=0.0)
+    config = dataclasses.replace(config, smart=SMART, proximal=MOMENTUM, stages=(HEADS, StageConfig("full", steps=5)))
+    return config, run(config, Path(config.out))
+
+
+def resumed_to_the_bit(config: Config, whole: RunFolder, parts: Path) -> None:
+    """Stops a run in the stage without a teacher, and in the one with, and compares what it comes to with `whole`."""
+    for at in (3, 3):
         with pytest.raises(Interrupted):
-            run(config, tmp_path / "parts", resume=True, display=Quiet(at=at))
-    parts = run(config, tmp_path / "parts", resume=True)
-    assert_same_run(config, whole, parts, 9)
-    one, other = restored(config, whole, 9), restored(config, parts, 9)
+            run(config, parts, resume=True, display=Quiet(at=at))
+    resumed = run(config, parts, resume=True)
+    assert_same_run(config, whole, resumed, 9)
+    one, other = restored(config, whole, 9), restored(config, resumed, 9)
     assert one.teacher is not None
     jax.tree.map(np.testing.assert_array_equal, one.teacher, other.teacher)
     assert largest_difference(one.teacher, one.params) > 0
 
 
-def test_records_hold_the_penalties_of_the_tasks_that_have_them(config: Config, tmp_path: Path) -> None:
-    config = replace_task(config, "sts", smart_factor=0.0)
-    config = dataclasses.replace(config, smart=SMART, proximal=MOMENTUM, stages=(HEADS, StageConfig("full", steps=4)))
-    records = [r for r in read_metrics(run(config, tmp_path / "run").metrics) if r["kind"] == "train"]
+def test_resume_with_smart_and_a_teacher_is_exact_to_the_bit(penalised: Any, tmp_path: Path) -> None:
+    resumed_to_the_bit(*penalised, tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_resume_with_an_anchored_teacher_is_exact_to_the_bit(config: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, smart=SMART, proximal=VANILLA, stages=(HEADS, StageConfig("full", steps=5)))
+    resumed_to_the_bit(config, run(config, tmp_path / "whole"), tmp_path / "parts")
+
+
+def test_records_hold_the_penalties_of_the_tasks_that_have_them(penalised: Any) -> None:
+    records = [r for r in read_metrics(penalised[1].metrics) if r["kind"] == "train"]
     heads, full = records[0], records[-1]
     assert not {"smoothness", "proximal"} & set(heads)
     assert set(full["smoothness"]) == {"sst", "para"}
@@ -80,12 +91,20 @@ def test_records_hold_the_penalties_of_the_tasks_that_have_them(config: Config, 
     assert min(*full["smoothness"].values(), *full["proximal"].values()) > 0
 
 
-def test_smart_and_the_proximal_term_change_what_is_learnt(config: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"proximal": MOMENTUM}, id="proximal"),
+        pytest.param({"smart": SMART}, id="smart", marks=pytest.mark.slow),
+    ],
+)
+def test_smart_and_the_proximal_term_change_what_is_learnt(
+    config: Config, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     plain = restored(config, run(config, tmp_path / "plain"), 6)
-    for name, changes in {"smart": {"smart": SMART}, "proximal": {"proximal": MOMENTUM}}.items():
-        changed = dataclasses.replace(config, **changes)
-        state = restored(changed, run(changed, tmp_path / name), 6)
-        assert largest_difference(state.params, plain.params) > 1e-6, name
+    changed = dataclasses.replace(config, **changes)
+    state = restored(changed, run(changed, tmp_path / "changed"), 6)
+    assert largest_difference(state.params, plain.params) > 1e-6
 
 
 @pytest.mark.slow
@@ -162,11 +181,14 @@ def test_the_encoder_runs_once_over_the_data(config: Config, tmp_path: Path, mon
     assert any("features of 174 examples kept" in line for line in display.lines)
 
 
+@pytest.mark.parametrize(
+    "smart", [pytest.param(SmartConfig(), id="plain"), pytest.param(SMART, id="smart", marks=pytest.mark.slow)]
+)
 def test_a_stage_on_kept_features_resumes_to_the_bit_and_the_next_one_trains_everything(
-    config: Config, tmp_path: Path
+    config: Config, tmp_path: Path, smart: SmartConfig
 ) -> None:
     heads = dataclasses.replace(HEADS, cache_features=True)
-    config = dataclasses.replace(config, smart=SMART, stages=(heads, StageConfig("full", steps=3)))
+    config = dataclasses.replace(config, smart=smart, stages=(heads, StageConfig("full", steps=3)))
     whole = run(config, tmp_path / "whole")
     for at in (2, 1):
         with pytest.raises(Interrupted):

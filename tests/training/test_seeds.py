@@ -1,6 +1,7 @@
 """Runs of several seeds that train in one program, against the same runs alone."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
+from tests.conftest import light
 from tests.training.test_fit import Quiet, assert_same_run, leaves, run
 
 SEEDS = (3, 0, 7)
@@ -25,18 +27,24 @@ CHAIN = ("pcgrad()", "clip_by_global_norm(1.0)", "sgd(lr, momentum=0.9)")
 
 @pytest.fixture
 def together(config: Config) -> Config:
-    """Twenty steps of PCGrad, SMART and a teacher, dropout on, batches of two lengths, three seeds."""
+    """Six steps of PCGrad, dropout on, three seeds."""
+    return dataclasses.replace(config, seeds=SEEDS, lr=0.003, optimizer=CHAIN)
+
+
+def with_everything(config: Config) -> Config:
+    """Twenty steps with SMART and a teacher, too, on batches of two lengths."""
     return dataclasses.replace(
         config,
-        seeds=SEEDS,
         lengths=(16, 48),
         steps=20,
         eval_every_steps=10,
-        lr=0.003,
-        optimizer=CHAIN,
         smart=SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1),
         proximal=ProximalConfig(weight=1.0),
     )
+
+
+def with_a_teacher(config: Config) -> Config:
+    return dataclasses.replace(config, proximal=ProximalConfig(weight=1.0))
 
 
 def alone(config: Config, seed: int, out: Path) -> RunFolder:
@@ -56,24 +64,27 @@ def assert_close(config: Config, seed: int, one: RunFolder, other: RunFolder, st
                 assert first[part] == pytest.approx(second[part], rel=1e-3, abs=1e-4)
 
 
-def test_every_replica_is_the_run_that_it_would_have_been_alone(together: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", [with_a_teacher, pytest.param(with_everything, marks=pytest.mark.slow)])
+def test_every_replica_is_the_run_that_it_would_have_been_alone(together: Config, tmp_path: Path, changed: Any) -> None:
     display, (first, second) = Quiet(), (3, 7)
-    together = dataclasses.replace(together, seeds=(first, second))
+    together = dataclasses.replace(changed(together), seeds=(first, second))
+    steps, scored = together.steps, together.eval_every_steps
     folder = run(together, tmp_path / "all", display=display)
     for seed in together.seeds:
         own = RunFolder(folder.path / f"seed{seed}")
         assert own.load_config() == dataclasses.replace(together, seed=seed, seeds=(), out=str(own.path))
-        assert_close(together, seed, own, alone(together, seed, tmp_path / f"alone{seed}"), 20)
+        assert_close(together, seed, own, alone(together, seed, tmp_path / f"alone{seed}"), steps)
     one, other = (MultitaskModel.from_checkpoint(folder.path / f"seed{seed}") for seed in together.seeds)
     assert not np.allclose(
         one.params["heads"]["sts"]["output"]["kernel"], other.params["heads"]["sts"]["output"]["kernel"]
     )
-    assert any(line.startswith("seed 7: dev at step 10: ") for line in display.lines)
+    assert any(line.startswith(f"seed 7: dev at step {scored}: ") for line in display.lines)
     assert any("train together" in line for line in display.lines)
 
 
-def test_replicas_that_were_stopped_go_on_bit_for_bit(config: Config, tmp_path: Path) -> None:
-    """Across a stage boundary, with kept features in the first stage."""
+@pytest.mark.slow
+def test_replicas_that_were_stopped_go_on_bit_for_bit_across_a_stage_boundary(config: Config, tmp_path: Path) -> None:
+    """With kept features in the first stage."""
     heads = StageConfig(name="heads", steps=3, freeze=("encoder",), cache_features=True, lr=1e-2)
     config = dataclasses.replace(config, seeds=SEEDS, stages=(heads, StageConfig(name="full", steps=4)))
     whole = run(config, tmp_path / "whole")
@@ -86,18 +97,22 @@ def test_replicas_that_were_stopped_go_on_bit_for_bit(config: Config, tmp_path: 
         assert_same_run(dataclasses.replace(config, seed=seed, seeds=()), *own, 7)
 
 
-def test_a_replica_can_go_on_alone(config: Config, tmp_path: Path) -> None:
-    config = dataclasses.replace(config, seeds=SEEDS, optimizer=CHAIN, lr=0.003)
+def test_replicas_that_were_stopped_go_on_bit_for_bit_and_one_of_them_alone(together: Config, tmp_path: Path) -> None:
+    whole = run(together, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run(config, tmp_path / "all", display=Quiet(at=3))
-    own = tmp_path / "all" / "seed7"
-    resumed = run(dataclasses.replace(config, seed=7, seeds=()), own, resume=True)
-    assert_close(config, 7, resumed, alone(config, 7, tmp_path / "alone"), 6)
+        run(together, tmp_path / "all", display=Quiet(at=3))
+    own = Path(shutil.copytree(tmp_path / "all" / "seed7", tmp_path / "seed7"))
+    resumed = run(together, tmp_path / "all", resume=True)
+    for seed in SEEDS:
+        folders = [RunFolder(folder.path / f"seed{seed}") for folder in (whole, resumed)]
+        assert_same_run(dataclasses.replace(together, seed=seed, seeds=()), *folders, 6)
+    by_itself = run(dataclasses.replace(together, seed=7, seeds=()), own, resume=True)
+    assert_close(together, 7, by_itself, alone(together, 7, tmp_path / "alone"), 6)
 
 
 def test_the_command_scores_every_seed(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.toml"
-    save_config(dataclasses.replace(config, steps=2), file)
+    save_config(dataclasses.replace(light(config), steps=2), file)
     assert main(["train", str(file), "--seeds", "1", "2"]) == 0
     printed = capsys.readouterr().out
     assert "runs: seed1, seed2" in printed
@@ -128,9 +143,9 @@ def test_what_cannot_be_is_refused(config: Config, changes: dict[str, Any], mess
 
 
 def test_seeds_that_do_not_fit_into_memory_train_one_after_the_other(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    together: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(config, seeds=SEEDS, steps=2)
+    config = dataclasses.replace(together, steps=2)
     display, need = Quiet(), 50e6
     monkeypatch.setattr("mtbert_jax.training.seeds.estimate", lambda *_: SimpleNamespace(total=need))
     monkeypatch.setattr("mtbert_jax.training.seeds.free_memory", lambda: int(2.6 * need))
@@ -141,12 +156,11 @@ def test_seeds_that_do_not_fit_into_memory_train_one_after_the_other(
 
 
 @pytest.mark.slow
-def test_replicas_that_stand_at_different_steps_go_on_apart(config: Config, tmp_path: Path) -> None:
-    config = dataclasses.replace(config, seeds=SEEDS, optimizer=CHAIN, lr=0.003)
+def test_replicas_that_stand_at_different_steps_go_on_apart(together: Config, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        run(config, tmp_path / "all", display=Quiet(at=3))
-    run(dataclasses.replace(config, seed=0, seeds=()), tmp_path / "all" / "seed0", resume=True)
-    folder = run(config, tmp_path / "all", resume=True)
+        run(together, tmp_path / "all", display=Quiet(at=3))
+    run(dataclasses.replace(together, seed=0, seeds=()), tmp_path / "all" / "seed0", resume=True)
+    folder = run(together, tmp_path / "all", resume=True)
     for seed in SEEDS:
         records = read_metrics(RunFolder(folder.path / f"seed{seed}").metrics)
         assert [r["step"] for r in records if r["kind"] == "train"] == [2, 4, 6]

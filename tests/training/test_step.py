@@ -15,7 +15,6 @@ from mtbert_jax import trees
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim import pcgrad, sum_tasks
-from mtbert_jax.programs import forget_programs
 from mtbert_jax.regularizers import Proximal, Smart
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.losses import mean_loss
@@ -24,7 +23,13 @@ from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep, make_train_step, micro_parts
 from mtbert_jax.types import Batch, FeatureBatch, Params
-from tests.conftest import replace_task
+from tests.conftest import replace_task, tiny_run
+
+SGD = optax.sgd(0.1)
+DESCENT = optax.chain(sum_tasks(), SGD)
+SURGERY = optax.chain(pcgrad(), SGD)
+SUMMED_ADAM = optax.chain(sum_tasks(), optax.adam(1e-2))
+"""Made once, since an update is compiled for every chain that is made."""
 
 
 class Bench:
@@ -48,9 +53,9 @@ class Bench:
         return mean_loss(kind_of(self.setup.tasks[name]).loss(logits, batch.labels), batch.weights)
 
 
-@pytest.fixture
-def bench(config: Config) -> Bench:
-    return Bench(config)
+@pytest.fixture(scope="module")
+def bench(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("bench")))
 
 
 def assert_close(a: Any, b: Any, tolerance: float = 1e-6) -> None:
@@ -62,13 +67,13 @@ def assert_equal(a: Any, b: Any) -> None:
 
 
 def test_sum_tasks_is_descent_on_the_sum_of_the_losses(bench: Bench) -> None:
-    step, state = bench.step(optax.chain(sum_tasks(), optax.sgd(0.1)))
+    step, state = bench.step(DESCENT)
     new, metrics = step(state, bench.batches)
 
     def total(params: Params) -> Any:
         return sum(bench.loss(params, name, batch) for name, batch in bench.batches.items())
 
-    expected = jax.tree.map(lambda p, g: p - 0.1 * g, bench.params, jax.grad(total)(bench.params))
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, bench.params, jax.jit(jax.grad(total))(bench.params))
     assert_close(new.params, expected)
     for name, batch in bench.batches.items():
         np.testing.assert_allclose(metrics.losses[name], bench.loss(bench.params, name, batch), rtol=1e-5)
@@ -80,7 +85,8 @@ def test_pcgrad_projects_the_encoder_and_leaves_the_heads(bench: Bench) -> None:
     names = ("sst", "sts")
     step, state = bench.step(optax.chain(pcgrad(), optax.sgd(1.0)))
     new, metrics = step(state, {name: bench.batches[name] for name in names})
-    grads = {name: jax.grad(bench.loss)(bench.params, name, bench.batches[name]) for name in names}
+    gradient = jax.jit(jax.grad(bench.loss), static_argnums=1)
+    grads = {name: gradient(bench.params, name, bench.batches[name]) for name in names}
     flat = {name: jnp.concatenate([g.ravel() for g in jax.tree.leaves(grads[name]["encoder"])]) for name in names}
     a, b = flat["sst"], flat["sts"]
     dot = a @ b
@@ -115,13 +121,12 @@ def test_a_head_without_a_batch_keeps_its_parameters_and_statistics(bench: Bench
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_task_with_a_bad_loss_is_left_out_and_counted(bench: Bench, bad: float) -> None:
-    tx = optax.chain(sum_tasks(), optax.adam(1e-2))
     broken = dict(bench.batches)
     broken["sts"] = broken["sts"]._replace(labels=np.full_like(broken["sts"].labels, bad))
-    step, state = bench.step(tx)
+    step, state = bench.step(SUMMED_ADAM)
     new, metrics = step(state, broken)
     assert {name: bool(ok) for name, ok in metrics.finite.items()} == {"sst": True, "para": True, "sts": False}
-    other_step, other = bench.step(tx)
+    other_step, other = bench.step(SUMMED_ADAM)
     expected, _ = other_step(other, {name: bench.batches[name] for name in ("sst", "para")})
     assert_close(new.params["encoder"], expected.params["encoder"])
     assert_equal(new.params["heads"]["sts"], bench.params["heads"]["sts"])
@@ -155,7 +160,7 @@ def test_loss_weight_scales_the_gradient_and_not_the_reported_loss(config: Confi
     results = []
     for weight in (1.0, 3.0):
         bench = Bench(replace_task(config, "sst", loss_weight=weight))
-        step, state = bench.step(optax.sgd(0.1))
+        step, state = bench.step(SGD)
         results.append(step(state, {"sst": bench.batches["sst"]}))
     (one, first), (three, second) = results
     assert float(first.losses["sst"]) == float(second.losses["sst"])
@@ -170,7 +175,7 @@ def test_rows_of_weight_zero_have_no_part(bench: Bench) -> None:
     other = half._replace(labels=half.labels * np.array([1, 1, 0, 0], np.float32))
     results = []
     for variant in (half, other):
-        step, state = bench.step(optax.sgd(0.1))
+        step, state = bench.step(SGD)
         results.append(step(state, {"sst": variant})[0].params)
     assert_equal(*results)
 
@@ -179,14 +184,14 @@ def test_dropout_changes_from_step_to_step_and_repeats_for_the_same(config: Conf
     setup = Setup.load(config, Path(config.encoder))
     params = setup.initial_params(load_pretrained(config.encoder)[1])
     batch = setup.batches(0, config.resolved_stages()[0], setup.datasets("train"))[0]["sst"]
-    gradient = make_train_step(setup.model, setup.tasks, optax.sgd(0.1)).gradients["sst"]
+    gradient = make_train_step(setup.model, setup.tasks, SGD).gradients["sst"]
     losses = [float(gradient(params, None, batch, jax.random.key(1), step)[1].loss) for step in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.usefixtures("fresh_programs")
 def test_each_task_and_length_is_compiled_once(bench: Bench) -> None:
-    forget_programs()
-    step, state = bench.step(optax.chain(sum_tasks(), optax.sgd(0.1)))
+    step, state = bench.step(DESCENT)
     for _ in range(3):
         state, _ = step(state, bench.batches)
     assert step.compiled_shapes == 2  # one gradient for all three tasks, one update
@@ -199,12 +204,11 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(config: Config, numb
     bench = Bench(dataclasses.replace(config, micro_batches=number))
     teacher = jax.tree.map(lambda leaf: leaf + 0.1, bench.params)
     stage = StageSpec(regularizers=(Proximal(ProximalConfig(weight=2.0)),))
-    tx = optax.chain(pcgrad(), optax.sgd(0.1))
     ends = []
     for parts in (1, number):
-        state = TrainState.create(jax.tree.map(jnp.copy, bench.params), tx, jax.random.key(0))
+        state = TrainState.create(jax.tree.map(jnp.copy, bench.params), SURGERY, jax.random.key(0))
         state = state._replace(teacher=jax.tree.map(jnp.copy, teacher))
-        step = make_train_step(bench.setup.model, bench.setup.tasks, tx, stage, micro_batches=parts)
+        step = make_train_step(bench.setup.model, bench.setup.tasks, SURGERY, stage, micro_batches=parts)
         ends.append(step(state, bench.batches))
     (whole, told), (parted, told_in_parts) = ends
     assert bench.batches["sst"].weights.shape == (4,)
@@ -223,16 +227,23 @@ def test_shares_of_the_smoothness_of_micro_batches_add_up() -> None:
     assert [float(share.examples) for share in found] == pytest.approx([3 / 5, 2 / 5])
 
 
-def test_layers_computed_again_give_the_same_step(config: Config) -> None:
+@pytest.mark.parametrize(
+    "regularizers",
+    [
+        pytest.param((), id="plain"),
+        pytest.param((Smart(SmartConfig(weight=1.0, noise_std=0.1)),), id="smart", marks=pytest.mark.slow),
+    ],
+)
+def test_layers_computed_again_give_the_same_step(config: Config, regularizers: tuple[Any, ...]) -> None:
     """Dropout on: the masks are drawn again, too."""
-    tx, ends = optax.chain(pcgrad(), optax.sgd(0.1)), []
+    ends = []
     for remat in (False, True):
         setup = Setup.load(dataclasses.replace(config, remat=remat), Path(config.encoder))
         params = setup.initial_params(load_pretrained(config.encoder)[1])
         batches = setup.batches(0, config.resolved_stages()[0], setup.datasets("train"))[0]
-        stage = StageSpec(regularizers=(Smart(SmartConfig(weight=1.0, noise_std=0.1)),))
-        step = make_train_step(setup.model, setup.tasks, tx, stage)
-        ends.append(step(TrainState.create(params, tx, jax.random.key(0)), batches)[0].params)
+        stage = StageSpec(regularizers=regularizers)
+        step = make_train_step(setup.model, setup.tasks, SURGERY, stage)
+        ends.append(step(TrainState.create(params, SURGERY, jax.random.key(0)), batches)[0].params)
         if remat:
             index = np.int32(0)
             key = jax.random.key(0)

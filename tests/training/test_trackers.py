@@ -22,6 +22,7 @@ from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import Record, read_metrics
 from mtbert_jax.training.trackers import BACKENDS, Tracker, check_trackers, numbers
+from tests.conftest import light
 from tests.training.test_fit import Quiet, run
 
 
@@ -152,7 +153,7 @@ def test_wandb_gets_the_records_and_is_one_run_over_resumptions(
 
 
 def test_each_seed_has_a_run_of_its_own(config: Config, tmp_path: Path, wandb: SimpleNamespace) -> None:
-    run(dataclasses.replace(config, writers=("wandb",), seeds=(1, 2), steps=2), tmp_path / "run")
+    run(dataclasses.replace(light(config), writers=("wandb",), seeds=(1, 2), steps=2), tmp_path / "run")
     assert len({one.options["id"] for one in wandb.runs}) == 2
     assert all(len(one.logged) == 3 for one in wandb.runs)
 
