@@ -148,7 +148,7 @@ def test_one_rate_is_that_of_all_dropout(name: str) -> None:
         return mt.encoder(config).apply({"params": params}, IDS, MASK, deterministic=False, rngs=rngs).hidden_states
 
     none, much = (family_of(config).with_dropout(config, rate) for rate in (0.0, 0.4))
-    np.testing.assert_array_equal(noisy(none), states(config, params))
+    np.testing.assert_array_equal(noisy(none), states.__wrapped__(config, params))  # not compiled either: to the bit
     assert np.abs(noisy(much) - states(config, params)).max() > 0.1
     rates = {value for field, value in dataclasses.asdict(much).items() if "dropout" in field}
     assert rates == {0.4}
