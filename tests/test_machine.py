@@ -68,12 +68,11 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypat
     write_whole(path, "old ±")
     assert path.read_text(encoding="utf-8") == "old ±"
 
-    def die(self: Path, text: str, **_: object) -> None:
-        self.write_bytes(text.encode()[:1])
+    def die(self: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Path, "write_text", die)
+        patch.setattr(Path, "replace", die)  # the new text is written, and not yet at its place
         write_whole(path, "new")
     assert path.read_text(encoding="utf-8") == "old ±"
     write_whole(path, "new")

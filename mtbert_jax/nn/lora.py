@@ -85,6 +85,8 @@ class Lora:
         B is zero, so that the encoder computes what it did. A is uniform in ±1/√input, as in the paper's code and in
         peft (Kaiming's initialiser with a = √5); the paper says Gaussian.
         """
+        if not self.layers:
+            return encoder
         leaves = flatten_dict({"encoder": encoder}, sep="/")
         for layer in self.layers:
             rows, columns = leaves[f"{layer}/{KERNEL}"].shape

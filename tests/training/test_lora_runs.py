@@ -139,7 +139,8 @@ def test_one_step_of_adam_is_the_literal_one(adapted: Config) -> None:
 
 def test_state_and_surgery_are_of_products_and_heads_alone(adapted: Config) -> None:
     """Shapes of Adam's moments, of the teacher, and of the tasks' gradients; bytes as the estimate has them."""
-    setup, plan = planned(dataclasses.replace(adapted, proximal=ProximalConfig(weight=1.0)))
+    adam = dataclasses.replace(adapted, optimizer=("pcgrad()", "adamw(lr)"), proximal=ProximalConfig(weight=1.0))
+    setup, plan = planned(adam)
     params = setup.abstract_params()
     state = jax.eval_shape(lambda params: first_state(setup, plan, params, 0), params)
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape]

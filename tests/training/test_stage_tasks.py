@@ -86,7 +86,7 @@ def test_heads_of_absent_tasks_stay_as_they_are(base: Config, run: mt.Run, tmp_p
         ]
         assert max(moved) > 0
     kernel = np.asarray(latest["heads"]["sst"]["output"]["kernel"]) - np.asarray(fresh["sst"]["output"]["kernel"])
-    assert 0 < np.abs(kernel).max() < 2e-3  # one step of Adam at 1e-3, and none before
+    assert 0 < np.abs(kernel).max() < 3.2e-3  # one step of RMSProp at 1e-3, which is 1e-3 / √.1, and none before
 
 
 def test_a_run_goes_on_to_the_bit_from_a_stage_of_its_own_tasks(base: Config, run: mt.Run, tmp_path: Path) -> None:
