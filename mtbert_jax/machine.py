@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -75,6 +76,11 @@ def _compile_clock() -> list[float]:
 def compile_seconds() -> float:
     """Seconds that this process has spent compiling, or loading kept programs, since this was first asked."""
     return _compile_clock()[0]
+
+
+def working_seconds() -> float:
+    """A clock that stands still while this process compiles, or loads kept programs."""
+    return time.monotonic() - compile_seconds()
 
 
 def peak_memory() -> int:

@@ -25,40 +25,46 @@ def console() -> Console:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts for a terminal; one paragraph for each row where a table of many columns is too wide for it."""
+    """A table of texts for a terminal; one paragraph for each row where a table of many columns is too wide for it.
 
-    table: Table
-    header: Sequence[str]
-    lines: Sequence[Sequence[str]]
-    left: int
+    Attributes:
+        cells: The rows, the first one the header.
+        title: Stands above.
+        caption: Stands below.
+        left: How many columns are words, from the first on; the others end at the right.
+    """
+
+    cells: Sequence[Sequence[str]]
+    title: str = ""
+    caption: str = ""
+    left: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table or the paragraphs, by the width that there is."""
-        needed = Measurement.get(console, options.update(max_width=WIDE), self.table).maximum
-        if len(self.header) <= FEW or needed <= options.max_width:
-            yield self.table
+        (header, *lines), table = self.cells, self._table()
+        needed = Measurement.get(console, options.update(max_width=WIDE), table).maximum
+        if len(header) <= FEW or needed <= options.max_width:
+            yield table
             return
-        if self.table.title:
-            yield Text(f"{self.table.title}:")
-        for line in self.lines:
-            told = (f"{name} {cell}" for name, cell in zip(self.header, line, strict=True) if cell not in ("", "0"))
-            name, values = " ".join(line[: self.left]), list(told)[self.left :]
-            yield Padding(Text(f"{name}: {', '.join(values) or 'none'}"), (0, 0, 0, 2))
-        if self.table.caption:
-            yield Text(f"{self.table.caption}", style="dim")
+        if self.title:
+            yield Text(f"{self.title}:")
+        for line in lines:
+            pairs = list(zip(header, line, strict=True))[self.left :]
+            told = ", ".join(f"{name} {cell}" for name, cell in pairs if cell not in ("", "0"))
+            yield Padding(Text(f"{' '.join(line[: self.left])}: {told or 'none'}"), (0, 0, 0, 2))
+        if self.caption:
+            yield Text(self.caption, style="dim")
         yield Text("")
 
-
-def grid(cells: Sequence[Sequence[str]], title: str = "", caption: str = "", left: int = 1) -> Grid:
-    """A table of texts, the first row its header. The first `left` columns are words; the others end at the right."""
-    header, *lines = cells
-    table = Table(title=title and Text(title), caption=caption and Text(caption), title_justify="left")
-    table.caption_justify = "left"
-    for number, column in enumerate(header):
-        table.add_column(Text(column), justify="left" if number < left else "right")
-    for line in lines:
-        table.add_row(*map(Text, line))
-    return Grid(table, header, lines, left)
+    def _table(self) -> Table:
+        header, *lines = self.cells
+        table = Table(title=self.title and Text(self.title), caption=self.caption and Text(self.caption))
+        table.title_justify = table.caption_justify = "left"
+        for number, column in enumerate(header):
+            table.add_column(Text(column), justify="left" if number < self.left else "right")
+        for line in lines:
+            table.add_row(*map(Text, line))
+        return table
 
 
 def number_text(value: float, digits: int = 4) -> str:
@@ -76,4 +82,4 @@ def scores_table(scores: dict[str, Any], title: str) -> Grid:
     for task, values in scores.items():
         rows = values.items() if isinstance(values, dict) else [("", values)]
         cells += [[task, metric, number_text(value)] for metric, value in rows]
-    return grid(cells, title, left=2)
+    return Grid(cells, title, left=2)

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from mtbert_jax.terminal import grid
+from mtbert_jax.terminal import Grid
 
 CELLS = [
     ["task", "split", "rows", "bad", "lines"],
@@ -15,7 +15,7 @@ def lines(width: int, cells: list[list[str]] = CELLS) -> list[str]:
     """A table as a console of that width shows it."""
     console = Console(width=width)
     with console.capture() as captured:
-        console.print(grid(cells, "rows", "what it means", 2))
+        console.print(Grid(cells, "rows", "what it means", 2))
     return [line.rstrip() for line in captured.get().splitlines()]
 
 

@@ -15,7 +15,7 @@ from mtbert_jax.data.survey import PERCENTILES, Lines, Repeats, SplitSurvey, Sur
 from mtbert_jax.data.unknown import unknown_warning
 from mtbert_jax.encoders.tokenizer import LoadedTokenizer, read_tokenizer
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.terminal import grid
+from mtbert_jax.terminal import Grid
 from mtbert_jax.training.source import source_of, with_encoder
 
 
@@ -73,18 +73,18 @@ class DataCheck:
         """For people."""
         splits = self.found.splits
         tables = [
-            grid([ROWS, *map(_rows, splits)], "rows", REPEATS, 2),
-            grid([["task", "split", "labels"], *([s.task, s.split, _labels(s)] for s in splits)], "labels", left=3),
-            grid([TOKENS, *map(_tokens, splits)], "tokens", TOKENS_CAPTION, 2),
+            Grid([ROWS, *map(_rows, splits)], "rows", REPEATS, 2),
+            Grid([["task", "split", "labels"], *([s.task, s.split, _labels(s)] for s in splits)], "labels", left=3),
+            Grid([TOKENS, *map(_tokens, splits)], "tokens", TOKENS_CAPTION, 2),
         ]
         if bad := [line for split in splits for line in _bad(split)]:
-            tables.append(grid([["task", "split", "bad rows", "count", "first"], *bad], "bad rows", left=3))
+            tables.append(Grid([["task", "split", "bad rows", "count", "first"], *bad], "bad rows", left=3))
         if several := [_lines(split, split.several) for split in splits if split.several.rows]:
-            tables.append(grid([["task", "split", "rows", "first"], *several], "rows of several lines", SEVERAL, 2))
+            tables.append(Grid([["task", "split", "rows", "first"], *several], "rows of several lines", SEVERAL, 2))
         if self.found.overlaps:
-            tables.append(grid([OVERLAP, *self._overlaps()], "overlap", left=2))
+            tables.append(Grid([OVERLAP, *self._overlaps()], "overlap", left=2))
         if self.stages:
-            tables.append(grid([STAGES, *map(_stage, self.stages)], "batches of the first epoch", self._lengths()))
+            tables.append(Grid([STAGES, *map(_stage, self.stages)], "batches of the first epoch", self._lengths()))
         return Group(*tables)
 
     def _overlaps(self) -> Iterator[list[str]]:

@@ -1,8 +1,7 @@
 """The command `predict`: texts in, JSON Lines out; or the prediction files of a run."""
 
-import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -47,7 +46,8 @@ def predict(args: list[str]) -> None:
         predictions = model.stream(given.task, texts)
         with _output(given.output) as file:
             for text, said in _shown(zip(texts, predictions, strict=True), len(texts), given.output):
-                _write(file, {"text": text if len(text) > 1 else text[0], **said._asdict()})
+                row = {"text": text if len(text) > 1 else text[0], **said._asdict()}
+                file.write(json_lines([row]))
 
 
 def load_model(given: arguments.Evaluate | arguments.Predict) -> MultitaskModel:
@@ -79,10 +79,6 @@ def _output(path: Path | None) -> Iterator[TextIO]:
     else:
         with written_whole(path) as file:
             yield file
-
-
-def _write(file: TextIO, row: Mapping[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _shown(rows: Iterable[Any], count: int, output: Path | None) -> Iterable[Any]:

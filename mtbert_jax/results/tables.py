@@ -15,7 +15,7 @@ from mtbert_jax.results.differences import Difference
 from mtbert_jax.results.intervals import CONFIDENCE, RESAMPLES
 from mtbert_jax.results.rows import Row, Value
 from mtbert_jax.tasks.scores import AVERAGES
-from mtbert_jax.terminal import grid
+from mtbert_jax.terminal import Grid
 from mtbert_jax.training.display import clock_text
 
 GIB = 2**30
@@ -56,8 +56,8 @@ def _grid(cells: list[list[str]]) -> str:
 
 def terminal(rows: Sequence[Row], gains: Sequence[Difference] = ()) -> Group:
     """The same for a terminal."""
-    tables = [grid(texts(rows), caption="\n".join([caption(rows), *notes(rows)]))]
-    return Group(*tables, *([grid(gain_texts(gains), caption=gains_caption(gains))] if gains else []))
+    tables = [Grid(texts(rows), caption="\n".join([caption(rows), *notes(rows)]))]
+    return Group(*tables, *([Grid(gain_texts(gains), caption=gains_caption(gains))] if gains else []))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

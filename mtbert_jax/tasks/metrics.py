@@ -167,9 +167,7 @@ def contrastive_loss(vectors: Predictions, labels: Predictions) -> Float[np.ndar
         for group in np.array_split(rows, -(-len(rows) // GROUP)):
             u, v = np.moveaxis(group, 1, 0)
             similarities = u @ v.T
-            largest = similarities.max(axis=1, keepdims=True)
-            spread = np.log(np.sum(np.exp(similarities - largest), axis=1)) + largest[:, 0]
-            losses.append(spread - np.diagonal(similarities))
+            losses.append(np.logaddexp.reduce(similarities, axis=1) - np.diagonal(similarities))
         return float(np.mean(np.concatenate(losses)))
 
     return _of_each(of, vectors)

@@ -1,7 +1,6 @@
 """Progress for a person: a live line on a terminal, plain lines elsewhere."""
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Te
 from rich.table import Column
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.machine import compile_seconds
+from mtbert_jax.machine import working_seconds
 from mtbert_jax.tasks import primary_metric
 from mtbert_jax.terminal import number_text
 from mtbert_jax.training.records import Record
@@ -35,7 +34,7 @@ class Display:
         """Begins a stage that is at `step` of `total`."""
         self.stop()
         self._total = total
-        self._shown = (step, _working_seconds())
+        self._shown = (step, working_seconds())
         if self._console.is_terminal:
             stage_name = TextColumn("{task.description}", markup=False)
             text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
@@ -63,7 +62,7 @@ class Display:
     def show(self, stage: str, record: Record, step: int) -> None:
         """Shows a training record; `step` counts from the stage's first."""
         before, since = self._shown
-        self._shown = (step, _working_seconds())
+        self._shown = (step, working_seconds())
         left = (self._shown[1] - since) / max(step - before, 1) * (self._total - step)
         losses = _losses(record["loss"])
         losses += [f"{task} left out {n}×" for task, n in record.get("left_out", {}).items()]
@@ -92,11 +91,6 @@ class Display:
         if self._progress:
             self._progress.stop()
             self._progress = None
-
-
-def _working_seconds() -> float:
-    """A clock that stands still while programs are compiled: later steps need none."""
-    return time.monotonic() - compile_seconds()
 
 
 def _losses(losses: Mapping[str, float]) -> list[str]:

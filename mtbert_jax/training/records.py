@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import statistics
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from mtbert_jax.config.schema import finite, fits, with_nan
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, must_lie_in, write_whole
 from mtbert_jax.limits import LARGEST_RECORDS, MEBIBYTE
-from mtbert_jax.machine import compile_seconds
+from mtbert_jax.machine import working_seconds
 from mtbert_jax.regularizers.base import PLACE
 from mtbert_jax.training.step import StepMetrics
 
@@ -91,14 +90,13 @@ class Clock:
     """Examples per second since it was made, the time that compiling took left out."""
 
     def __init__(self) -> None:
-        self.since, self.compiled = time.monotonic(), compile_seconds()
+        self.since = working_seconds()
         self.examples = 0.0
 
     @property
     def rate(self) -> float:
         """Examples per second; true only once the device has been waited for."""
-        seconds = time.monotonic() - self.since - (compile_seconds() - self.compiled)
-        return self.examples / max(seconds, 1e-9)
+        return self.examples / max(working_seconds() - self.since, 1e-9)
 
 
 def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:

@@ -225,8 +225,8 @@ def test_on_a_narrow_terminal_the_rate_comes_last() -> None:
 
 def test_the_rate_leaves_compiling_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now, compiled = [100.0], [7.0]
-    monkeypatch.setattr("mtbert_jax.training.records.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("mtbert_jax.training.records.compile_seconds", lambda: compiled[0])
+    monkeypatch.setattr("mtbert_jax.machine.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mtbert_jax.machine.compile_seconds", lambda: compiled[0])
     clock = Clock()
     clock.examples, now[0], compiled[0] = 60.0, 140.0, 37.0  # 40 s, 30 of them spent compiling
     assert clock.rate == pytest.approx(6.0)
