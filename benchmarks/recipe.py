@@ -1,9 +1,10 @@
 """Runs the trials of a search for a recipe, each a few changes to one config, and keeps a record of every one.
 
-    python benchmarks/recipe.py --data-dir path/to/cs224n [--only NAME ...] [--at-once 2] [--out FILE.json]
+    python benchmarks/recipe.py --data-dir path/to/cs224n [--trials FILE.toml] [--only NAME ...] [--out FILE.json]
 
-`recipe.toml` names the trials and says why each was made. What is finished in the work folder is not run again, and a
-trial keeps its record in FILE.json when only others are run.
+FILE.toml, `recipe.toml` by default, names the trials and says why each was made. What is finished in the work folder is
+not run again, and a trial keeps its record in FILE.json when only others are run. A record has the scores of both
+halves of dev, too: a recipe can be chosen on one of them and confirmed on the other, which had no part in the choice.
 """
 
 import argparse
@@ -13,13 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import trials
 
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.config.includes import lay_over
 from mtbert_jax.config.schema import from_dict, to_dict
 from mtbert_jax.files import write_whole
-from mtbert_jax.results.rows import AVERAGES, Row
+from mtbert_jax.results.intervals import scores_of
+from mtbert_jax.results.rows import Row
+from mtbert_jax.tasks.scores import AVERAGES
 
 HERE = Path(__file__).parent
 
@@ -31,8 +35,9 @@ def main() -> None:
     parser.add_argument("--trials", type=Path, default=HERE / "recipe.toml")
     parser.add_argument("--only", nargs="+", default=[])
     trials.add_arguments(parser, "runs/recipe")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "recipe.json")
+    parser.add_argument("--out", type=Path, help="by default in results/, named like the file of the trials")
     given = parser.parse_args()
+    out = given.out or HERE / "results" / f"{given.trials.stem}.json"
     document = tomllib.loads(given.trials.read_text(encoding="utf-8"))
     if unknown := set(given.only) - set(document["trials"]):
         raise SystemExit(f"--only: {given.trials} has no trial {', '.join(sorted(unknown))}")
@@ -40,10 +45,10 @@ def main() -> None:
     base = replace(load_config(given.trials.parent / document["base"]), data_dir=given.data_dir)
     configs = {name: changed(base, document["changes"], document["trials"], name) for name in chosen}
     rows = trials.train(configs, given)
-    kept = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
+    kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     kept |= {row.name: record(row, document["trials"][row.name]) for row in rows}
     ordered = {name: kept[name] for name in document["trials"] if name in kept}
-    write_whole(given.out, json.dumps(ordered, indent=1) + "\n")
+    write_whole(out, json.dumps(ordered, indent=1) + "\n")
 
 
 def changed(base: Config, common: dict[str, Any], every: dict[str, Any], name: str) -> Config:
@@ -60,8 +65,21 @@ def changed(base: Config, common: dict[str, Any], every: dict[str, Any], name: s
 def record(row: Row, trial: dict[str, Any]) -> dict[str, Any]:
     """What a trial was and what came of it."""
     scores = {name: {"mean": value.mean, "sd": value.sd} for name, value in row.values.items()}
+    dev = {k: v for k, v in scores.items() if k != AVERAGES[1]}
     times = {"seconds": row.seconds, "peak_memory_bytes": row.peak_memory}
-    return {**trial, "seeds": row.seeds, "dev": {k: v for k, v in scores.items() if k != AVERAGES[1]}, **times}
+    return {**trial, "seeds": row.seeds, "dev": dev, "halves": halves(row), **times}
+
+
+def halves(row: Row) -> list[dict[str, float]]:
+    """Scores on each half of dev, means over seeds: the same halves, drawn once, for every trial."""
+    parts: list[list[np.ndarray]] = [[], []]
+    for judged in row.judged.values():
+        order = np.random.default_rng(0).permutation(len(judged.labels))
+        for part, chosen in zip(parts, np.array_split(order, 2), strict=True):
+            part.append(chosen[None])
+    names = [*row.judged, *AVERAGES]
+    found = [dict(zip(names, scores_of(row.judged, part)[:, 0].tolist(), strict=True)) for part in parts if part]
+    return [{name: value for name, value in half.items() if name != AVERAGES[1]} for half in found]
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def bootstrap(tasks: Mapping[str, Judged], minus: Mapping[str, Judged] | None = 
 
     def statistic(*chosen: np.ndarray, axis: int) -> np.ndarray:
         del axis  # the last one
-        scores = _scores(tasks, chosen)
-        return scores if minus is None else scores - _scores({name: minus[name] for name in tasks}, chosen)
+        scores = scores_of(tasks, chosen)
+        return scores if minus is None else scores - scores_of({name: minus[name] for name in tasks}, chosen)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # of a NaN, which is what is returned
@@ -61,8 +61,8 @@ def bootstrap(tasks: Mapping[str, Judged], minus: Mapping[str, Judged] | None = 
     return dict(zip([*tasks, *AVERAGES], ends, strict=True))
 
 
-def _scores(tasks: Mapping[str, Judged], chosen: Sequence[np.ndarray]) -> Float[np.ndarray, "score resample"]:
-    """Every task's metric and both averages."""
+def scores_of(tasks: Mapping[str, Judged], chosen: Sequence[np.ndarray]) -> Float[np.ndarray, "score resample"]:
+    """Primary metrics and both averages, means over seeds, of chosen examples of each task, ``[resample example]``."""
     values = [seed_mean(task, rows) for task, rows in zip(tasks.values(), chosen, strict=True)]
     return np.stack([*values, *means(values, [task.task for task in tasks.values()])])
 

@@ -34,7 +34,7 @@ TEXTS = {
 WHOLE_BATCHES = ("order", "near", "alike")
 """Tasks whose loss is of a batch, which cannot be computed in parts."""
 WORDS = ("names", "text", "near", "alike")
-"""Tasks of whose heads no features can be kept: they read tokens, or two vectors under dropout."""
+"""Tasks of whose heads no features can be kept, and whose words stay: they read tokens, or two vectors."""
 AUXILIARY = ("masked_lm", "contrastive")
 """Kinds that predict no labels."""
 REVIEWS = ("reviews.jsonl", "few.jsonl", "unlabelled.jsonl")
@@ -168,7 +168,8 @@ def valid_configs(draw: st.DrawFn, pinned: Mapping[str, Any]) -> Table:
         if "stages" in pinned
         else draw(st.sampled_from([None, None, "frozen", "two", "limits"]))
     ):
-        config["stages"] = _stages(draw, stages, cached=not {*names} & {*WORDS})
+        changed = any(task.get(name) for task in tasks for name in ("swap_pairs", "word_deletion"))
+        config["stages"] = _stages(draw, stages, cached=not changed and not {*names} & {*WORDS})
         if config.get("evaluate") == "teacher":
             config.pop("evaluate")
     scores = ["average", "plain_average"]
@@ -226,8 +227,13 @@ def _task(draw: st.DrawFn, name: str, fixed: Mapping[str, Any] | None) -> Table:
         task["whole_words"] = True
     if fixed is not None:
         return {**task, **fixed}
+    labelled_pair = len(task["text"]) == 2 and task["kind"] != "contrastive"
     if draw(st.booleans()):
-        task["head"] = draw(st.sampled_from(_heads(len(task["text"]) == 2 and task["kind"] != "contrastive")))
+        task["head"] = draw(st.sampled_from(_heads(labelled_pair)))
+    if labelled_pair:
+        task |= draw(st.sampled_from([{}, {}, {"swap_pairs": 0.5}, {"both_orders": True}]))
+    if name not in WORDS and task.get("head", {}).get("pooling") not in ("towers", "both"):
+        task |= draw(st.sampled_from([{}, {}, {"word_deletion": 0.3}, {"word_swap": 1.0, "word_deletion": 0.1}]))
     return task | draw(st.sampled_from([{}, {}, {"max_length": 9}, {"batch_size": 3}]))
 
 

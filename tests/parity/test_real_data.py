@@ -46,7 +46,7 @@ def test_real_sentences_have_the_lengths_that_are_documented(config: mt.Config, 
 
 @pytest.mark.skipif(not (WEIGHTS / "model.safetensors").is_file(), reason="no encoder: make weights")
 def test_real_reviews_have_the_lengths_that_are_documented(config: mt.Config, tmp_path: Path) -> None:
-    task, config = config.tasks[3], dataclasses.replace(config, cache_dir=str(tmp_path))
+    task, config = config.resolved_tasks()[3], dataclasses.replace(config, cache_dir=str(tmp_path))
     whole = load_dataset(config, dataclasses.replace(task, max_length=10_000), "train", load_tokenizer(WEIGHTS))
     lengths = whole.tokens.lengths
     assert (round(float(np.mean(lengths))), lengths.max()) == (224, 514)
