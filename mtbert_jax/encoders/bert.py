@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, family_of, register_family
 from mtbert_jax.errors import InputError
-from mtbert_jax.nn.layers import Embeddings, Layer
+from mtbert_jax.nn.layers import Embeddings, Layer, stackable
 from mtbert_jax.types import EncoderOutput
 
 
@@ -54,7 +54,7 @@ class BertEncoder(Encoder):
     def setup(self) -> None:
         """Names the parts; parameters are ``embeddings``, ``layer_0`` … and, if there is one, ``pooler``."""
         self.embeddings = Embeddings(self.config, self.dtype, self.table_width)
-        layer = nn.remat(Layer, static_argnums=(3, 4)) if self.remat else Layer  # `deterministic` and `cls_only`
+        layer = stackable(Layer, (3, 4), self.remat)  # `deterministic` and `cls_only`
         self.layer = [
             layer(self.config, self.dtype, self.kernel) for _ in range(family_of(self.config).num_layers(self.config))
         ]

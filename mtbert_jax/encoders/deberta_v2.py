@@ -21,7 +21,7 @@ from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, register
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn import layers
 from mtbert_jax.nn.dropout import Dropout
-from mtbert_jax.nn.layers import ACTIVATIONS, Parts, layer_norm
+from mtbert_jax.nn.layers import ACTIVATIONS, Parts, layer_norm, stackable
 from mtbert_jax.nn.products import attention_scores
 from mtbert_jax.types import EncoderOutput
 
@@ -251,7 +251,7 @@ class DebertaV2Encoder(Encoder):
         """Names the parts; parameters are ``embeddings``, which has the relative positions too, and ``layer_0`` …."""
         cfg = self.config
         self.embeddings = Embeddings(cfg)
-        layer = nn.remat(Layer, static_argnums=(4,)) if self.remat else Layer  # `deterministic`
+        layer = stackable(Layer, (4,), self.remat)  # `deterministic`
         convolves = [cfg.conv_kernel_size > 0, *[False] * (cfg.num_hidden_layers - 1)]
         self.layer = [layer(cfg, self.dtype, convolves=first) for first in convolves]
 

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -86,7 +86,7 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
 def _fetch(encoder: str, revision: str | None, wanted: list[str]) -> Path:
     """The hub's copy of some files."""
     try:
-        return Path(snapshot_download(encoder, revision=revision, allow_patterns=wanted))
+        return Path(huggingface_hub.snapshot_download(encoder, revision=revision, allow_patterns=wanted))
     except Exception as error:  # noqa: BLE001 - the hub's client raises errors of several libraries
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"encoder = {encoder!r} is no directory here, and the hub did not give it: {reason}") from None

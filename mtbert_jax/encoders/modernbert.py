@@ -21,7 +21,7 @@ from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, register
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import LARGEST_SIZES
 from mtbert_jax.nn.dropout import Dropout
-from mtbert_jax.nn.layers import ACTIVATIONS, Parts, layer_norm
+from mtbert_jax.nn.layers import ACTIVATIONS, Parts, layer_norm, stackable
 from mtbert_jax.nn.products import attention_scores
 from mtbert_jax.types import EncoderOutput
 
@@ -184,7 +184,7 @@ class ModernBertEncoder(Encoder):
     def setup(self) -> None:
         """Names the parts; parameters are ``embeddings``, ``layer_0`` … and ``final_norm``."""
         self.embeddings = Embeddings(self.config, self.dtype)
-        layer = nn.remat(Layer, static_argnums=(4,)) if self.remat else Layer  # `deterministic`
+        layer = stackable(Layer, (4,), self.remat)  # `deterministic`
         self.layer = [layer(self.config, self.dtype, number > 0) for number in range(self.config.num_hidden_layers)]
         self.final_norm = layer_norm(self.config.layer_norm_eps, self.config.norm_bias)
 

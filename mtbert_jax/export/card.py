@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
+import huggingface_hub
 
 from mtbert_jax import trees
 from mtbert_jax.config import Config
@@ -183,7 +183,7 @@ def hub_name(config: Config) -> str | None:
     if Path(config.encoder).is_dir():
         return None
     try:
-        found = try_to_load_from_cache(config.encoder, "config.json", revision=config.revision)
+        found = huggingface_hub.try_to_load_from_cache(config.encoder, "config.json", revision=config.revision)
     except ValueError:  # no name that a hub could have
         return None
     return config.encoder if isinstance(found, str) else None

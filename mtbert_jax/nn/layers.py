@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mtbert_jax.nn.attention import Kernel, fused
 from mtbert_jax.nn.dropout import Dropout
 from mtbert_jax.nn.products import Dense, attention_context, attention_scores
+from mtbert_jax.programs import made_once
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form; flax's default is the tanh one
@@ -83,6 +84,19 @@ class EncoderConfig(Protocol):
     @property
     def pad_token_id(self) -> int:
         """Token id of padding."""
+
+
+@made_once
+def stackable(layer: type[nn.Module], static: tuple[int, ...], remat: bool) -> type[nn.Module]:
+    """The class of a layer as encoders stack it: JAX traces it once for all depths at which shapes are the same.
+
+    Args:
+        layer: The class.
+        static: Arguments of its call that are no arrays, counted from `self` as 0.
+        remat: Keep the layer's input alone for its gradient, and compute the layer again then.
+    """
+    made = nn.remat(layer, static_argnums=static) if remat else layer
+    return nn.jit(made, static_argnums=static)
 
 
 def layer_norm(epsilon: float, use_bias: bool = True, name: str | None = None) -> nn.LayerNorm:

@@ -127,8 +127,10 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, ta
     about = {"finite": {task: jnp.array(True) for task in tasks}} if tasks else {}
     try:
         state = jax.eval_shape(tx.init, params)
-        update = lambda grads, state, params, losses: tx.update(grads, state, params, losses=losses, **about)  # noqa: E731
-        updates, new_state = jax.eval_shape(update, grads, state, params, losses)
+        update = jax.jit(
+            lambda *given, losses: tx.update(*given, losses=losses, **about)
+        )  # traced once for both checks
+        updates, new_state = jax.eval_shape(update, grads, state, params, losses=losses)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - any transformation may fail in its own way
@@ -150,11 +152,11 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, ta
         if is_count(leaf) and not any(f"/clocks/{head}/" in f"/{path}/" for head in waiting)
     }
     if counts:
-        _check_counts(counts, update, grads, tx.init, params)
+        _check_counts(counts, update, grads, losses, tx.init, params)
 
 
 def _check_counts(
-    paths: dict[int, str], update: Callable[..., Any], grads: Any, init: Callable[..., Any], params: Params
+    paths: dict[int, str], update: Callable[..., Any], grads: Any, losses: Any, init: Callable[..., Any], params: Params
 ) -> None:
     """Whole numbers in a state must be counts of steps, which grow by one in each, whatever they and the gradients are.
 
@@ -168,7 +170,7 @@ def _check_counts(
     @jax.jit  # of the chain only what the counts depend on is compiled
     def following(count: Any, value: Any) -> list[Any]:
         state = jax.tree.map(lambda leaf: count.astype(leaf.dtype) if is_count(leaf) else leaf, init(full(params, 1)))
-        new = update(full(grads, value), state, full(params, 1), jnp.ones(1))[1]
+        new = update(full(grads, value), state, full(params, 1), losses=full(losses, 1))[1]
         leaves = jax.tree.leaves(new)
         return [leaves[place] for place in paths]
 

@@ -323,7 +323,7 @@ def test_a_hub_name_is_fetched_with_the_few_files_that_are_read(
         calls.append((name, settings))
         return str(encoder_dir)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
     assert locate("org/bert-tiny", "v1") == encoder_dir
     assert load_pretrained("bert-tiny")[0] == TINY
     patterns = {"allow_patterns": list(FILES)}
@@ -346,7 +346,7 @@ def test_of_shards_the_hub_gives_all(encoder_dir: Path, monkeypatch: pytest.Monk
         fetched.append([*filter_repo_objects(there, allow_patterns=allow_patterns)])
         return str(encoder_dir)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
     locate("org/large")
     locate("org/large", weights=False)
     assert fetched == [[*there[:2], *there[4:7]], there[4:7]]
@@ -356,7 +356,7 @@ def test_a_hub_that_does_not_answer_is_an_error_of_one_line(monkeypatch: pytest.
     def download(*_: Any, **__: Any) -> str:
         raise OSError("no network\nand a second line")
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
     assert refusal("org/none").endswith("the hub did not give it: no network")
 
 

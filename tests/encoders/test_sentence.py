@@ -82,6 +82,6 @@ def test_of_a_hub_name_the_transformers_folder_is_fetched_next(
         calls.append(allow_patterns)
         return str(place)
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
     assert locate("org/st") == place / "0_Transformer"
     assert calls == [list(hub.FILES), [f"0_Transformer/{name}" for name in hub.FILES]]

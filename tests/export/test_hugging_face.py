@@ -157,7 +157,7 @@ def test_a_base_encoder_is_linked_where_it_is_sure_to_be_the_hubs(
     model: mt.MultitaskModel, mixed_run: Path, monkeypatch: pytest.MonkeyPatch, cached: Any, line: str
 ) -> None:
     """A relative path that is not there any more looks like a name of the hub, too."""
-    monkeypatch.setattr(card, "try_to_load_from_cache", lambda *_, **__: cached)
+    monkeypatch.setattr(card.huggingface_hub, "try_to_load_from_cache", lambda *_, **__: cached)
     config = dataclasses.replace(model.setup.config, encoder="org/bert")
     hub = dataclasses.replace(model, setup=model.setup.with_config(config))
     page = card.model_card(hub, describe_export(hub, RunFolder(mixed_run), "hf"))

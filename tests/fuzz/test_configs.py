@@ -70,7 +70,7 @@ def place(small_encoder_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: 
     def no_hub(*_: object, **__: object) -> str:
         raise OSError("no network")
 
-    monkeypatch.setattr(hub, "snapshot_download", no_hub)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", no_hub)
     return folder
 
 

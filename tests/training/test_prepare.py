@@ -85,7 +85,7 @@ def test_a_runs_revision_is_what_the_hub_is_asked_for(config: Config, monkeypatc
         asked.append((name, revision, sorted(allow_patterns)))
         return config.encoder
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.huggingface_hub, "snapshot_download", download)
     list(rehearse(dataclasses.replace(config, encoder="org/bert", revision="0123abc")))
     (name, revision, patterns), *others = asked
     assert (name, revision, others) == ("org/bert", "0123abc", [])
