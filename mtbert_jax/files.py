@@ -72,22 +72,64 @@ def must_hold_files(folder: Path, arrays: str = "") -> None:
                 raise InputError(f"{path} is larger than {LARGEST_JSON // MEBIBYTE} MiB")
 
 
+_NO_TEXT = {
+    b"\xff\xfe": "is not UTF-8 text (byte 0): it begins as UTF-16 does; save it as UTF-8",
+    b"\xfe\xff": "is not UTF-8 text (byte 0): it begins as UTF-16 does; save it as UTF-8",
+    b"\x1f\x8b": "is compressed by gzip; unpack it first",
+    b"BZh91AY&SY": "is compressed by bzip2; unpack it first",
+    b"\xfd7zXZ": "is compressed by xz; unpack it first",
+    b"(\xb5/\xfd": "is compressed by Zstandard; unpack it first",
+    b"PK\x03\x04": "is a ZIP archive or an Excel file; unpack it, or save the table as CSV",
+    b"\xd0\xcf\x11\xe0": "is an Excel file; save the table as CSV",
+    b"PAR1\x15": "is a Parquet file; save it as CSV or JSON Lines",
+    b"ARROW1\0\0": "is an Arrow file; save it as CSV or JSON Lines",
+    b"<!DOCTYPE html": "is a page of HTML, as a failed download leaves",
+    b"<!doctype html": "is a page of HTML, as a failed download leaves",
+    b"version https://git-lfs": "is Git LFS's pointer to a file that was not fetched; run git lfs pull",
+}
+"""First bytes of files that are no UTF-8 text, or stand for another file: what is said of them."""
+HEAD = 4096
+"""Bytes that tell whether a file is text."""
+
+
+def known_as(head: bytes) -> str:
+    """What to say of a file whose first bytes are known to be no text, or nothing."""
+    return next((said for begins, said in _NO_TEXT.items() if head.startswith(begins)), "")
+
+
+def must_be_text(name: str | Path, head: bytes) -> None:
+    r"""Refuses a file by its first bytes where these are known to be no text, or have a NUL in the first line.
+
+    >>> must_be_text("a.csv.gz", b"\x1f\x8b\x08")
+    Traceback (most recent call last):
+    mtbert_jax.errors.InputError: a.csv.gz: is compressed by gzip; unpack it first
+    """
+    if said := known_as(head):
+        raise InputError(f"{name}: {said}")
+    if b"\0" in head[:HEAD].partition(b"\n")[0]:
+        raise InputError(
+            f"{name}: has NUL bytes in its first line, as binary files and UTF-16 have; save it as UTF-8 text"
+        )
+
+
 def read_text(path: Path, largest: int) -> str:
-    """The UTF-8 text of a file; `InputError` if it has more than `largest` bytes."""
+    """The UTF-8 text of a file; `InputError` if it has more than `largest` bytes, or is known to be no text."""
     with path.open("rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
         raise InputError(f"{path} is larger than {largest // MEBIBYTE} MiB")
+    must_be_text(path, data)
     return data.decode("utf-8")
 
 
 def not_utf8(name: str | Path, data: bytes) -> InputError:
     """The error for bytes that are no UTF-8 text; names the first that cannot be read, counted from 0."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return InputError(f"{name}: is not UTF-8 text (byte 0): it begins as UTF-16 does; save it as UTF-8")
     try:
+        must_be_text(name, data)
         data.decode(errors="surrogatepass")
         place = 0
+    except InputError as error:
+        return error
     except UnicodeDecodeError as error:
         place = error.start
     return InputError(f"{name}: is not UTF-8 text (byte {place})")

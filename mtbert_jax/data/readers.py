@@ -14,7 +14,7 @@ from mtbert_jax.data.json_rows import is_json, json_rows
 from mtbert_jax.data.raw_rows import NUMBERED, SKIP, Fault, Row, fault
 from mtbert_jax.data.tables import check_columns, open_table
 from mtbert_jax.errors import InputError, plain
-from mtbert_jax.files import is_folder, must_be_file, must_lie_in, not_utf8, real
+from mtbert_jax.files import HEAD, is_folder, must_be_file, must_be_text, must_lie_in, not_utf8, real
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.types import Example
 
@@ -157,6 +157,8 @@ def _no_rows(path: Path, task: TaskConfig, reading: Reading) -> str:
 
 def _rows(path: Path, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Read]]:
     try:
+        with path.open("rb") as data:
+            must_be_text(path, data.read(HEAD))
         with path.open(encoding="utf-8-sig", errors="surrogatepass", newline="") as file:
             yield from rows_of(file, str(path), task, rule)
     except UnicodeDecodeError:

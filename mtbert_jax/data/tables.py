@@ -108,6 +108,8 @@ def check_columns(table: Table, required: Sequence[str], optional: str = "", adv
             listed = f" (columns: {', '.join(name for name in columns if name)})"
             way = f"; {advice}" if advice and column == required[-1] else ""
             hint = _other_separator(table, column) or nearest(column, filter(None, columns))
+            if not hint and not {*required} & {*columns} and any(" " in name or name.isdecimal() for name in columns):
+                hint = "; its first line must name the columns"
             raise InputError(f"{where}: no column {column!r}{hint}{listed}{way}")
     for column in (*required, optional):
         if columns.count(column) > 1 and column:

@@ -12,7 +12,7 @@ from mtbert_jax.data.raw_rows import Fault
 from mtbert_jax.data.readers import rows_of
 from mtbert_jax.data.tables import delimiter_of
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import not_utf8
+from mtbert_jax.files import must_be_text, not_utf8
 
 
 def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]]:
@@ -25,6 +25,7 @@ def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]
     Raises:
         InputError: The bytes are no UTF-8, a column is missing, or a line has another number of texts than the task.
     """
+    must_be_text(name, data)
     try:
         text = data.decode("utf-8-sig", "surrogatepass")
     except UnicodeDecodeError:

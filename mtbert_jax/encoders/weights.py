@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from mtbert_jax.config.schema import describe
 from mtbert_jax.encoders.family import Family
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_be_file, read_text
+from mtbert_jax.files import HEAD, known_as, must_be_file, read_text
 from mtbert_jax.limits import LARGEST_JSON, LARGEST_WEIGHTS_HEADER
 
 WEIGHTS = "model.safetensors"
@@ -66,7 +66,10 @@ def _names(path: Path) -> list[str]:
     """Names of the tensors of one file, whose header is refused unread if it is longer than an encoder's can be."""
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            head = file.read(HEAD)
+        length = int.from_bytes(head[:8], "little")
+        if length > LARGEST_WEIGHTS_HEADER and (said := known_as(head)):
+            raise InputError(f"{path}: {said}")
         if length > min(LARGEST_WEIGHTS_HEADER, path.stat().st_size):
             raise ValueError(f"its header claims {length} bytes")
         with safe_open(path, framework="numpy") as tensors:

@@ -29,8 +29,7 @@ class Regression(TaskKind):
 
     def expected(self, task: TaskConfig) -> str:
         """A number, or the range."""
-        low, high = task.label_range or (-math.inf, math.inf)
-        return f"a number from {low} to {high}"
+        return "a finite number" if not task.label_range else "a number from {} to {}".format(*task.label_range)
 
     def parse(self, task: TaskConfig, text: str) -> float:
         """A number within the range."""

@@ -1,7 +1,10 @@
 """Files → examples; every bad row by file and line (docs/numerics.md, section 5)."""
 
+import bz2
 import dataclasses
+import gzip
 import json
+import lzma
 import re
 from pathlib import Path
 
@@ -272,6 +275,42 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_place_in_the_file(
     table = b"id\tsentence\tsentiment\na\t%b\t1\nb\t"
     start = (table if task is SST else b'{"id": "a", "sentence": "%b", "sentiment": 1}\n{"id": "') % (b"x" * filler)
     assert refusal(tmp_path, start + b"\xff\t1\n", task) == f"{task.train}: is not UTF-8 text (byte {len(start)})"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(HEADER.encode()), "is compressed by gzip; unpack it first"),
+        (bz2.compress(HEADER.encode()), "is compressed by bzip2; unpack it first"),
+        (lzma.compress(HEADER.encode()), "is compressed by xz; unpack it first"),
+        (b"PK\x03\x04\x14\0", "is a ZIP archive or an Excel file; unpack it, or save the table as CSV"),
+        (b"PAR1\x15\x04", "is a Parquet file; save it as CSV or JSON Lines"),
+        (b"<!DOCTYPE html>\n<html></html>", "is a page of HTML, as a failed download leaves"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is Git LFS's pointer to a file that was not fetched"),
+        (HEADER.encode("utf-16"), "is not UTF-8 text (byte 0): it begins as UTF-16 does; save it as UTF-8"),
+        (HEADER.encode("utf-16-le"), "has NUL bytes in its first line, as binary files and UTF-16 have"),
+    ],
+)
+@pytest.mark.parametrize("task", [SST, JSONL])
+def test_what_is_no_text_is_called_what_it_is(task: TaskConfig, data: bytes, said: str, tmp_path: Path) -> None:
+    assert refusal(tmp_path, data, task).startswith(f"{task.train}: {said}")
+
+
+def test_a_nul_inside_a_text_is_of_the_text(tmp_path: Path) -> None:
+    assert read(tmp_path, HEADER + "0\ta\tso \0 so\t1\n") == [Example("a", ("so \0 so",), 1.0)]
+
+
+def test_a_score_without_a_range_is_any_finite_number(tmp_path: Path) -> None:
+    task = dataclasses.replace(STS, label_range=())
+    assert read(tmp_path, "id,a,score\nx,fine,-1e9\n", task)[0].label == -1e9
+    assert refusal(tmp_path, "id,a,score\nx,fine,inf\n", task).startswith(
+        "a.csv:2: column 'score' is 'inf', not a finite number"
+    )
+
+
+def test_a_table_without_a_header_is_told_that_it_needs_one(tmp_path: Path) -> None:
+    said = "a.csv:1: no column 'sentence'; its first line must name the columns (columns: 0, fine, 1)"
+    assert refusal(tmp_path, "0,fine,1\n1,dull,0\n").startswith(said)
 
 
 def test_a_missing_file_a_missing_folder_and_a_missing_name_are_told_apart(tmp_path: Path) -> None:

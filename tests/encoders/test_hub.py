@@ -175,7 +175,7 @@ def test_a_missing_config_json_is_named(directory: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100000])
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100000])
 def test_a_config_json_that_is_no_json_is_named(data: bytes, directory: Path) -> None:
     (directory / "config.json").write_bytes(data)
     assert refusal(directory).startswith(f"{directory}/config.json is not JSON: ")
@@ -265,6 +265,13 @@ def test_a_tensor_of_the_wrong_shape_is_named(shape: tuple[int, ...], directory:
 def test_a_tensor_that_holds_no_weights_is_refused(directory: Path) -> None:
     change_tensors(directory, lambda tensors: {**tensors, QUERY: np.zeros((16, 16), np.int64)})
     assert refusal(directory).endswith(f"model.safetensors: tensor {QUERY} is of I64, none of F32, F16, BF16, F64")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_pointer_of_git_lfs_is_called_one(name: str, directory: Path) -> None:
+    (directory / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n")
+    said = "is Git LFS's pointer to a file that was not fetched; run git lfs pull"
+    assert refusal(directory) == f"{directory}/{name}: {said}"
 
 
 @pytest.mark.parametrize("length", [2**63, 8 * MEBIBYTE + 1, 200_000])
