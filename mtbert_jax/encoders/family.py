@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Int
 
 from mtbert_jax.config.schema import describe
 from mtbert_jax.errors import InputError
+from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.attention import Kernel
-from mtbert_jax.nn.layers import ACTIVATIONS, EncoderConfig
+from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.types import EncoderOutput
 
 F = TypeVar("F", bound="type[Family]")

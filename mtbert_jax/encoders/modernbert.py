@@ -20,8 +20,9 @@ from mtbert_jax.config.schema import describe
 from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, register_family
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import LARGEST_SIZES
+from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.dropout import Dropout
-from mtbert_jax.nn.layers import ACTIVATIONS, Parts, layer_norm, stackable
+from mtbert_jax.nn.layers import Parts, layer_norm, stackable
 from mtbert_jax.nn.products import attention_scores
 from mtbert_jax.types import EncoderOutput
 

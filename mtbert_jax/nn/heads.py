@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mtbert_jax.errors import InputError
+from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.dropout import Dropout
-from mtbert_jax.nn.layers import ACTIVATIONS, layer_norm
+from mtbert_jax.nn.layers import layer_norm
 from mtbert_jax.types import Batch, EncoderOutput
 
 NO_POOLER = (

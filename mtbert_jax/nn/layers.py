@@ -1,7 +1,6 @@
 """The layers that BERT and its post-norm relatives share."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -9,22 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.attention import Kernel, fused
 from mtbert_jax.nn.dropout import Dropout
 from mtbert_jax.nn.products import Dense, attention_context, attention_scores
 from mtbert_jax.programs import made_once
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form; flax's default is the tanh one
-    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "tanh": jnp.tanh,
-}
-ACTIVATIONS |= {"gelu_python": ACTIVATIONS["gelu"], "swish": ACTIVATIONS["silu"]}
-_TANH = ("gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate")
-ACTIVATIONS |= dict.fromkeys(_TANH, ACTIVATIONS["gelu_new"])
-"""Activations by the names of `transformers`, which has several for one function."""
 
 
 class EncoderConfig(Protocol):

@@ -12,7 +12,7 @@ import pytest
 from jax import Array
 
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder
-from mtbert_jax.nn.layers import ACTIVATIONS
+from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.types import EncoderOutput, Params
 from tests.conftest import TINY
 

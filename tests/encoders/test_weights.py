@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import mtbert_jax as mt
 from mtbert_jax.errors import InputError
-from mtbert_jax.nn.layers import ACTIVATIONS
+from mtbert_jax.nn.activations import ACTIVATIONS
 from tests.conftest import TINY
 
 Tensors = dict[str, np.ndarray]

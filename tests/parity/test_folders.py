@@ -12,7 +12,7 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax.data.tokens import tokenize_texts
-from mtbert_jax.nn.layers import ACTIVATIONS
+from mtbert_jax.nn.activations import ACTIVATIONS
 from tests.encoders.folders import CONFIG, FOLDERS, MARKED, SIZE, TEXTS, write
 from tests.parity.test_transformers import TOLERANCE, compare, inputs
 
