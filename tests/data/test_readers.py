@@ -290,6 +290,7 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_place_in_the_file(
         (HEADER.encode("utf-16"), "is not UTF-8 text (byte 0): it begins as UTF-16 does; save it as UTF-8"),
         (HEADER.encode("utf-16-le"), "has NUL bytes in its first line, as binary files and UTF-16 have"),
     ],
+    ids=["gzip", "bzip2", "xz", "zip", "parquet", "html", "lfs", "utf-16", "utf-16 without a mark"],
 )
 @pytest.mark.parametrize("task", [SST, JSONL])
 def test_what_is_no_text_is_called_what_it_is(task: TaskConfig, data: bytes, said: str, tmp_path: Path) -> None:
