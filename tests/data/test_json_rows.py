@@ -98,7 +98,7 @@ def test_true_is_no_name_of_a_class(classes: tuple[str, ...], tmp_path: Path) ->
 def test_true_is_class_1_of_two_without_names_and_no_number(tmp_path: Path) -> None:
     text = '{"id": 1, "sentence": "a", "label": true}'
     assert read(tmp_path, text, num_classes=2)[0].label == 1.0
-    assert "is true, not a number" in refusal(tmp_path, text, kind="regression", num_classes=0)
+    assert "is true, not a finite number" in refusal(tmp_path, text, kind="regression", num_classes=0)
 
 
 def test_a_number_is_an_id_and_a_label_also_of_classes_with_names(tmp_path: Path) -> None:
