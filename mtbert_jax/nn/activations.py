@@ -17,8 +17,8 @@ def _normal(x: Array) -> Array:
 def gelu(x: Array) -> Array:
     """GELU in its exact form, x Φ(x) (Hendrycks and Gimpel 2016, equation 1), as PyTorch computes it.
 
-    `jax.nn.gelu` takes erfc in place of erf, and keeps for the gradient what is cheaper to compute again; both are slower
-    on a CPU. There is no forward mode of differentiation.
+    `jax.nn.gelu` takes erfc in place of erf, and keeps for the gradient what is cheaper to compute again; both are
+    slower on a CPU. There is no forward mode of differentiation.
     """
     return x * _normal(x)
 
