@@ -64,8 +64,7 @@ def changed(base: Config, common: dict[str, Any], every: dict[str, Any], name: s
 
 def record(row: Row, trial: dict[str, Any]) -> dict[str, Any]:
     """What a trial was and what came of it."""
-    scores = {name: {"mean": value.mean, "sd": value.sd} for name, value in row.values.items()}
-    dev = {k: v for k, v in scores.items() if k != AVERAGES[1]}
+    dev = {name: {"mean": value.mean, "sd": value.sd} for name, value in row.values.items() if name != AVERAGES[1]}
     times = {"seconds": row.seconds, "peak_memory_bytes": row.peak_memory}
     return {**trial, "seeds": row.seeds, "dev": dev, "halves": halves(row), **times}
 

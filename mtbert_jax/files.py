@@ -125,11 +125,8 @@ def read_text(path: Path, largest: int) -> str:
 def not_utf8(name: str | Path, data: bytes) -> InputError:
     """The error for bytes that are no UTF-8 text; names the first that cannot be read, counted from 0."""
     try:
-        must_be_text(name, data)
         data.decode(errors="surrogatepass")
         place = 0
-    except InputError as error:
-        return error
     except UnicodeDecodeError as error:
         place = error.start
     return InputError(f"{name}: is not UTF-8 text (byte {place})")

@@ -3,6 +3,7 @@
 Reads TSV and CSV with a header, and JSON Lines or lists of JSON objects. Columns are found by name.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -158,8 +159,8 @@ def _no_rows(path: Path, task: TaskConfig, reading: Reading) -> str:
 def _rows(path: Path, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Read]]:
     try:
         with path.open("rb") as data:
-            must_be_text(path, data.read(HEAD))
-        with path.open(encoding="utf-8-sig", errors="surrogatepass", newline="") as file:
+            must_be_text(path, data.peek(HEAD))
+            file = io.TextIOWrapper(data, encoding="utf-8-sig", errors="surrogatepass", newline="")
             yield from rows_of(file, str(path), task, rule)
     except UnicodeDecodeError:
         raise not_utf8(path, path.read_bytes()) from None

@@ -127,9 +127,8 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, ta
     about = {"finite": {task: jnp.array(True) for task in tasks}} if tasks else {}
     try:
         state = jax.eval_shape(tx.init, params)
-        update = jax.jit(
-            lambda *given, losses: tx.update(*given, losses=losses, **about)
-        )  # traced once for both checks
+        # Jitted, it is traced once for both checks.
+        update = jax.jit(lambda *given, losses: tx.update(*given, losses=losses, **about))
         updates, new_state = jax.eval_shape(update, grads, state, params, losses=losses)
     except InputError:
         raise
