@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -79,6 +80,13 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def environment(**own: str) -> dict[str, str]:
+    """Variables of a process of its own, which compiles as this one does and finds the programs that there are."""
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}  # type: ignore[attr-defined]
+    kept |= {f"JAX_PERSISTENT_CACHE_MIN_{name}": "0" for name in ("COMPILE_TIME_SECS", "ENTRY_SIZE_BYTES")}
+    return {**os.environ, "XLA_FLAGS": FLAGS, **kept, **own}
+
+
 @pytest.fixture
 def fresh_programs() -> Iterator[None]:
     """No program is there from before; other tests have theirs again afterwards."""
@@ -86,19 +94,33 @@ def fresh_programs() -> Iterator[None]:
         yield
 
 
+ROOMS = ("nn", "encoders", "regularizers", "optim", "tasks", "model", "parallel", "trees", "types")
+FILES = ("evaluate", "objective", "state", "step")
+TRACED = tuple(f"mtbert_jax.{room}." for room in (*ROOMS, *(f"training.{file}" for file in FILES)))
+"""Where programs have their code from, of all that the library has."""
+
+
+def is_called_by_programs(target: object) -> bool:
+    """Whether compiled programs may hold what is an attribute of `target`: a module, a class, an object, or a path."""
+    home = target if isinstance(target, str) else getattr(target, "__module__", None)
+    home = f"{home or getattr(target, '__name__', type(target).__module__)}."
+    root = home.partition(".")[0]
+    return home.startswith(TRACED) if root == "mtbert_jax" else root not in sys.stdlib_module_names
+
+
 @pytest.fixture
 def monkeypatch() -> Iterator[pytest.MonkeyPatch]:
-    """As pytest has it, but where a function is replaced, no program from before has it, and none stays behind."""
+    """As pytest has it, but where programs call what is replaced, none is there from before, and none stays behind."""
     with contextlib.ExitStack() as stack:
 
         class Patch(pytest.MonkeyPatch):  # type: ignore[misc]  # final to mypy alone
-            first = True
+            apart = False
 
-            def setattr(self, *args: object, **options: object) -> None:
-                if Patch.first:
+            def setattr(self, target: object, *args: object, **options: object) -> None:
+                if not Patch.apart and is_called_by_programs(target):
                     stack.enter_context(programs_apart())
-                Patch.first = False
-                super().setattr(*args, **options)  # type: ignore[arg-type]
+                    Patch.apart = True
+                super().setattr(target, *args, **options)  # type: ignore[arg-type]
 
         patch = Patch()
         yield patch

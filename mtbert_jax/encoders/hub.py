@@ -171,7 +171,7 @@ def _load_params(directory: Path, config: EncoderConfig) -> Params:
                     )
                 value = np.asarray(opened[path].get_tensor(available[theirs]), np.float32)
                 _check_finite(path, available[theirs], value)
-                _put(params, ours, jnp.asarray(value.T if ours.endswith("kernel") else value))
+                _put(params, ours, jax.device_put(value.T if ours.endswith("kernel") else value))
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is broken or cut off: {error}") from None
     return params

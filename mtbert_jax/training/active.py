@@ -48,7 +48,7 @@ class ActiveRun:
         score: Dev score at the present step, which the next checkpoint is saved with; None where there is none.
         bad_steps: Number of steps in a row that each task has been left out of, as far as is recorded.
         trained: Tasks that have been in some step, as far as is recorded.
-        origin: What the run begins with; missing for one that goes on from a checkpoint.
+        origin: What the run begins with; None once it has begun, and for one that goes on from a checkpoint.
     """
 
     setup: Setup
@@ -67,7 +67,7 @@ class ActiveRun:
     score: float | None = None
     bad_steps: dict[str, int] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
-    origin: Origin = None  # type: ignore[assignment]
+    origin: Origin | None = None
 
     @classmethod
     def open(cls, setup: Setup, folder: RunFolder, plans: list[Plan], train: Splits, dev: Splits) -> "ActiveRun":
@@ -78,8 +78,9 @@ class ActiveRun:
         )
 
     def first_params(self) -> Params:
-        """The parameters at the run's first step."""
-        return self.setup.initial_params(self.origin.encoder, self.origin.heads)
+        """The parameters at the run's first step; what they are made from is let go of."""
+        origin, self.origin = self.origin, None
+        return self.setup.initial_params(origin.encoder, origin.heads)  # type: ignore[union-attr]  # called once
 
     def open_records(self, step: int) -> None:
         """Opens the records, less what lies after `step`."""

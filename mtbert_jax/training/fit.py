@@ -13,7 +13,7 @@ from mtbert_jax.training.existing import Existing, check_folder, open_folder
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interruption
 from mtbert_jax.training.loop import Loop
-from mtbert_jax.training.prepare import describe_run, prepare
+from mtbert_jax.training.prepare import Prepared, PreparedRun, describe_run, prepare
 from mtbert_jax.training.seeds import trained_together
 
 
@@ -32,28 +32,16 @@ def fit(
     ready = prepare(config, folder, existing)
     layout, train, dev = ready.layout, ready.splits["train"], ready.splits["dev"]
     with ExitStack() as stack, Interruption() as interruption:
-        for run in ready.runs if layout.leads else ():
-            stack.enter_context(run.folder.hold())
-        for run in ready.runs:
-            check_folder(run.folder, run.setup.config, existing)  # again, since others may have been at work meanwhile
-        wait_for_all("folders checked")
-        if layout.leads:
-            for run in ready.runs:
-                open_folder(run.folder, run.setup.config, existing == "overwrite")
-                save_description(run.folder.encoder, ready.setup.encoder_config, ready.setup.tokenizer)
-        wait_for_all("folders opened")
-
+        _open_folders(ready, stack)
         display = display or Display(quiet=not layout.leads)
         display.say(f"run folder {folder.path}")
         for line in describe_run(ready):
             display.say(line)
-        active = []
-        for run in ready.runs:
-            active.append(ActiveRun.open(run.setup, run.folder, run.plans, train, dev))
-            if run.origin:  # one that goes on needs none
-                active[-1].origin = run.origin
-            stack.callback(active[-1].close)
+        active = [_opened(run, train, dev) for run in ready.runs]
+        for one in active:
+            stack.callback(one.close)
         stack.callback(display.stop)
+        ready.runs.clear()  # they hold the weights that the runs begin with: not needed once the runs have begun
         resume = existing == "resume"
         for some in trained_together(active, layout, resume, display):
             Loop(some, display, interruption).train(resume)
@@ -62,3 +50,24 @@ def fit(
                 seed = f"seed {one.setup.config.seed}: " if config.seeds else ""
                 display.say(f"{seed}no dev score was ever defined: the latest checkpoint stands in for the best")
     return {split: ready.splits[split] for split in SPLITS[1:]}
+
+
+def _open_folders(ready: Prepared, stack: ExitStack) -> None:
+    """Makes the folders of the runs, once all processes have found them fit, and holds them until `stack` closes."""
+    leads, existing = ready.layout.leads, ready.existing
+    for run in ready.runs if leads else ():
+        stack.enter_context(run.folder.hold())
+    for run in ready.runs:
+        check_folder(run.folder, run.setup.config, existing)  # again, since others may have been at work meanwhile
+    wait_for_all("folders checked")
+    if leads:
+        for run in ready.runs:
+            open_folder(run.folder, run.setup.config, existing == "overwrite")
+            save_description(run.folder.encoder, ready.setup.encoder_config, ready.setup.tokenizer)
+    wait_for_all("folders opened")
+
+
+def _opened(run: PreparedRun, train: dict[str, Dataset], dev: dict[str, Dataset]) -> ActiveRun:
+    active = ActiveRun.open(run.setup, run.folder, run.plans, train, dev)
+    active.origin = run.origin
+    return active

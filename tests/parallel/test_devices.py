@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import Config, HeadConfig, LoraConfig, ProximalConfig, SmartConfig, save_config
-from tests.conftest import FLAGS, replace_task, tiny_run
+from tests.conftest import environment, replace_task, tiny_run
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS: dict[str, dict[str, int]] = {
@@ -23,12 +22,12 @@ LAYOUTS: dict[str, dict[str, int]] = {
 }
 
 
-def in_process(module: str, argument: str, **environment: str) -> None:
+def in_process(module: str, argument: str, **own: str) -> None:
     """Runs a module of the tests in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", module, argument],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": FLAGS, **environment},
+        env=environment(**own),
         capture_output=True,
         text=True,
     )
@@ -36,19 +35,18 @@ def in_process(module: str, argument: str, **environment: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Three steps of PCGrad, SMART and a teacher under every layout; batches of 4 that 8 devices cannot divide.
+def config(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Three steps of PCGrad, SMART and a teacher; batches of 4 that 8 devices cannot divide.
 
     Two of the tasks have a loss of a whole batch, whose rows lie on several devices, one has hidden tokens, and one
     reads its texts apart, too.
     """
-    out = tmp_path_factory.mktemp("devices")
-    tiny = tiny_run(small_encoder_dir, data_dir, out)
+    tiny = tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("devices"))
     order = dataclasses.replace(tiny.tasks[2], name="order", kind="ranking", label_range=())
     text = dataclasses.replace(tiny.tasks[0], name="text", kind="masked_lm", num_classes=0)
     tiny = replace_task(tiny, "para", head=HeadConfig(pooling="both", hidden_layers=0))
     near = dataclasses.replace(tiny.tasks[0], name="near", kind="contrastive", num_classes=0)
-    config = dataclasses.replace(
+    return dataclasses.replace(
         tiny,
         tasks=(*tiny.tasks, order, text, near),
         steps=3,
@@ -56,11 +54,23 @@ def results(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.Te
         smart=SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1),
         proximal=ProximalConfig(weight=1.0, momentum=0.5, early_momentum=0.5),
     )
-    return under(config, LAYOUTS, out)
 
 
-def under(config: Config, layouts: dict[str, dict[str, int]], out: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def results(config: Config) -> dict[str, Any]:
+    """What comes of it on one device, and with rows and parameters split over eight."""
+    return under(config, "one", "both")
+
+
+@pytest.fixture(scope="module")
+def others(config: Config) -> dict[str, Any]:
+    """The same with rows split alone, and with parameters split alone."""
+    return under(config, "data", "fsdp")
+
+
+def under(config: Config, *names: str) -> dict[str, Any]:
     """What comes of a config's steps under each layout, on eight devices."""
+    out, layouts = Path(config.cache_dir).parent, {name: LAYOUTS[name] for name in names}
     save_config(config, out / "config.toml")
     spec = {
         "config": str(out / "config.toml"),
@@ -75,12 +85,21 @@ def under(config: Config, layouts: dict[str, dict[str, int]], out: Path) -> dict
     return {**found, "places": json.loads((out / "places.json").read_text())}
 
 
-@pytest.mark.parametrize("layout", ["data", "fsdp", "both"])
-def test_updates_are_those_of_one_device(results: dict[str, Any], layout: str) -> None:
-    """Parameters, teacher, momentum and losses, after three steps, dropout on, fillers in every batch."""
-    assert results["one"].keys() == results[layout].keys()
-    for name, expected in results["one"].items():
-        np.testing.assert_allclose(results[layout][name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Parameters, teacher, momentum and losses after three steps, dropout on, fillers in every batch."""
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_updates_are_those_of_one_device(results: dict[str, Any]) -> None:
+    assert_same(results["both"], results["one"])
+
+
+@pytest.mark.slow
+def test_so_they_are_with_one_axis_of_devices(results: dict[str, Any], others: dict[str, Any]) -> None:
+    assert_same(others["data"], results["one"])
+    assert_same(others["fsdp"], results["one"])
 
 
 def test_lora_trains_the_same_products_over_devices(small_encoder_dir: Path, data_dir: Path, tmp_path: Path) -> None:
@@ -90,18 +109,24 @@ def test_lora_trains_the_same_products_over_devices(small_encoder_dir: Path, dat
     config = dataclasses.replace(
         config, tasks=config.tasks[1:], steps=3, lora=LoraConfig(rank=8, alpha=64.0, paths=paths)
     )
-    found = under(config, {name: LAYOUTS[name] for name in ("one", "both")}, tmp_path)
+    found = under(config, "one", "both")
     assert found["places"]["both"]["kernel"] == [16, 6]
     products = [name for name, leaf in found["one"].items() if "lora_b" in name and leaf.any()]
     assert len(products) == 3 * 5  # parameters, teacher, momentum
-    for name, expected in found["one"].items():
-        np.testing.assert_allclose(found["both"][name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert_same(found["both"], found["one"])
 
 
 def test_fsdp_splits_parameters_and_optimizer_state(results: dict[str, Any]) -> None:
     places = results["places"]
-    assert places["one"]["kernel"] == places["data"]["kernel"] == [16, 24]
-    assert places["fsdp"]["kernel"] == [16, 3]
+    assert places["one"]["kernel"] == [16, 24]
     assert places["both"]["kernel"] == [16, 6]
+    assert places["both"]["bytes"] < 0.35 * places["both"]["whole"]
+
+
+@pytest.mark.slow
+def test_rows_alone_split_nothing_else(others: dict[str, Any]) -> None:
+    places = others["places"]
+    assert places["data"]["kernel"] == [16, 24]
     assert places["data"]["bytes"] == places["data"]["whole"]
+    assert places["fsdp"]["kernel"] == [16, 3]
     assert places["fsdp"]["bytes"] < 0.25 * places["fsdp"]["whole"]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,8 +15,10 @@ import pytest
 from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, ParallelConfig, ProximalConfig, SmartConfig, save_config
 from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.training.fit import fit
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics
-from tests.conftest import FLAGS
+from tests.conftest import environment
 from tests.parallel.test_devices import ROOT
 
 
@@ -43,8 +44,7 @@ def train(config: Config, **spec: Any) -> None:
         own = out.with_suffix(f".{number}.json")
         own.write_text(json.dumps({**shared, "process": number} if count > 1 else shared))
         command = [sys.executable, "-m", "tests.parallel.train", str(own)]
-        environment = {**os.environ, "XLA_FLAGS": FLAGS}
-        running.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+        running.append(subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True))
     for process in running:
         message = process.communicate(timeout=300)[1]
         assert process.returncode == 0, message[-3000:]
@@ -113,14 +113,13 @@ def test_two_processes_train_the_run_of_one(regularized: Config, tmp_path: Path)
     """By the command: it scores, predicts and prints once, too."""
     config = dataclasses.replace(regularized, smart=SmartConfig())  # the slow tests have it
     one, two = (dataclasses.replace(config, out=str(tmp_path / name)) for name in ("one", "two"))
-    train(one, devices=1)
+    fit(one, RunFolder(Path(one.out)))
     file = tmp_path / "two.toml"
     save_config(two, file)
     command = [sys.executable, "-m", "mtbert_jax", "train", str(file), "--num-processes", "2"]
     command += ["--coordinator", free_address(), "--process-id"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "XLA_FLAGS": FLAGS}
-    running = [subprocess.Popen([*command, str(n)], cwd=ROOT, env=environment, **pipes) for n in range(2)]
+    running = [subprocess.Popen([*command, str(n)], cwd=ROOT, env=environment(), **pipes) for n in range(2)]
     said = [process.communicate(timeout=300) for process in running]
     assert [process.returncode for process in running] == [0, 0], said
     assert_same(config, str(tmp_path / "one"), str(tmp_path / "two"))

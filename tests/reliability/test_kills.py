@@ -1,12 +1,13 @@
 """SIGKILL at any moment, and what a run is afterwards: what it would have been."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig, save_config
-from tests.conftest import replace_task
+from tests.conftest import light, replace_task
 from tests.reliability.kills import survive
 from tests.reliability.subprocesses import ForkServer
 from tests.tally import Tally
@@ -46,13 +47,21 @@ def written(config: Config, place: Path) -> Path:
     return path
 
 
+def little(config: Config, heads: int, full: int) -> Config:
+    """Two stages of one task, a checkpoint after every third step."""
+    first = StageConfig("heads", steps=heads, freeze=("encoder",))
+    stages = (first, StageConfig("full", steps=full))
+    return dataclasses.replace(light(config), stages=stages, log_every_steps=1, save_every_steps=3, eval_every_steps=8)
+
+
 @pytest.mark.parametrize(
-    ("kills", "heads", "full"), [pytest.param(24, 120, 400, marks=pytest.mark.slow), pytest.param(2, 4, 12)]
+    ("run", "kills", "heads", "full"),
+    [pytest.param(everything, 24, 120, 400, marks=pytest.mark.slow), pytest.param(little, 2, 4, 12)],
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
-    config: Config, tmp_path: Path, tally: Tally, kills: int, heads: int, full: int
+    config: Config, tmp_path: Path, tally: Tally, run: Callable[..., Config], kills: int, heads: int, full: int
 ) -> None:
-    path = written(everything(config, heads, full), tmp_path)
+    path = written(run(config, heads, full), tmp_path)
     with ForkServer(tmp_path / "programs") as server:
         outcome = survive(server, path, tmp_path, kills)
     tally("kills survived", outcome.kills.total())
