@@ -18,14 +18,24 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 def keep_freed_memory() -> None:
     """Makes glibc keep freed memory: else a training step on a CPU spends more time in page faults than in layers."""
-    if not sys.platform.startswith("linux"):
-        return
+    if libc := _libc():
+        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
+            libc.mallopt(option, value)
+
+
+def return_freed_memory() -> None:
+    """Gives freed memory back to the system once, as after compiling: else it stays, in pieces that fit no array."""
+    if libc := _libc():
+        libc.malloc_trim(0)
+
+
+def _libc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc."""
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another libc, such as musl
-        return
-    for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
-        mallopt(option, value)
+        libc = ctypes.CDLL("libc.so.6") if sys.platform.startswith("linux") else None
+    except OSError:  # another one, such as musl
+        return None
+    return libc if hasattr(libc, "mallopt") else None
 
 
 def commit(checkout: Path = Path(__file__).parents[1]) -> str:

@@ -1,17 +1,19 @@
 """Data files → examples. Every bad row is named by file and line.
 
-Reads TSV and CSV with a header, and JSON Lines or lists of JSON objects. Columns are found by name.
+Reads TSV and CSV with a header, and JSON Lines or lists of JSON objects, whose columns are found by name; files with a
+word a line (CoNLL), and for auxiliary tasks plain text.
 """
 
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Literal, NamedTuple, TextIO
 
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.examples import Labels, Read, are_unknown, make_example
 from mtbert_jax.data.json_rows import is_json, json_rows
+from mtbert_jax.data.lines import TAGGED, has_tagged_words, tagged_words, text_lines
 from mtbert_jax.data.raw_rows import NUMBERED, SKIP, Fault, Row, fault
 from mtbert_jax.data.tables import check_columns, open_table
 from mtbert_jax.errors import InputError, plain
@@ -168,37 +170,31 @@ def _rows(path: Path, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Rea
         raise InputError(f"cannot read the data file {path}: {error.strerror or error}") from None
 
 
-def _lines(file: TextIO, name: str, task: TaskConfig) -> Iterator[tuple[Row, Read]]:
-    """The lines of a plain text file, a text each, but for blank ones; their numbers from 0 are the ids."""
-    if len(task.text) != 1:
-        raise InputError(f"{name}: a plain text file has one text a line, and task {task.name} reads {len(task.text)}")
-    (column,), number = task.text, 0
-    for line, text in enumerate(file, start=1):
-        if text.strip():
-            row: dict[str, Any] = {column: text.strip(), **({task.id: str(number)} if task.id else {})}
-            yield Row(line, row), make_example(task, row, str(number), "ignored")
-            number += 1
-
-
 def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator[tuple[Row, Read]]:
     """The rows of an open file, with line ends as they are, and what the task makes of each; its name tells the format.
 
     Raises:
         InputError: The file is no table and no JSON, or a table lacks a column.
     """
-    if kind_of(task).auxiliary and Path(name).suffix.lower() == ".txt":
-        yield from _lines(file, name, task)
-        return
+    is_plain = kind_of(task).auxiliary and Path(name).suffix.lower() == ".txt"
+    rule = "ignored" if is_plain else rule
     required = [*task.text, *([task.label] if rule in ("needed", "left out") else []), *([task.id] if task.id else [])]
     first = next((line for line in file if line.strip()), "")
     file.seek(0)
-    if is_json(name, first):
+    if is_plain:
+        rows = text_lines(file, name, task)
+    elif has_tagged_words(name):
+        rows = tagged_words(file, name, task)
+    elif is_json(name, first):
         rows = json_rows(file, name)
         if rule == "left out":
             required.remove(task.label)
     else:
         table = open_table(file, name, task.quotes)
         optional = task.label if rule == "optional" else ""
+        if table.columns and kind_of(task).reads == "tokens" and not {*required} & {*table.columns}:
+            way = f"its first line must name the columns; a file with a word a line is named {TAGGED[0]}"
+            raise InputError(f"{name}:{table.line}: no column {required[0]!r}; {way}")
         if table.columns:
             check_columns(table, required, optional, NUMBERED if task.id else "")
         rows = table.rows(lambda fields: isinstance(make_example(task, fields, "0", rule), Example))

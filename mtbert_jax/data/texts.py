@@ -4,10 +4,12 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.json_rows import is_json
+from mtbert_jax.data.lines import has_tagged_words
 from mtbert_jax.data.raw_rows import Fault
 from mtbert_jax.data.readers import rows_of
 from mtbert_jax.data.tables import delimiter_of
@@ -18,8 +20,8 @@ from mtbert_jax.files import must_be_text, not_utf8
 def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]]:
     """The texts of every example, of UTF-8 bytes with or without a byte order mark; `name` may tell the format.
 
-    JSON Lines, lists of JSON objects, CSV files, and tables whose header has the task's text columns are read by
-    column. Everything else is one example a line, the two texts of a pair separated by a tab; a blank line is an empty
+    JSON Lines, lists of JSON objects, CSV files, files with a word a line (`.conll`), and tables whose header has the
+    task's text columns are read as data files are. Everything else is one example a line, the two texts of a pair separated by a tab; a blank line is an empty
     text.
 
     Raises:
@@ -39,7 +41,7 @@ def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]
 def _has_columns(first: str, name: str, task: TaskConfig) -> bool:
     """Whether texts stand in columns or fields with names, by the first line that is not blank."""
     suffix = Path(name).suffix.lower()
-    if suffix == ".csv" or is_json(name, ""):
+    if suffix == ".csv" or is_json(name, "") or has_tagged_words(name):
         return True
     if is_json(name, first):
         return _is_object(first)
@@ -57,7 +59,7 @@ def _is_object(line: str) -> bool:
 
 
 def _by_column(text: str, name: str, task: TaskConfig) -> Iterator[tuple[str, ...]]:
-    unlabelled = TaskConfig(task.name, task.kind, task.text, id="", label="", quotes=task.quotes)
+    unlabelled = replace(task, id="", label="")
     for row, example in rows_of(io.StringIO(text, newline=""), name, unlabelled, "ignored"):
         if isinstance(example, Fault):
             raise InputError(f"{name}:{row.line}: {example.text}; {_wanted(task)}")

@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from mtbert_jax.machine import compile_seconds
+from mtbert_jax.machine import compile_seconds, return_freed_memory
 from mtbert_jax.parallel import agreed
 from mtbert_jax.training.checkpoint import Progress
 from mtbert_jax.training.display import Display
@@ -89,7 +89,7 @@ class Loop:
         self.display.start(plan.stage.name, done, total)
         self.display.compiling(plan.stage.name)
         self.clock = Clock()
-        begun, ended, recorded = done, False, False
+        begun, ended, recorded, shapes = done, False, False, 0
         ahead = self.run.gather(done)
         while not ended:
             state, step_metrics = train_step(state, ahead)
@@ -100,6 +100,9 @@ class Loop:
             ahead = {} if ended else self.run.gather(done)
             self.layout.keep_pace(step_metrics)
             self.pending.append(step_metrics)
+            if train_step.compiled_shapes > shapes:
+                shapes = train_step.compiled_shapes
+                return_freed_memory()
             self.display.step(done)
 
             at_record = ended or done % config.log_every_steps == 0
@@ -115,6 +118,7 @@ class Loop:
             if ended or done % (config.eval_every_steps or plan.batches.steps_per_epoch) == 0:
                 for line in self.run.evaluate(plan, state, done):
                     self.display.say(line)
+                return_freed_memory()
                 self.clock = Clock()  # an evaluation is no training
                 if 0 < config.patience <= self.run.progress.stale and not ended:
                     ended = True

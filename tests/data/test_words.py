@@ -1,5 +1,6 @@
 """Words: read from files, encoded with the place of their first token, and gathered into batches."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mtbert_jax.data import tokens
 from mtbert_jax.data.batches import make_batch
 from mtbert_jax.data.dataset import load_dataset, load_datasets
 from mtbert_jax.data.readers import read_split
+from mtbert_jax.data.texts import read_texts
 from mtbert_jax.data.tokens import Tokens, tokenize_cached, tokenize_texts
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.errors import InputError
@@ -37,6 +39,69 @@ def test_words_and_tags_are_texts_or_lists(tmp_path: Path) -> None:
             (("the film was good",), [0, 1, 0, 0]),
             (("the film",), [0, 1]),
         ]
+
+
+CONLL = """-DOCSTART- -X- -X- O
+
+# id 7 = a comment
+the DT B O
+film NN I B-THING
+
+# NN B O
+hash NN I B-THING
+"""
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("between", [" ", "\t"])
+def test_a_word_a_line(tmp_path: Path, end: str, between: str) -> None:
+    text = CONLL.replace(" ", between).removesuffix("\n")
+    (tmp_path / "train.conll").write_bytes(text.replace("\n", end).encode())
+    reading = read_split(dataclasses.replace(NER, train="train.conll", id="id"), "train", tmp_path)
+    found = [(example.id, example.texts, example.label.tolist()) for example in reading.examples]
+    assert found == [("0", ("the film",), [0, 1]), ("1", ("# hash",), [0, 1])]
+    assert reading.lines == [4, 7]
+    text_itself = TaskConfig("lm", "masked_lm", ("words",), "", id="", train="train.conll")
+    assert mt.read_task(text_itself, "train", tmp_path)[0].texts == ("the film",)
+    assert read_texts(CONLL.encode(), "a.conll", NER) == [("the film",), ("# hash",)]
+
+
+def test_words_of_a_test_file_need_no_tags(tmp_path: Path) -> None:
+    (tmp_path / "test.bio").write_text("the\nfilm\n\n#\n")
+    found = mt.read_task(dataclasses.replace(NER, test="test.bio"), "test", tmp_path)
+    assert [(example.texts, example.label) for example in found] == [(("the film",), None), (("#",), None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "a.conll",
+            "a O\n\nthe O\nfilm\n",
+            ":3: words of one sentence have different numbers of columns: 2 in line 3, 1 in line 4",
+        ),
+        ("a.conll", "a O\n\nthe B-X\n", """:3: column 'tags' is '["B-X"]', not a list of tags"""),
+        ("a.conll", "the\nfilm\n", ":1: has no field 'tags'"),
+        ("a.conll", "\n\n", ": no rows"),
+        (
+            "a.txt",
+            "a O\nfilm B-THING\n",
+            ":1: no column 'words'; its first line must name the columns; a file with a word a line is named .conll",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_word_a_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_split(dataclasses.replace(NER, train=name), "train", tmp_path)
+    assert f"{name}{message}" in str(caught.value)
+
+
+def test_a_task_of_pairs_reads_no_words_a_line(tmp_path: Path) -> None:
+    (tmp_path / "train.conll").write_text(CONLL)
+    pair = TaskConfig("pair", "binary", ("a", "b"), "label", id="", train="train.conll")
+    with pytest.raises(InputError, match="a file with a word a line has one text in a sentence, and task pair"):
+        mt.read_task(pair, "train", tmp_path)
 
 
 @pytest.mark.parametrize(
