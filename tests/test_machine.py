@@ -17,6 +17,19 @@ from mtbert_jax.machine import commit, free_memory, machine_summary, peak_memory
 MIB = 2**20
 
 
+def printed(*lines: str) -> list[int]:
+    """The numbers that a process prints which has loaded the file, but not JAX: it would take memory, and seconds."""
+    code = [
+        "import os, runpy, sys, types; stub = types.SimpleNamespace(user_cache=None)",
+        "sys.modules.update({'jax': stub, 'mtbert_jax': stub, 'mtbert_jax.files': stub})",
+        "machine = runpy.run_path(sys.argv[1])",
+        *lines,
+    ]
+    source = Path(__file__).parents[1] / "mtbert_jax" / "machine.py"
+    command = [sys.executable, "-c", "\n".join(code), str(source)]
+    return [int(word) for word in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()]
+
+
 def test_the_peak_stays_after_the_memory_has_gone() -> None:
     before = peak_memory()
     block = np.ones(before // 8 + 50 * MIB // 8)
@@ -29,14 +42,20 @@ def test_the_peak_stays_after_the_memory_has_gone() -> None:
 def test_the_peak_is_not_the_parents() -> None:
     """Linux hands a parent's ru_maxrss on to its children."""
     block = np.ones(700 * MIB // 8)
-    source = Path(__file__).parents[1] / "mtbert_jax" / "machine.py"
-    code = "import runpy, sys, types; stub = types.SimpleNamespace(user_cache=None)\n"
-    code += "sys.modules.update({'jax': stub, 'mtbert_jax': stub, 'mtbert_jax.files': stub})\n"
-    code += "peak = runpy.run_path(sys.argv[1])['_peak_resident']\n"
-    code += "bytearray(500 * 2**20).count(1); print(peak())"
-    command = [sys.executable, "-c", code, str(source)]  # JAX itself would take memory, and seconds
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert 500 * MIB < int(printed) < 550 * MIB < block.nbytes
+    (peak,) = printed("bytearray(500 * 2**20).count(1); print(machine['_peak_resident']())")
+    assert 500 * MIB < peak < 550 * MIB < block.nbytes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_freed_memory_is_kept_until_it_is_returned() -> None:
+    kept, left = printed(
+        "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')",
+        "machine['keep_freed_memory']()",
+        "blocks = [b'x' * 2**20 for _ in range(300)]; del blocks[:-1]; print(resident())",  # the last one stays in use
+        "machine['return_freed_memory'](); print(resident())",
+    )
+    assert kept > 300 * MIB
+    assert left < kept - 250 * MIB
 
 
 def test_a_device_that_counts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ class TaskConfig:
     id: str = "id"
     """The identifier's column; an empty string numbers the rows from 0."""
     train: Data = ""
-    """Training file, relative to `data_dir`: TSV, CSV, JSON Lines, a list of JSON objects, or tagged words (`.conll`)."""
+    """Training file, relative to `data_dir`: TSV, CSV, JSON Lines, a list of JSON objects, or `.conll`."""
     dev: Data = ""
     """Development file, relative to `data_dir`."""
     test: Data = ""

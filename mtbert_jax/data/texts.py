@@ -21,8 +21,8 @@ def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]
     """The texts of every example, of UTF-8 bytes with or without a byte order mark; `name` may tell the format.
 
     JSON Lines, lists of JSON objects, CSV files, files with a word a line (`.conll`), and tables whose header has the
-    task's text columns are read as data files are. Everything else is one example a line, the two texts of a pair separated by a tab; a blank line is an empty
-    text.
+    task's text columns are read as data files are. Everything else is one example a line, the two texts of a pair
+    separated by a tab; a blank line is an empty text.
 
     Raises:
         InputError: The bytes are no UTF-8, a column is missing, or a line has another number of texts than the task.

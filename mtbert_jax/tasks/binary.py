@@ -7,6 +7,7 @@ import optax
 from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.errors import InputError
 from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, register_kind
 from mtbert_jax.tasks.losses import kl, symmetric_kl
 from mtbert_jax.tasks.metrics import ACCURACY, BINARY_F1
@@ -20,6 +21,14 @@ class Binary(TaskKind):
     metrics = (ACCURACY, BINARY_F1)
     one_class_each = True
     decision = "sign"
+
+    def check(self, task: TaskConfig) -> None:
+        """Refuses named classes, with the kind that has them."""
+        if task.classes:
+            raise InputError(
+                'classes: labels of kind = "binary" are 0 and 1; kind = "classification" has classes by name'
+            )
+        super().check(task)
 
     def num_outputs(self, task: TaskConfig) -> int:
         """One."""

@@ -38,8 +38,8 @@ class MultiLabel(TaskKind):
             raise InputError("multilabel needs the names of the classes")
         check_classes(task.classes)
         for name in task.classes:
-            if BETWEEN in name or name != name.strip() or not name or name.startswith("["):
-                raise InputError(f"classes: {name!r} can be no name in such a list as a|b (no |, no blanks around it)")
+            if BETWEEN in name or name.startswith("["):
+                raise InputError(f"classes: {name!r} can be no name in such a list as a|b (no |, no [ in front)")
 
     def label_shape(self, task: TaskConfig) -> tuple[int, ...]:
         """A number for each class."""

@@ -15,11 +15,16 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def check_classes(names: Sequence[str]) -> None:
-    """Refuses too many classes, or two of one name."""
+    """Refuses too many classes, two of one name, and names that no label can have."""
     if len(names) > MOST_CLASSES:
         raise InputError(f"{len(names)} classes: there may be {MOST_CLASSES} at most")
     if len(set(names)) < len(names):
         raise InputError("classes: each may stand there once")
+    for name in names:
+        if not name or name != name.strip():  # blanks around a label are passed over
+            raise InputError(
+                f"classes: {name!r} is the name of no label; names are not empty, and have no blanks around"
+            )
 
 
 def parse_list(text: str) -> list[Any]:

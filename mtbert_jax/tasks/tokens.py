@@ -37,7 +37,7 @@ class Tokens(Classification):
             raise InputError('tokens needs the types of spans, such as classes = ["PER", "LOC"]')
         check_classes(task.classes)
         for name in task.classes:
-            if name == OUTSIDE or name[:2] in ("B-", "I-") or name != "".join(name.split()) or not name:
+            if name == OUTSIDE or name[:2] in ("B-", "I-") or name != "".join(name.split()):
                 raise InputError(f"classes: {name!r}: name types of spans without B-, I- and O, such as PER")
         if len(task.text) != 1:
             raise InputError("text: kind = 'tokens' reads one column")

@@ -83,12 +83,27 @@ def test_what_names_another_class_is_no_label(text: str) -> None:
         ({"classes": ()}, "needs the names"),
         ({"classes": ("a|b", "c")}, r"'a\|b' can be no name"),
         ({"classes": ("a", "a")}, "each may stand there once"),
+        ({"classes": ("a", "")}, "'' is the name of no label"),
         ({"num_classes": 3}, "do not belong"),
     ],
 )
 def test_classes_of_a_multilabel_task_are_checked(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         kind_of(TOPICS).check(TaskConfig("topics", "multilabel", **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", " ", "b ", "\tb"])
+@pytest.mark.parametrize("kind", ["classification", "distribution", "multilabel", "tokens"])
+def test_a_class_has_a_name_that_a_label_can_have(kind: str, name: str) -> None:
+    with pytest.raises(InputError, match=f"classes: {name!r}".replace("\\", "\\\\")):
+        task = TaskConfig("t", kind, classes=("a", name))
+        kind_of(task).check(task)
+
+
+def test_yes_and_no_are_two_classes_with_names() -> None:
+    task = TaskConfig("t", "binary", classes=("no", "yes"))
+    with pytest.raises(InputError, match='kind = "classification" has classes by name'):
+        kind_of(task).check(task)
 
 
 # distribution
