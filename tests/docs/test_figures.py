@@ -259,6 +259,18 @@ def test_the_trials_of_the_recipe() -> None:
         assert scores == [short(record["dev"][of]) for of in ("sst", "para", "sts", "average")], name
 
 
+def test_the_aggregators_that_were_trained() -> None:
+    records = document("aggregators_trained.json")
+    trials = tomllib.loads((ROOT / "benchmarks" / "aggregators_trained.toml").read_text(encoding="utf-8"))["trials"]
+    assert list(records) == [name for name in trials if name in records]
+    rows = table(DOCS / "concepts" / "aggregators.md", "trial | SST | paraphrase | STS r | average")
+    shown = {name.strip("`"): scores for name, *scores in rows}
+    scores = ("sst", "para", "sts", "average")
+    assert shown == {name: [short(one["dev"][of]) for of in scores] for name, one in records.items()}
+    averages = [one["dev"]["average"]["mean"] for one in records.values()]
+    assert max(averages) - min(averages) < 0.006
+
+
 def test_the_learning_curve() -> None:
     rows = document("learning_curve.json")["rows"]
     assert [row["part"] for row in rows] == [0.25, 0.5, 1]
