@@ -1,7 +1,6 @@
 """A tiny random BERT in Hugging Face layout, tiny data in the course's format, and a config over both."""
 
 import contextlib
-import ctypes
 import dataclasses
 import gc
 import os
@@ -27,6 +26,7 @@ from mtbert_jax.config import Config, HeadConfig, TaskConfig
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder
 from mtbert_jax.encoders.hub import save_pretrained
 from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.machine import return_freed_memory
 from mtbert_jax.programs import programs_apart
 from tests.tally import pytest_terminal_summary, tally
 
@@ -138,8 +138,7 @@ def bounded_memory() -> Iterator[None]:
     if process.memory_info().rss > _most[0]:
         jax.clear_caches()
         gc.collect()
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # glibc keeps what was freed
+        return_freed_memory()  # glibc keeps it
         _most[0] = max(1.7 * GIB, process.memory_info().rss + 0.3 * GIB)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.data.raw_rows import Row, fault
+from mtbert_jax.data.raw_rows import Fault, Row, fault
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks import kind_of
 
@@ -26,7 +26,7 @@ def text_lines(file: TextIO, name: str, task: TaskConfig) -> Iterator[Row]:
     Raises:
         InputError: The task reads two texts.
     """
-    _check_columns(task, f"{name}: a plain text file has one text a line")
+    _must_read_one(task, f"{name}: a plain text file has one text a line")
     texts = ((line, text.strip()) for line, text in enumerate(file, start=1) if text.strip())
     for number, (line, text) in enumerate(texts):
         yield Row(line, _fields(task, number, text))
@@ -42,22 +42,22 @@ def tagged_words(file: TextIO, name: str, task: TaskConfig) -> Iterator[Row]:
     Raises:
         InputError: The task reads two texts.
     """
-    _check_columns(task, f"{name}: a file with a word a line has one text in a sentence")
+    _must_read_one(task, f"{name}: a file with a word a line has one text in a sentence")
     words: list[list[str]] = []
     begins, number, tags = 0, 0, kind_of(task).classes(task)
     for line, text in enumerate(itertools.chain(file, [""]), start=1):
         columns = _BLANKS.split(text.strip())
-        if columns[0] not in ("", "-DOCSTART-"):
-            is_comment = not words and columns[0].startswith("#") and len(columns) > 1 and columns[-1] not in tags
-            if not is_comment:
-                begins = begins if words else line
-                words.append(columns)
+        is_comment = not words and columns[0].startswith("#") and len(columns) > 1 and columns[-1] not in tags
+        if columns[0] not in ("", "-DOCSTART-") and not is_comment:
+            begins = begins if words else line
+            words.append(columns)
         elif words:
             yield Row(begins, _sentence(task, number, words, begins))
             words, number = [], number + 1
 
 
-def _sentence(task: TaskConfig, number: int, words: list[list[str]], begins: int) -> Any:
+def _sentence(task: TaskConfig, number: int, words: list[list[str]], begins: int) -> dict[str, Any] | Fault:
+    """The row of a sentence, by its lines; or its fault."""
     width = len(words[0])
     for place, columns in enumerate(words):
         if len(columns) != width:
@@ -75,6 +75,6 @@ def _fields(task: TaskConfig, number: int, text: Any) -> dict[str, Any]:
     return {task.text[0]: text, **({task.id: str(number)} if task.id else {})}
 
 
-def _check_columns(task: TaskConfig, holds: str) -> None:
+def _must_read_one(task: TaskConfig, holds: str) -> None:
     if len(task.text) != 1:
         raise InputError(f"{holds}, and task {task.name} reads {len(task.text)}")

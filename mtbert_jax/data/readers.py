@@ -192,11 +192,9 @@ def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator
     else:
         table = open_table(file, name, task.quotes)
         optional = task.label if rule == "optional" else ""
-        if table.columns and kind_of(task).reads == "tokens" and not {*required} & {*table.columns}:
-            way = f"its first line must name the columns; a file with a word a line is named {TAGGED[0]}"
-            raise InputError(f"{name}:{table.line}: no column {required[0]!r}; {way}")
+        headless = f"; a file with a word a line is named {TAGGED[0]}" if kind_of(task).reads == "tokens" else ""
         if table.columns:
-            check_columns(table, required, optional, NUMBERED if task.id else "")
+            check_columns(table, required, optional, NUMBERED if task.id else "", headless)
         rows = table.rows(lambda fields: isinstance(make_example(task, fields, "0", rule), Example))
     for number, row in enumerate(rows):
         fields = row.fields

@@ -100,16 +100,22 @@ def open_table(file: TextIO, name: str, quotes: bool) -> Table:
     return Table(name, start, header, delimiter, rows)
 
 
-def check_columns(table: Table, required: Sequence[str], optional: str = "", advice: str = "") -> None:
-    """Refuses a header that lacks a required column, or has a column twice; `advice` is about the last required."""
+def check_columns(
+    table: Table, required: Sequence[str], optional: str = "", advice: str = "", headless: str = ""
+) -> None:
+    """Refuses a header that lacks a required column, or has a column twice.
+
+    `advice` is about the last required; `headless` says what a file without a header may be.
+    """
     columns, where = table.columns, f"{table.name}:{table.line}"
     for column in required:
         if column not in columns:
             listed = f" (columns: {', '.join(name for name in columns if name)})"
             way = f"; {advice}" if advice and column == required[-1] else ""
             hint = _other_separator(table, column) or nearest(column, filter(None, columns))
-            if not hint and not {*required} & {*columns} and any(" " in name or name.isdecimal() for name in columns):
-                hint = "; its first line must name the columns"
+            like_data = headless or any(" " in name or name.isdecimal() for name in columns)
+            if not hint and not {*required} & {*columns} and like_data:
+                hint = f"; its first line must name the columns{headless}"
             raise InputError(f"{where}: no column {column!r}{hint}{listed}{way}")
     for column in (*required, optional):
         if columns.count(column) > 1 and column:

@@ -97,6 +97,12 @@ def test_what_is_wrong_with_a_word_a_line(tmp_path: Path, name: str, text: str, 
     assert f"{name}{message}" in str(caught.value)
 
 
+def test_a_misspelt_header_is_no_file_of_words(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("word\ttag\nfilm\tO\n")
+    with pytest.raises(InputError, match=r"a.tsv:1: no column 'words'; did you mean 'word'\?"):
+        read_split(dataclasses.replace(NER, train="a.tsv"), "train", tmp_path)
+
+
 def test_a_task_of_pairs_reads_no_words_a_line(tmp_path: Path) -> None:
     (tmp_path / "train.conll").write_text(CONLL)
     pair = TaskConfig("pair", "binary", ("a", "b"), "label", id="", train="train.conll")
