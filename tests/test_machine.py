@@ -63,6 +63,7 @@ def test_a_device_that_counts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("devices", "local_devices"):
         monkeypatch.setattr(jax, name, lambda: [device])
     assert peak_memory() == 7
+    monkeypatch.setattr("mtbert_jax.machine.own_cores", lambda: range(os.cpu_count() or 0))
     assert machine_summary() == f"{jax.device_count()} × abacus, {os.cpu_count()} CPU cores"
 
 

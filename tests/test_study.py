@@ -153,7 +153,7 @@ def test_the_chains_of_every_row_for_bert_base_fit_the_model(
 
 
 def made_of_others(path: Path) -> bool:
-    return path.stem not in ("minilm_baseline", "minilm_smart_pcgrad_bregman")
+    return path.stem != "minilm_baseline"
 
 
 @pytest.mark.parametrize("path", named(STUDY, slow=made_of_others))

@@ -36,7 +36,7 @@ def session(folder: Path, tests: str, *flags: str) -> list[list[str]]:
     return [line.split() for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_counts_add_up_over_tests_and_workers(workers: int, tmp_path: Path) -> None:
     lines = session(tmp_path, TESTS, "-n", str(workers))
     assert ["cases", "fuzzed", "54321", "in", "4", "tests"] in lines

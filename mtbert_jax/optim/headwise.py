@@ -17,7 +17,7 @@ from jax.tree_util import DictKey
 from jaxtyping import Array, Bool
 
 from mtbert_jax import trees
-from mtbert_jax.optim.aggregators import AggregatorState, StatefulAggregatorState
+from mtbert_jax.optim.aggregators import Aggregator, AggregatorState, StatefulAggregatorState, stacked_leaves
 
 Tree = Any
 Finite = dict[str, Bool[Array, ""]] | None
@@ -52,10 +52,12 @@ def headwise(tx: optax.GradientTransformation) -> Headwise:
     Prodigy's. Steps of schedules are shared and count every step. Keys and states of aggregators are shared, too.
 
     The extra argument ``finite`` says of each task of the step whether it takes part; without it all heads do. It and
-    all others are handed on; ``observe`` is called with what the encoder's run shows.
+    all others are handed on; ``observe`` is called with what the encoder's run shows. Where gradients are stacked over
+    tasks, those of a task that takes no part are zeros to `tx`; an aggregator leaves them out by itself.
     """
     if isinstance(tx, Headwise):
         return tx
+    leaves_out = isinstance(tx, Aggregator)
     tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
     inner = optax.with_extra_args_support(tx)
 
@@ -77,6 +79,7 @@ def headwise(tx: optax.GradientTransformation) -> Headwise:
         **others: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         present = _present(updates, finite)
+        updates = updates if leaves_out or not finite else _of_tasks(updates, params, finite)
         others["finite"] = finite
         anyone = True if finite is None else jnp.any(jnp.stack(list(finite.values())))
         shared, clocks = state if isinstance(state, HeadwiseState) else (state, {})
@@ -138,6 +141,17 @@ def chain(*links: optax.GradientTransformation) -> Headwise:
         return updates, tuple(after)
 
     return Headwise(lambda params: tuple(link.init(params) for link in apart), update)
+
+
+def _of_tasks(updates: optax.Updates, params: optax.Params | None, finite: dict[str, Bool[Array, ""]]) -> optax.Updates:
+    """Gradients with zeros, where they are stacked over tasks, for those that take no part."""
+    flags = jnp.stack(list(finite.values()))
+    leaves, treedef = jax.tree.flatten(updates)
+    kept = [
+        jnp.where(flags.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0) if stacked else leaf
+        for leaf, stacked in zip(leaves, stacked_leaves(updates, params), strict=True)
+    ]
+    return jax.tree.unflatten(treedef, kept)
 
 
 def _present(updates: optax.Updates, finite: Finite) -> dict[str, Bool[Array, ""] | bool]:

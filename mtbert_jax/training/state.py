@@ -49,6 +49,10 @@ class TrainState(NamedTuple):
         opt_state = jax.tree.map(partial(_with_own_key, key), jax.jit(headwise(tx).init)(trainable))
         return cls(jnp.asarray(step, jnp.int32), params, opt_state, teacher, key)
 
+    def parted(self) -> tuple[Params, "TrainState"]:
+        """The parameters, and the state without them."""
+        return self.params, self._replace(params=None)  # type: ignore[arg-type]
+
     def teacher_params(self) -> Params:
         """The whole tree as the teacher has it; the parameters themselves where there is no teacher."""
         return self.params if self.teacher is None else trees.merge(self.params, self.teacher)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from mtbert_jax import trees
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.model import EncoderWithHeads
-from mtbert_jax.optim.aggregators import Combined, cosines, gramian, grouped_gramian, shares_of_update
+from mtbert_jax.optim.aggregators import Combined, cosines, finite_part, gramian, grouped_gramian, shares_of_update
 from mtbert_jax.optim.headwise import headwise
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
@@ -65,7 +65,7 @@ class TrainStep:
         gradients: For each task, ``(params, teacher, batch, key, step) → (gradients, terms)``.
         programs: Everything that is jitted: one gradient for all tasks of a group, and the update.
         compiled_before: Programs among them that an earlier run had compiled.
-        update: ``(state, gradients, terms) → (state, metrics)``.
+        update: ``(params, state, gradients, terms) → (state, metrics)``, the state without its parameters.
     """
 
     gradients: Mapping[str, Callable[..., tuple[Params, Terms]]]
@@ -82,7 +82,8 @@ class TrainStep:
             for task, batch in batches.items()
         }
         grads = {task: grads for task, (grads, _) in results.items()}
-        return self.update(state, grads, {task: terms for task, (_, terms) in results.items()})
+        terms = {task: terms for task, (_, terms) in results.items()}
+        return self.update(*state.parted(), grads, terms)
 
     @property
     def compiled_shapes(self) -> int:
@@ -128,13 +129,29 @@ def make_train_step(
 def _update_program(
     tx: optax.GradientTransformation, stage: StageSpec, layout: Layout
 ) -> Callable[..., tuple[TrainState, StepMetrics]]:
-    """The update of a stage."""
-    state = TrainState(step=None, params=0, opt_state=0, teacher=0, key=0)  # type: ignore[arg-type]
-    apply_gradients = Update(tx, stage, layout).apply_gradients
+    """The update of a stage, ``(params, state without them, gradients, terms) → (state, metrics)``."""
+    update = Update(tx, stage, layout)
+
+    def apply_gradients(
+        params: Params, state: TrainState, grads: dict[str, Params], terms: dict[str, Terms]
+    ) -> tuple[TrainState, StepMetrics]:
+        return update.apply_gradients(state._replace(params=params), grads, terms)
+
+    replicas = TrainState(step=None, params=0, opt_state=0, teacher=0, key=0)  # type: ignore[arg-type]
     program: Callable[..., tuple[TrainState, StepMetrics]] = jax.jit(
-        layout.over_replicas(apply_gradients, (state, 0, 0), (state, 0)), donate_argnums=0
+        layout.over_replicas(apply_gradients, (*replicas.parted(), 0, 0), (replicas, 0)),
+        donate_argnums=donated(),
     )
     return program
+
+
+def donated() -> tuple[int, ...]:
+    """Which of the update's arguments give their memory to its results: on accelerators parameters and state.
+
+    On CPUs XLA has no fusions of several outputs. What gives both a new parameter and a new moment is computed twice,
+    from moments that it would copy first if they were to be overwritten.
+    """
+    return (0,) if jax.default_backend() == "cpu" else (0, 1)
 
 
 @made_once
@@ -245,8 +262,9 @@ class Update:
         """
         fixed, trainable = trees.split(state.params, self.stage.frozen)
         finite = {task: jnp.isfinite(terms[task].loss) & _all_finite(grads[task]) for task in grads}
-        grads = {task: trees.select(finite[task], tree, _zeros(tree)) for task, tree in grads.items()}
-        stacked = stack_gradients(trainable, grads)
+        stacked = stack_gradients(
+            trainable, {task: _kept(tree, finite[task], len(grads)) for task, tree in grads.items()}
+        )
         losses = jnp.stack([jnp.where(finite[task], terms[task].loss, 0.0) for task in grads])
         step = state.step - self.stage.start
         seen: list[Combined] = []
@@ -297,10 +315,20 @@ def _metrics(
         [trees.part_of_encoder(f"encoder/{path}") for path in trees.paths(encoder)],
     )
     names = list(dict.fromkeys(parts))
-    grams = grouped_gramian(leaves, [names.index(part) for part in parts])
+    grams, _ = finite_part(grouped_gramian(leaves, [names.index(part) for part in parts]), finite)
     layers = {name: cosines(gram) for name, gram in zip(names, grams, strict=True)}
+    whole, _ = finite_part(gramian(leaves), finite)
     made = {} if combined is None else {"weight": combined.weights.mean(0), "share": shares_of_update(combined)}
-    return StepMetrics(losses, penalties, finite, cosines(gramian(leaves)), layers, made)
+    return StepMetrics(losses, penalties, finite, cosines(whole), layers, made)
+
+
+def _kept(grads: Params, finite: Bool[Array, ""], tasks: int) -> Params:
+    """A task's gradient, or zeros; but several tasks' gradients of the encoder as they are.
+
+    An aggregator leaves them out (`mtbert_jax.optim.headwise`), and zeros in their place would be a copy of them all.
+    """
+    whole = {"encoder": grads["encoder"]} if tasks > 1 and "encoder" in grads else {}
+    return {**trees.select(finite, grads, _zeros(grads)), **whole}
 
 
 def _all_finite(tree: Tree) -> Bool[Array, ""]:
@@ -309,7 +337,9 @@ def _all_finite(tree: Tree) -> Bool[Array, ""]:
 
 @jax.jit
 def _squared_norm(leaf: Array) -> Float[Array, ""]:
-    return jnp.sum(jnp.square(leaf))
+    """As the Gramian's diagonal has it, so that XLA computes both at once."""
+    rows = leaf.astype(jnp.float32).reshape(-1, leaf.shape[-1] if leaf.ndim > 1 else 1)
+    return jnp.sum(jnp.sum(rows * rows, axis=-1))
 
 
 def _zeros(tree: Tree) -> Tree:

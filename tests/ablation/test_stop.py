@@ -126,6 +126,7 @@ def test_a_terminals_ctrl_c_reaches_a_run_once(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "seed0" / "log.txt").read_text().split() == ["got", "SIGINT"]
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_and_started_again_only_the_rest_is_run(config: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, tasks=config.tasks[:1], log_every_steps=1, eval_every_steps=1000)
     for name, steps in (("quick", 2), ("slow", 500)):

@@ -286,7 +286,7 @@ def test_the_loss_and_the_divergence_are_their_formulas(kind: mt.TaskKind) -> No
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"smart": {"weight": 1.0}, "micro_batches": 2}, id="smart"),
+        pytest.param({"smart": {"weight": 1.0}, "micro_batches": 2}, id="smart", marks=pytest.mark.slow),
         pytest.param({"freeze": ("encoder",), "cache_features": True}, id="kept features"),
         pytest.param({"seeds": (0, 1)}, id="seeds", marks=pytest.mark.slow),
     ],

@@ -24,8 +24,9 @@ from mtbert_jax.nn import dropout
 from mtbert_jax.nn.attention import choose_kernel
 from mtbert_jax.optim import layerwise_decay
 from mtbert_jax.types import EncoderOutput, Params
+from tests.cases import slow_but_for
 from tests.encoders.test_family import IDS, MASK, TYPES, with_encoder
-from tests.encoders.tiny import SIZES, save_encoder
+from tests.encoders.tiny import SIZES, TOKENIZERS, save_encoder
 
 DEPTH = 2
 POOLERLESS = ("distilbert", "electra", "modernbert", "deberta-v2")
@@ -73,7 +74,7 @@ def test_the_first_token_alone_has_the_same_pooled(name: str) -> None:
     np.testing.assert_allclose(alone.pooled, run(params, config).pooled, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_but_for(("bert", "mpnet"), FAMILIES))
 def test_other_types_and_rematerialised_layers_agree(name: str) -> None:
     """Also of what dropout draws; every parameter that is used has a gradient."""
     config, params = make(name)
@@ -102,12 +103,8 @@ def test_layers_decay_by_their_depth(name: str) -> None:
     assert factors == expected | {top: 1.0 for top in params if top in OUTSIDE}
 
 
-SLOW = ("albert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
-
-
-@pytest.mark.parametrize(
-    "name", ["mpnet", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)  # the modern ones: test_modern.py
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name in TOKENIZERS and name != "bert"])
 def test_a_run_over_it_is_trained_on_kept_features_then_whole(name: str, config: Config, tmp_path: Path) -> None:
     config = with_encoder(config, save_encoder(name, tmp_path / "encoder"), "mean")
     stages = (

@@ -42,6 +42,7 @@ def with_encoder(config: Config, encoder: Path, pooling: Any) -> Config:
     return dataclasses.replace(config, encoder=str(encoder), steps=2, eval_every_steps=2, log_every_steps=1)
 
 
+@pytest.mark.slow
 def test_a_family_without_token_types_is_trained_scored_and_exported(
     config: Config, roberta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,13 +16,14 @@ from mtbert_jax.encoders.hub import load_matching_config
 from mtbert_jax.encoders.tokenizer import load_tokenizer, mask_token
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.types import Batch
+from tests.cases import slow_but_for
 from tests.encoders.modern import save_modern
 from tests.encoders.tiny import TOKENIZERS, save_encoder
 
 TEXTS = [("the good film was bad, very bad.",), ("a book",), ("warm",)]
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=slow_but_for(("bert", "albert", "modernbert", "mpnet"), FAMILIES))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("family") / request.param
     (save_encoder if request.param in TOKENIZERS else save_modern)(request.param, place)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import mtbert_jax as mt
 from mtbert_jax.errors import InputError
+from tests.cases import slow_but_for
 from tests.conftest import TINY, save_encoder
 from tests.fuzz.attempts import command
 from tests.fuzz.strategies import to_toml
@@ -250,8 +251,11 @@ def go_through(room: Path, pinned: Mapping[str, Any], cases: int, most: int, see
     return next(numbers)
 
 
-@pytest.mark.parametrize("cases", [pytest.param(1), pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("family", FAMILIES)
+QUICK = ("kept features", "one by one", "vectors as labels", "words alone")
+
+
+@pytest.mark.parametrize("cases", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", slow_but_for(QUICK, FAMILIES))
 def test_whatever_comes_after_training_works(family: str, cases: int, room: Path, tally: Tally) -> None:
     """A config or a few of each family, and two commands on each."""
     seed = [*FAMILIES].index(family)

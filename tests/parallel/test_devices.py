@@ -36,24 +36,25 @@ def in_process(module: str, argument: str, **own: str) -> None:
 
 @pytest.fixture(scope="module")
 def config(small_encoder_dir: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """Three steps of PCGrad, SMART and a teacher; batches of 4 that 8 devices cannot divide.
+    """Three steps of PCGrad with a teacher; batches of 4 that 8 devices cannot divide.
 
-    Two of the tasks have a loss of a whole batch, whose rows lie on several devices, one has hidden tokens, and one
-    reads its texts apart, too.
+    One of the tasks has a loss of a whole batch, whose rows lie on several devices.
     """
     tiny = tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("devices"))
     order = dataclasses.replace(tiny.tasks[2], name="order", kind="ranking", label_range=())
-    text = dataclasses.replace(tiny.tasks[0], name="text", kind="masked_lm", num_classes=0)
-    tiny = replace_task(tiny, "para", head=HeadConfig(pooling="both", hidden_layers=0))
-    near = dataclasses.replace(tiny.tasks[0], name="near", kind="contrastive", num_classes=0)
-    return dataclasses.replace(
-        tiny,
-        tasks=(*tiny.tasks, order, text, near),
-        steps=3,
-        # Noise well above float32's rounding of the outputs, whose differences are what the ascent follows.
-        smart=SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1),
-        proximal=ProximalConfig(weight=1.0, momentum=0.5, early_momentum=0.5),
-    )
+    teacher = ProximalConfig(weight=1.0, momentum=0.5, early_momentum=0.5)
+    return dataclasses.replace(tiny, tasks=(*tiny.tasks[:2], order), steps=3, proximal=teacher)
+
+
+def with_everything(config: Config) -> Config:
+    """The same with SMART, for tasks of which one has hidden tokens and one reads its texts apart, too."""
+    text = dataclasses.replace(config.tasks[0], name="text", kind="masked_lm", num_classes=0)
+    near = dataclasses.replace(config.tasks[0], name="near", kind="contrastive", num_classes=0)
+    score = dataclasses.replace(config.tasks[2], name="sts", kind="regression", label_range=(0.0, 5.0))
+    config = replace_task(config, "para", head=HeadConfig(pooling="both", hidden_layers=0))
+    # Noise well above float32's rounding of the outputs, whose differences are what the ascent follows.
+    smart = SmartConfig(weight=1.0, preset="paper", radius=0.1, noise_std=0.1, step_size=0.1)
+    return dataclasses.replace(config, tasks=(*config.tasks, score, text, near), smart=smart)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,9 @@ def results(config: Config) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def others(config: Config) -> dict[str, Any]:
-    """The same with rows split alone, and with parameters split alone."""
-    return under(config, "data", "fsdp")
+def everything(config: Config) -> dict[str, Any]:
+    """What comes of a run with everything, under every layout."""
+    return under(with_everything(config), *LAYOUTS)
 
 
 def under(config: Config, *names: str) -> dict[str, Any]:
@@ -97,11 +98,12 @@ def test_updates_are_those_of_one_device(results: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_so_they_are_with_one_axis_of_devices(results: dict[str, Any], others: dict[str, Any]) -> None:
-    assert_same(others["data"], results["one"])
-    assert_same(others["fsdp"], results["one"])
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "one"])
+def test_so_they_are_with_everything_and_other_layouts(everything: dict[str, Any], layout: str) -> None:
+    assert_same(everything[layout], everything["one"])
 
 
+@pytest.mark.slow
 def test_lora_trains_the_same_products_over_devices(small_encoder_dir: Path, data_dir: Path, tmp_path: Path) -> None:
     """Kernels split, products whole: they are put together inside the step's programs."""
     config = tiny_run(small_encoder_dir, data_dir, tmp_path)
@@ -124,8 +126,8 @@ def test_fsdp_splits_parameters_and_optimizer_state(results: dict[str, Any]) -> 
 
 
 @pytest.mark.slow
-def test_rows_alone_split_nothing_else(others: dict[str, Any]) -> None:
-    places = others["places"]
+def test_rows_alone_split_nothing_else(everything: dict[str, Any]) -> None:
+    places = everything["places"]
     assert places["data"]["kernel"] == [16, 24]
     assert places["data"]["bytes"] == places["data"]["whole"]
     assert places["fsdp"]["kernel"] == [16, 3]

@@ -75,6 +75,7 @@ def test_tasks_are_resampled_apart_from_each_other() -> None:
     assert mean == pytest.approx(one / math.sqrt(2), rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_difference_is_taken_in_every_resample() -> None:
     """Beside itself a model gains nothing whatever is drawn; beside another, a literal loop draws the same ends."""
     one = judged()

@@ -141,6 +141,7 @@ def near(config: Config, tmp_path: Path) -> Config:
     return dataclasses.replace(config, tasks=tasks, head=HeadConfig(pooling="mean"))
 
 
+@pytest.mark.slow
 def test_both_train_before_and_beside_other_tasks_and_go_on_to_the_bit(near: Config, tmp_path: Path) -> None:
     """A first stage of their own, then all with PCGrad and SMART; interrupted, and gone on with."""
     first = StageConfig(name="text", tasks=("near", "alike"), steps=2, optimizer=("pcgrad()", "adam(lr)"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mtbert_jax.tasks import KINDS
+from tests.cases import slow_but_for
 from tests.fuzz.attempts import command
 from tests.fuzz.strategies import to_toml
 from tests.fuzz.test_valid_configs import AFTER, Case, room
@@ -23,13 +24,7 @@ def test_there_is_a_task_of_every_kind() -> None:
     assert {task["kind"] for task in TEXTS.values()} == {*KINDS}
 
 
-QUICK = ("tags", "names")
-"""A kind that reads a pooled vector, and one that reads every token."""
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", slow_but_for(["tags"], NAMES))
 def test_a_kind_goes_through_every_command(name: str, room: Path, tmp_path: Path) -> None:
     """Trained, resumed to the bit, gone on from, scored, predicted both ways, handed in, reported, exported twice."""
     train, dev, test = FILES[name]

@@ -106,35 +106,36 @@ def test_shares_of_nothing_are_zero() -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(
+def looked(
     tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_dir: Path
-) -> tuple[Config, RunFolder, RunFolder]:
-    """Two runs of fourteen steps that differ in whether they look, every second step."""
+) -> tuple[Config, RunFolder]:
+    """A run of fourteen steps that looks every second step, and its config but for that."""
     config = tiny_run(small_encoder_dir, data_dir, tmp_path_factory.mktemp("looking"))
     config = dataclasses.replace(config, steps=14, eval_every_steps=7, lr=1e-2)
     looking, path = dataclasses.replace(config, affinity_every_steps=2), Path(config.out).with_name("a.toml")
     save_config(looking, path)
     assert main(["train", str(path)]) == 0
-    return config, run(config, Path(config.out).with_name("plain")), RunFolder(Path(config.out))
+    return config, RunFolder(Path(config.out))
 
 
-def test_a_run_that_looks_is_the_run_that_does_not(runs: Any, tmp_path: Path) -> None:
-    config, plain, looked = runs
-    looked = RunFolder(shutil.copytree(looked.path, tmp_path / "looked"))
-    records = read_metrics(looked.metrics)
+@pytest.mark.slow
+def test_a_run_that_looks_is_the_run_that_does_not(looked: tuple[Config, RunFolder], tmp_path: Path) -> None:
+    config, folder = looked
+    plain, copy = run(config, tmp_path / "plain"), RunFolder(shutil.copytree(folder.path, tmp_path / "looked"))
+    records = read_metrics(copy.metrics)
     looks = [record for record in records if record["kind"] == "affinity"]
     assert [record["step"] for record in looks] == [2, 4, 6, 8, 10, 12]  # behind the last there is no next batch
     names = {"sst", "para", "sts"}
     assert all(set(record["effect"]) == names == set(record["effect"]["sst"]) for record in looks)
     others = [record for record in records if record["kind"] != "affinity"]
-    looked.metrics.write_text("".join(json.dumps(record) + "\n" for record in others))
-    assert_same_run(config, plain, looked, 14)
+    copy.metrics.write_text("".join(json.dumps(record) + "\n" for record in others))
+    assert_same_run(config, plain, copy, 14)
 
 
-def test_the_report_shows_and_says_it(runs: Any) -> None:
-    _, _, looked = runs
-    assert main(["report", str(looked.path)]) == 0
-    page = (looked.path / "report.html").read_text(encoding="utf-8")
+def test_the_report_shows_and_says_it(looked: tuple[Config, RunFolder]) -> None:
+    _, folder = looked
+    assert main(["report", str(folder.path)]) == 0
+    page = (folder.path / "report.html").read_text(encoding="utf-8")
     assert "loss lowered, in %" in page
     assert "weight of a gradient" in page
     assert "steps in conflict, by layer" in page

@@ -37,6 +37,7 @@ def test_weights_that_are_trained_and_smoothed_are_resumed_to_the_bit(config: Co
     jax.tree.map(np.testing.assert_array_equal, states[1], other)
 
 
+@pytest.mark.slow
 def test_states_of_layers_are_resumed_to_the_bit(config: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, optimizer=("gradvac(by='layer')", "adam(lr)"))
     whole = run(config, tmp_path / "whole")

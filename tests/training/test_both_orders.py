@@ -167,6 +167,7 @@ def test_commands_score_tasks_in_both_orders_when_told_to(
     assert "no task 'stz' in this run; did you mean 'sts'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_loader_of_an_export_scores_both_orders(folder: Path, tmp_path: Path) -> None:
     from tests.export.test_stablehlo import load
 
@@ -191,7 +192,7 @@ STAGES = (
 )
 
 
-@pytest.mark.parametrize("seeds", [(), (3, 0)])
+@pytest.mark.parametrize("seeds", [(), pytest.param((3, 0), marks=pytest.mark.slow)])
 def test_training_is_scored_in_both_orders_and_does_not_change(
     config: Config, tmp_path: Path, seeds: tuple[int, ...]
 ) -> None:

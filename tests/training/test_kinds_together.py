@@ -105,10 +105,8 @@ def test_a_step_with_pcgrad_is_the_sum_of_projected_gradients(config: Config, tm
     assert np.abs(np.asarray(table)).sum(axis=1).min() > 0  # by the tied output layer every word gets a gradient
 
 
-@pytest.mark.parametrize(
-    "smart",
-    [pytest.param(SmartConfig(), id="plain"), pytest.param(SmartConfig(1.0), id="smart", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("smart", [SmartConfig(), SmartConfig(1.0)], ids=["plain", "smart"])
 def test_all_three_are_trained_scored_and_gone_on_from(config: Config, tmp_path: Path, smart: SmartConfig) -> None:
     run = mt.train(dataclasses.replace(config, out=str(tmp_path / "run"), smart=smart))
     assert isinstance(run, mt.Run)
@@ -154,6 +152,7 @@ def test_whatever_else_a_run_does_it_does_with_rows_of_places(
     assert np.isfinite(run.scores["text"] if isinstance(run, mt.SeedsOfRun) else run.scores["text"]["loss"])
 
 
+@pytest.mark.slow
 def test_micro_batches_add_up_to_the_whole_batch(config: Config, tmp_path: Path) -> None:
     """Without dropout the losses of the first step are the same in one part and in two."""
     head = HeadConfig(pooling="mean", dropout=0.0)

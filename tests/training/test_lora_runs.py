@@ -26,6 +26,7 @@ from mtbert_jax.training.memory import estimate
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.step import make_train_step, stack_gradients
+from tests.cases import slow_but_for
 from tests.encoders.modern import save_modern
 from tests.encoders.test_family import with_encoder
 from tests.encoders.tiny import TOKENIZERS, save_encoder
@@ -58,9 +59,7 @@ def same(one: Any, other: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("camembert", "xlm-roberta"))) for name in FAMILIES]
-)
+@pytest.mark.parametrize("name", slow_but_for(("bert", "deberta-v2", "mpnet"), FAMILIES))
 def test_every_family_begins_as_it_was_and_trains_products_alone(name: str, config: Config, tmp_path: Path) -> None:
     save = save_encoder if name in TOKENIZERS else save_modern
     config = with_encoder(without_dropout(config), save(name, tmp_path / "encoder"), "mean")
@@ -196,6 +195,7 @@ FULL: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_gone_on_with_evaluated_and_begun_from(adapted: Config, tmp_path: Path) -> None:
     """Heads first, then SMART and a teacher; to the bit, and every reader of the run has merged kernels."""
     heads = StageConfig(
@@ -253,6 +253,7 @@ def test_a_run_is_stopped_gone_on_with_evaluated_and_begun_from(adapted: Config,
     assert largest_difference(first.params, best.params) < 1e-6
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_can_be_the_products_teacher(adapted: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(
         adapted, evaluate="teacher", proximal=ProximalConfig(early_momentum=0.5, momentum=0.9), steps=3
@@ -269,6 +270,7 @@ def test_what_is_evaluated_can_be_the_products_teacher(adapted: Config, tmp_path
     assert _facts(contents).facts["stage train"].startswith("3 steps, round_robin, LoRA of rank 4, lr 0.02: ")
 
 
+@pytest.mark.slow
 def test_seeds_in_one_program_are_those_alone_and_begin_with_other_products(adapted: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(adapted, seeds=(3, 7), optimizer=CHAIN, lr=0.003, eval_every_steps=6)
     folder = run(config, tmp_path / "all")

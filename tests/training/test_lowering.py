@@ -71,7 +71,7 @@ def programs(config: Config) -> Iterator[tuple[str, Callable[..., Any], tuple[An
         if task in apart:
             yield f"gradient of {task}", jax.jit(step.gradients[task]), args
     grads, terms = ({task: result[n] for task, result in results.items()} for n in range(2))
-    yield "update", step.update, (state, grads, terms)
+    yield "update", step.update, (*state.parted(), grads, terms)
 
     evaluate, pool = make_eval_step(setup.model, layout), make_pooling_step(setup.model, layout)
     for task in apart:

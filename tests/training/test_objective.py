@@ -150,8 +150,8 @@ def test_clean_and_perturbed_side_share_dropout_masks_unless_asked(bench: Bench,
 @pytest.mark.parametrize(
     ("preset", "pooling"),
     [
-        ("paper", "cls"),
         ("smart_pytorch", "mean"),
+        pytest.param("paper", "cls", marks=pytest.mark.slow),
         pytest.param("paper", "mean", marks=pytest.mark.slow),
         pytest.param("smart_pytorch", "cls", marks=pytest.mark.slow),
     ],
@@ -182,7 +182,7 @@ ALL = ("sst", "para", "sts")
 @pytest.mark.parametrize(
     ("pooling", "smart", "names"),
     [
-        pytest.param("mean", SMART, ("sts",), id="mean-smart-of-one"),
+        pytest.param("mean", SMART, ("sts",), id="mean-smart-of-one", marks=pytest.mark.slow),
         pytest.param("cls", SmartConfig(), ALL, id="cls-plain"),
         pytest.param("mean", SMART, ALL, id="mean-smart", marks=pytest.mark.slow),
         pytest.param("cls", SMART, ALL, id="cls-smart", marks=pytest.mark.slow),

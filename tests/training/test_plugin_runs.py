@@ -46,6 +46,7 @@ def plugin(name: str, folder: Path) -> Path:
 # R3F
 
 
+@pytest.mark.slow
 def test_r3f_trains_from_the_command_line_and_is_on_record(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.types import Params
-from tests.conftest import replace_task, tiny_run
+from tests.conftest import light, replace_task, tiny_run
 from tests.training.test_fit import Quiet, assert_same_run, run
 
 SMART = SmartConfig(weight=0.1, ramp_fraction=0.5)
@@ -72,6 +72,12 @@ def resumed_to_the_bit(config: Config, whole: RunFolder, parts: Path) -> None:
     assert largest_difference(one.teacher, one.params) > 0
 
 
+def test_resume_with_a_teacher_is_exact_to_the_bit(config: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(light(config), proximal=MOMENTUM, stages=(HEADS, StageConfig("full", steps=5)))
+    resumed_to_the_bit(config, run(config, tmp_path / "whole"), tmp_path / "parts")
+
+
+@pytest.mark.slow
 def test_resume_with_smart_and_a_teacher_is_exact_to_the_bit(penalised: Any, tmp_path: Path) -> None:
     resumed_to_the_bit(*penalised, tmp_path / "parts")
 
@@ -91,13 +97,8 @@ def test_records_hold_the_penalties_of_the_tasks_that_have_them(penalised: Any) 
     assert min(*full["smoothness"].values(), *full["proximal"].values()) > 0
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({"proximal": MOMENTUM}, id="proximal"),
-        pytest.param({"smart": SMART}, id="smart", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"proximal": MOMENTUM}, {"smart": SMART}], ids=["proximal", "smart"])
 def test_smart_and_the_proximal_term_change_what_is_learnt(
     config: Config, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -137,6 +138,7 @@ def test_the_teacher_can_be_what_is_evaluated(config: Config, tmp_path: Path) ->
     assert results["dev"] == scores[results["step"]]
 
 
+@pytest.mark.slow
 def test_the_teacher_lacks_what_is_frozen_and_takes_it_from_the_student(config: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, evaluate="teacher", freeze=("encoder/embeddings",), lr=1e-2)
     folder = run(config, tmp_path / "run")
@@ -148,7 +150,9 @@ def test_the_teacher_lacks_what_is_frozen_and_takes_it_from_the_student(config: 
     jax.tree.map(np.testing.assert_array_equal, model.params["encoder"]["embeddings"], embeddings)
 
 
-@pytest.mark.parametrize(("order", "pooling"), [("round_robin", "mean"), ("sequential", "cls")])
+@pytest.mark.parametrize(
+    ("order", "pooling"), [pytest.param("round_robin", "mean", marks=pytest.mark.slow), ("sequential", "cls")]
+)
 def test_kept_features_train_the_heads_as_the_encoder_itself_would(
     config: Config, tmp_path: Path, order: Any, pooling: Any
 ) -> None:

@@ -17,6 +17,7 @@ from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
+from tests.cases import slow_but_for
 from tests.conftest import light
 from tests.training.test_fit import Quiet, assert_same_run, leaves, run
 
@@ -43,6 +44,10 @@ def with_everything(config: Config) -> Config:
     )
 
 
+def of_two_tasks(config: Config) -> Config:
+    return dataclasses.replace(config, tasks=config.tasks[1:])
+
+
 def with_a_teacher(config: Config) -> Config:
     return dataclasses.replace(config, proximal=ProximalConfig(weight=1.0))
 
@@ -64,7 +69,7 @@ def assert_close(config: Config, seed: int, one: RunFolder, other: RunFolder, st
                 assert first[part] == pytest.approx(second[part], rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("changed", [with_a_teacher, pytest.param(with_everything, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("changed", slow_but_for([of_two_tasks], [of_two_tasks, with_a_teacher, with_everything]))
 def test_every_replica_is_the_run_that_it_would_have_been_alone(together: Config, tmp_path: Path, changed: Any) -> None:
     display, (first, second) = Quiet(), (3, 7)
     together = dataclasses.replace(changed(together), seeds=(first, second))
@@ -97,6 +102,7 @@ def test_replicas_that_were_stopped_go_on_bit_for_bit_across_a_stage_boundary(co
         assert_same_run(dataclasses.replace(config, seed=seed, seeds=()), *own, 7)
 
 
+@pytest.mark.slow
 def test_replicas_that_were_stopped_go_on_bit_for_bit_and_one_of_them_alone(together: Config, tmp_path: Path) -> None:
     whole = run(together, tmp_path / "whole")
     with pytest.raises(Interrupted):
@@ -142,6 +148,7 @@ def test_what_cannot_be_is_refused(config: Config, changes: dict[str, Any], mess
         check_config(dataclasses.replace(config, **changes))
 
 
+@pytest.mark.slow
 def test_seeds_that_do_not_fit_into_memory_train_one_after_the_other(
     together: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

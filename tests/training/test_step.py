@@ -197,7 +197,7 @@ def test_each_task_and_length_is_compiled_once(bench: Bench) -> None:
     assert step.compiled_shapes == 2  # one gradient for all three tasks, one update
 
 
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_micro_batches_give_the_gradient_of_the_whole_batch(config: Config, number: int) -> None:
     """Task gradients add up before surgery: unequal numbers of examples, weights per class, a teacher, fillers."""
     config = replace_task(config, "sst", class_weights=(1.0, 2.0, 5.0, 0.5, 1.0), batch_size=3)

@@ -163,6 +163,7 @@ def test_predictions_of_ones_own_texts_are_those_of_a_data_file(folder: Path) ->
         np.testing.assert_allclose(labels, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_export_for_plain_jax_gives_the_same_numbers(folder: Path, tmp_path: Path) -> None:
     out = mt.load_run(folder).export("stablehlo", out=tmp_path / "out")
     texts = [("a film", "the song was bad"), ("the film was good and the book was not", "a")]
@@ -177,6 +178,7 @@ def test_an_export_for_plain_jax_gives_the_same_numbers(folder: Path, tmp_path: 
         np.testing.assert_allclose(found, model.logits(task, dataset), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_resumed_is_the_same_to_the_bit(config: Config, tmp_path: Path) -> None:
     """With swapped pairs, SMART and a second stage, and each text cut off at its own limit."""
     config = dataclasses.replace(replace_task(apart(config), "para", swap_pairs=0.5), smart=SmartConfig(weight=1.0))
@@ -191,8 +193,8 @@ def test_what_is_resumed_is_the_same_to_the_bit(config: Config, tmp_path: Path) 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"seeds": (0, 1), "smart": SmartConfig(weight=1.0)},
-        {"micro_batches": 2, "regularizers": ("freelb()",)},
+        pytest.param({"seeds": (0, 1), "smart": SmartConfig(weight=1.0)}, marks=pytest.mark.slow),
+        pytest.param({"micro_batches": 2, "regularizers": ("freelb()",)}, marks=pytest.mark.slow),
         {"freeze": ("encoder",), "cache_features": True, "regularizers": ("rdrop()",)},
     ],
 )
@@ -243,6 +245,7 @@ def test_smart_moves_every_input_within_the_ball(config: Config) -> None:
     assert largest[9:].max() < 0.02  # a filler has no part in the ascent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regularizer", [FreeLB(step_size=0.1, start_size=0.0, steps=2)])
 def test_freelb_ascends_for_each_input(config: Config, regularizer: FreeLB) -> None:
     """Two passes from no noise: the second one's loss is at x + α g / ‖g‖, the norm being over an input."""

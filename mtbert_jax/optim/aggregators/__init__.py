@@ -17,7 +17,7 @@ from mtbert_jax.optim.aggregators.dual_cone import dualproj, upgrad
 from mtbert_jax.optim.aggregators.equal_norms import equal_norms
 from mtbert_jax.optim.aggregators.fair import fairgrad, nash_mtl
 from mtbert_jax.optim.aggregators.gradvac import gradvac
-from mtbert_jax.optim.aggregators.gramian import cosines, gramian, grouped_gramian
+from mtbert_jax.optim.aggregators.gramian import cosines, finite_part, gramian, grouped_gramian
 from mtbert_jax.optim.aggregators.linear import mean_tasks, sum_tasks
 from mtbert_jax.optim.aggregators.loss_weights import dwa, gls, stch
 from mtbert_jax.optim.aggregators.mgda import mgda
@@ -44,6 +44,7 @@ __all__ = [
     "equal_norms",
     "fairgrad",
     "famo",
+    "finite_part",
     "gls",
     "gradnorm",
     "gradvac",

@@ -99,6 +99,7 @@ def aggregator(
     unless `heads` is set. Without `params` every leaf is stacked.
 
     A task with a gradient that is not finite is left out of that step: it counts as a zero gradient and a zero loss.
+    So is one of which the extra argument `finite` says so; it has an entry for each task, in their order.
 
     The tasks' losses are an extra argument, ``tx.update(grads, state, params, losses=losses)``; without them the rule
     gets zeros, and one with `heads` refuses to run. The extra argument `observe` is called with a `Combined`.
@@ -154,7 +155,7 @@ def aggregator(
         rule_state = state.rule_state if isinstance(state, StatefulAggregatorState) else None
         if places:
             groups = groups_of([paths[place] for place in places], by)
-            grams, whole = finite_part(grouped_gramian([leaves[place] for place in places], groups))
+            grams, whole = finite_part(grouped_gramian([leaves[place] for place in places], groups), finite)
             losses = _losses(method, losses, whole)
             weights, rule_state = _follow_groups(method, grams, rule_state, key, losses)
             if observe is not None:

@@ -1,7 +1,7 @@
 """Inner products of the tasks' gradients, and what they tell: cosines, which tasks take part, the scale."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -55,10 +55,17 @@ def cosines(gram: Gramian) -> Float[Array, "task task"]:
     return jnp.where(scale > 0, gram / jnp.where(scale > 0, scale, 1.0), 0.0)
 
 
-def finite_part(grams: Grams) -> tuple[Grams, Bool[Array, " task"]]:
-    """Gramians with zeros in place of tasks whose gradient is not finite, and which tasks' are."""
+def finite_part(
+    grams: Grams, present: Mapping[str, Bool[Array, ""] | bool] | None = None
+) -> tuple[Grams, Bool[Array, " task"]]:
+    """Gramians with zeros in place of tasks that are left out, and which tasks are not.
+
+    Left out are those whose gradient is not finite, and those that `present`, in the order of the tasks, says False of.
+    """
     squares = jnp.diagonal(grams, axis1=-2, axis2=-1)
     finite = jnp.isfinite(squares.sum(tuple(range(squares.ndim - 1))))
+    if present:
+        finite &= jnp.stack([jnp.asarray(flag) for flag in present.values()])
     return jnp.where(finite[:, None] & finite[None, :], grams, 0.0), finite
 
 
