@@ -49,7 +49,7 @@ parity: $(VENV)/installed-parity $(MODEL)
 DATA ?= examples/data
 SIZE ?= small
 ifeq ($(SIZE),base)
-HAND_IN ?= mpnet_pcgrad mpnet_cfimdb
+HAND_IN ?= mpnet_best mpnet_cfimdb
 HAND_IN_MODEL := $(MODEL_BASE)
 else ifeq ($(SIZE),small)
 HAND_IN ?= minilm_best minilm_cfimdb

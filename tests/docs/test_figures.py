@@ -229,23 +229,33 @@ def test_the_best_recipe() -> None:
     assert said[1:] == scores
 
 
+def of_mpnet(dev: dict[str, Any]) -> list[str]:
+    main = (dev["sst"]["accuracy"], dev["para"]["accuracy"], dev["sts"]["pearson"])
+    return [f"{score:.3f}".removeprefix("0") for score in (*main, dev["average"], dev["plain_average"])]
+
+
+def test_the_best_of_mpnet() -> None:
+    found = document("mpnet/best.json")
+    (said,) = [line for line in table(DOCS / "study.md", "dev set") if "mpnet_best" in line[0]]
+    assert said[1:] == of_mpnet(found["dev"])
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    epochs = [of_mpnet(epoch["scores"])[3] for epoch in found["epochs"]]
+    assert f"{found['seconds'] / 60:.0f} minutes on one core" in page
+    assert f"{epochs[0]}, {epochs[1]} and {epochs[2]} after each epoch" in page
+    assert f"the third epoch, with that, peaked at {found['peak_memory_bytes']['third epoch'] / 1e9:.1f} GB" in page
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"(all-mpnet-base-v2) {said[4]} with `configs/mpnet_best.toml` (one seed)" in readme
+    scores = f"SST {said[1]}, paraphrase {said[2]}, STS r {said[3]}, average {said[4]}"
+    assert scores in (ROOT / "configs" / "mpnet_best.toml").read_text("utf-8")
+
+
 def test_an_epoch_of_mpnet() -> None:
     found = document("mpnet/one_epoch.json")
     (said,) = [line for line in table(DOCS / "study.md", "dev set") if "mpnet_pcgrad" in line[0]]
-    dev = found["dev"]
-    scores = (
-        dev["sst"]["accuracy"],
-        dev["para"]["accuracy"],
-        dev["sts"]["pearson"],
-        dev["average"],
-        dev["plain_average"],
-    )
-    assert said[1:] == [f"{score:.3f}".removeprefix("0") for score in scores]
+    assert said[1:] == of_mpnet(found["dev"])
     page = " ".join((DOCS / "study.md").read_text("utf-8").split())
     cost = f"{found['seconds'] / 60:.0f} minutes beside other work, {found['cpu_seconds'] / 60:.0f} minutes of CPU time"
     assert f"{cost}, {found['peak_memory_bytes'] / 1e9:.1f} GB at the peak" in page
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"(all-mpnet-base-v2) {said[4]} after one epoch of `configs/mpnet_pcgrad.toml` (one seed)" in readme
 
 
 def test_the_trials_of_the_recipe() -> None:
