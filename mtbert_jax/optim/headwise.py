@@ -79,7 +79,7 @@ def headwise(tx: optax.GradientTransformation) -> Headwise:
         **others: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         present = _present(updates, finite)
-        updates = updates if leaves_out or not finite else _of_tasks(updates, params, finite)
+        updates = updates if leaves_out or not finite else _without_left_out(updates, params, finite)
         others["finite"] = finite
         anyone = True if finite is None else jnp.any(jnp.stack(list(finite.values())))
         shared, clocks = state if isinstance(state, HeadwiseState) else (state, {})
@@ -143,7 +143,9 @@ def chain(*links: optax.GradientTransformation) -> Headwise:
     return Headwise(lambda params: tuple(link.init(params) for link in apart), update)
 
 
-def _of_tasks(updates: optax.Updates, params: optax.Params | None, finite: dict[str, Bool[Array, ""]]) -> optax.Updates:
+def _without_left_out(
+    updates: optax.Updates, params: optax.Params | None, finite: dict[str, Bool[Array, ""]]
+) -> optax.Updates:
     """Gradients with zeros, where they are stacked over tasks, for those that take no part."""
     flags = jnp.stack(list(finite.values()))
     leaves, treedef = jax.tree.flatten(updates)

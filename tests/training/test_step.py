@@ -14,7 +14,8 @@ import pytest
 from mtbert_jax import trees
 from mtbert_jax.config import Config, ProximalConfig, SmartConfig
 from mtbert_jax.encoders.hub import load_pretrained
-from mtbert_jax.optim import pcgrad, sum_tasks
+from mtbert_jax.optim import mgda, pcgrad, sum_tasks
+from mtbert_jax.optim.headwise import chain
 from mtbert_jax.regularizers import Proximal, Smart
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.losses import mean_loss
@@ -131,6 +132,38 @@ def test_a_task_with_a_bad_loss_is_left_out_and_counted(bench: Bench, bad: float
     assert_close(new.params["encoder"], expected.params["encoder"])
     assert_equal(new.params["heads"]["sts"], bench.params["heads"]["sts"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.params))
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize(
+    "links",
+    [(mgda(), optax.sgd(0.1)), (optax.clip_by_global_norm(1.0), sum_tasks(), optax.sgd(0.1))],
+    ids=["an aggregator first", "another link first"],
+)
+def test_a_task_is_left_out_whatever_of_it_is_not_finite(
+    bench: Bench, links: tuple[optax.GradientTransformation, ...], what: str
+) -> None:
+    step, state = bench.step(chain(*links))
+    found = {
+        name: step.gradients[name](state.params, None, batch, state.key, state.step)
+        for name, batch in bench.batches.items()
+    }
+    grads, terms = ({name: pair[place] for name, pair in found.items()} for place in (0, 1))
+    rest = [name for name in found if name != "para"]
+    two, expected = bench.step(chain(*links))
+    expected, _ = two.update(*expected.parted(), *({name: all_of[name] for name in rest} for all_of in (grads, terms)))
+    if what == "loss":
+        terms["para"] = terms["para"]._replace(loss=jnp.array(jnp.nan))
+    else:
+        word = grads["para"]["encoder"]["embeddings"]["word"]
+        word["embedding"] = word["embedding"].at[3, 2].set(jnp.inf)
+    new, metrics = step.update(*state.parted(), grads, terms)
+    assert {name for name, ok in metrics.finite.items() if ok} == set(rest)
+    assert_close(new.params["encoder"], expected.params["encoder"])
+    assert_equal(new.params["heads"]["para"], bench.params["heads"]["para"])
+    place = list(metrics.losses).index("para")
+    for cosines in (metrics.cosines, *metrics.layers.values()):
+        assert not np.asarray(cosines)[place].any() and np.isfinite(np.asarray(cosines)).all()
 
 
 def test_a_step_with_no_good_task_changes_nothing_but_its_number(bench: Bench) -> None:
