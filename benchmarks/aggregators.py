@@ -2,8 +2,8 @@
 
     python benchmarks/aggregators.py [--model bert-base] [--calls "cagrad()" "upgrad()" "pcgrad()"] [--rounds 9]
 
-Three tasks, random weights, dropout on, AdamW. All variants share the gradients' programs and one state, so that only
-the update differs; aggregators that keep a state of their own cannot take part.
+Three tasks, random weights, dropout on, AdamW. All variants share the gradients' programs, so that only the update
+differs, and each has a state of its own. `--calls all` takes every aggregator with its default options.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from step import SIZES
 from step_jax import synthetic
@@ -24,10 +25,12 @@ from mtbert_jax.encoders.bert import BertConfig
 from mtbert_jax.machine import keep_freed_memory
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim.chain import build_chain, chain_context
+from mtbert_jax.optim.registry import AGGREGATORS
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
 
 SUM = "sum_tasks()"
+OF_ANOTHER = {"smoothed": "smoothed(cagrad())"}
 TINY = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
@@ -73,19 +76,20 @@ def measure(sizes: dict[str, int], given: argparse.Namespace) -> dict[str, list[
         "heads": model.init_heads(key),
     }
     params = jax.jit(init)(jax.random.key(0))
-    calls = [SUM, *given.calls]
+    every = [OF_ANOTHER.get(name, f"{name}()") for name in AGGREGATORS]
+    calls = list(dict.fromkeys((SUM, *(every if given.calls == ["all"] else given.calls))))
     context = chain_context(lambda _: 1e-5, params, len(tasks))
     chains = {call: build_chain((call, "adamw(lr)"), context) for call in calls}
-    if len({jax.tree.structure(jax.eval_shape(chain.init, params)) for chain in chains.values()}) > 1:
-        raise SystemExit("aggregators that keep a state cannot share one: leave them out")
     steps = {call: make_train_step(model, {task.name: task for task in tasks}, tx) for call, tx in chains.items()}
-    state = TrainState.create(params, chains[SUM], jax.random.key(0))
+    states = {
+        call: TrainState.create(jax.tree.map(jnp.copy, params), tx, jax.random.key(0)) for call, tx in chains.items()
+    }
     del params
     seconds: dict[str, list[float]] = {call: [] for call in calls}
     for number in range(given.rounds + 1):
         for call in calls if number % 2 else reversed(calls):
             since = time.perf_counter()
-            state, _ = jax.block_until_ready(steps[call](state, batches))
+            states[call], _ = jax.block_until_ready(steps[call](states[call], batches))
             seconds[call].append(time.perf_counter() - since)
     return {call: of[1:] for call, of in seconds.items()}  # the first round compiles
 

@@ -261,10 +261,9 @@ class Update:
         task that is left out, which of them are `finite`, and the stage's `step`.
         """
         fixed, trainable = trees.split(state.params, self.stage.frozen)
-        finite = {task: jnp.isfinite(terms[task].loss) & _all_finite(grads[task]) for task in grads}
-        stacked = stack_gradients(
-            trainable, {task: _kept(tree, finite[task], len(grads)) for task, tree in grads.items()}
-        )
+        stacked = stack_gradients(trainable, grads)
+        finite = _finite(stacked, terms)
+        stacked = _kept(stacked, finite)
         losses = jnp.stack([jnp.where(finite[task], terms[task].loss, 0.0) for task in grads])
         step = state.step - self.stage.start
         seen: list[Combined] = []
@@ -322,24 +321,39 @@ def _metrics(
     return StepMetrics(losses, penalties, finite, cosines(whole), layers, made)
 
 
-def _kept(grads: Params, finite: Bool[Array, ""], tasks: int) -> Params:
-    """A task's gradient, or zeros; but several tasks' gradients of the encoder as they are.
+def _finite(stacked: Params, terms: dict[str, Terms]) -> dict[str, Bool[Array, ""]]:
+    """Whether loss and gradient of each task are finite; `stacked` holds the gradients."""
+    squares = {task: _squared_norm(stacked.get("heads", {}).get(task)) for task in terms}
+    if "encoder" in stacked:
+        leaves = jax.tree.leaves(stacked["encoder"])
+        # Of several tasks as an aggregator has them, so that they are computed once.
+        own = jnp.diagonal(gramian(leaves)) if len(terms) > 1 else [_squared_norm(leaves)]
+        squares = {task: square + own[number] for number, (task, square) in enumerate(squares.items())}
+    return {task: jnp.isfinite(terms[task].loss) & jnp.isfinite(square) for task, square in squares.items()}
 
-    An aggregator leaves them out (`mtbert_jax.optim.headwise`), and zeros in their place would be a copy of them all.
-    """
-    whole = {"encoder": grads["encoder"]} if tasks > 1 and "encoder" in grads else {}
-    return {**trees.select(finite, grads, _zeros(grads)), **whole}
 
-
-def _all_finite(tree: Tree) -> Bool[Array, ""]:
-    return jnp.isfinite(sum(map(_squared_norm, jax.tree.leaves(tree)), start=jnp.zeros(())))
+def _squared_norm(tree: Tree) -> Float[Array, ""]:
+    return sum(map(_sum_of_squares, jax.tree.leaves(tree)), start=jnp.zeros(()))
 
 
 @jax.jit
-def _squared_norm(leaf: Array) -> Float[Array, ""]:
-    """As the Gramian's diagonal has it, so that XLA computes both at once."""
-    rows = leaf.astype(jnp.float32).reshape(-1, leaf.shape[-1] if leaf.ndim > 1 else 1)
-    return jnp.sum(jnp.sum(rows * rows, axis=-1))
+def _sum_of_squares(leaf: Array) -> Float[Array, ""]:
+    return jnp.sum(jnp.square(leaf))
+
+
+def _kept(stacked: Params, finite: dict[str, Bool[Array, ""]]) -> Params:
+    """Gradients with zeros for tasks that are left out, but several tasks' of the encoder as they are.
+
+    An aggregator leaves them out (`mtbert_jax.optim.headwise`), and zeros in their place would be a copy of them all.
+    """
+    kept = dict(stacked)
+    if len(finite) == 1 and "encoder" in stacked:
+        (alone,) = finite.values()
+        kept["encoder"] = trees.select(alone, stacked["encoder"], _zeros(stacked["encoder"]))
+    if "heads" in stacked:
+        heads = stacked["heads"].items()
+        kept["heads"] = {name: trees.select(finite.get(name, True), head, _zeros(head)) for name, head in heads}
+    return kept
 
 
 def _zeros(tree: Tree) -> Tree:

@@ -37,10 +37,12 @@ def grouped_gramian(
 def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
     """Inner products of each task with itself and the later ones."""
     # Sliced before it is reshaped: so XLA sees the tasks' own arrays, and their stack is never made.
-    width = leaf.shape[-1] if leaf.ndim > 1 else 1
+    width = leaf.shape[-1]
     rows = [leaf[task].astype(jnp.float32).reshape(-1, width) for task in range(leaf.shape[0])]
-    pairs = itertools.combinations_with_replacement(rows, 2)
-    return jnp.stack([jnp.sum(jnp.sum(one * other, axis=-1)) for one, other in pairs])
+    products = [one * other for one, other in itertools.combinations_with_replacement(rows, 2)]
+    if leaf.ndim == 2:  # a vector, of which an encoder has many: one reduction, which compiles sooner than one a pair
+        return jnp.sum(jnp.concatenate(products), axis=-1)
+    return jnp.stack([jnp.sum(jnp.sum(one, axis=-1)) for one in products])
 
 
 def norms(gram: Gramian) -> Float[Array, " task"]:
