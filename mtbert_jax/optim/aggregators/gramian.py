@@ -37,7 +37,7 @@ def grouped_gramian(
 def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
     """Inner products of each task with itself and the later ones."""
     # Sliced before it is reshaped: so XLA sees the tasks' own arrays, and their stack is never made.
-    width = leaf.shape[-1]
+    width = leaf.shape[-1] if leaf.ndim > 1 else 1
     rows = [leaf[task].astype(jnp.float32).reshape(-1, width) for task in range(leaf.shape[0])]
     products = [one * other for one, other in itertools.combinations_with_replacement(rows, 2)]
     if leaf.ndim == 2:  # a vector, of which an encoder has many: one reduction, which compiles sooner than one a pair
