@@ -277,8 +277,12 @@ def test_the_aggregators_that_were_trained() -> None:
     shown = {name.strip("`"): scores for name, *scores in rows}
     scores = ("sst", "para", "sts", "average")
     assert shown == {name: [short(one["dev"][of]) for of in scores] for name, one in records.items()}
-    averages = [one["dev"]["average"]["mean"] for one in records.values()]
-    assert max(averages) - min(averages) < 0.006
+    averages = {name: one["dev"]["average"]["mean"] for name, one in records.items()}
+    plain = averages["sum_tasks"]
+    below = plain - averages.pop("gradnorm")
+    page = " ".join((DOCS / "concepts" / "aggregators.md").read_text(encoding="utf-8").split())
+    assert f"GradNorm is below, by {below:.3f}, for its STS r".replace("0.", ".") in page
+    assert max(abs(average - plain) for average in averages.values()) < 0.006
 
 
 def test_the_learning_curve() -> None:
