@@ -140,12 +140,12 @@ def _update_program(
     replicas = TrainState(step=None, params=0, opt_state=0, teacher=0, key=0)  # type: ignore[arg-type]
     program: Callable[..., tuple[TrainState, StepMetrics]] = jax.jit(
         layout.over_replicas(apply_gradients, (*replicas.parted(), 0, 0), (replicas, 0)),
-        donate_argnums=donated(),
+        donate_argnums=_donated(),
     )
     return program
 
 
-def donated() -> tuple[int, ...]:
+def _donated() -> tuple[int, ...]:
     """Which of the update's arguments give their memory to its results: on accelerators parameters and state.
 
     On CPUs XLA has no fusions of several outputs. What gives both a new parameter and a new moment is computed twice,
@@ -262,9 +262,9 @@ class Update:
         """
         fixed, trainable = trees.split(state.params, self.stage.frozen)
         stacked = stack_gradients(trainable, grads)
-        finite = _finite(stacked, terms)
+        finite = _finite(stacked, {task: terms[task].loss for task in grads})
         stacked = _kept(stacked, finite)
-        losses = jnp.stack([jnp.where(finite[task], terms[task].loss, 0.0) for task in grads])
+        losses = jnp.stack([jnp.where(flag, terms[task].loss, 0.0) for task, flag in finite.items()])
         step = state.step - self.stage.start
         seen: list[Combined] = []
         about = {"losses": losses, "finite": finite, "step": step, "observe": seen.append}
@@ -321,15 +321,15 @@ def _metrics(
     return StepMetrics(losses, penalties, finite, cosines(whole), layers, made)
 
 
-def _finite(stacked: Params, terms: dict[str, Terms]) -> dict[str, Bool[Array, ""]]:
-    """Whether loss and gradient of each task are finite; `stacked` holds the gradients."""
-    squares = {task: _squared_norm(stacked.get("heads", {}).get(task)) for task in terms}
+def _finite(stacked: Params, losses: dict[str, Float[Array, ""]]) -> dict[str, Bool[Array, ""]]:
+    """Whether loss and gradient of each task are finite; `stacked` holds the gradients, in the order of `losses`."""
+    squares = {task: _squared_norm(stacked.get("heads", {}).get(task)) for task in losses}
     if "encoder" in stacked:
         leaves = jax.tree.leaves(stacked["encoder"])
         # Of several tasks as an aggregator has them, so that they are computed once.
-        own = jnp.diagonal(gramian(leaves)) if len(terms) > 1 else [_squared_norm(leaves)]
+        own = jnp.diagonal(gramian(leaves)) if len(losses) > 1 else [_squared_norm(leaves)]
         squares = {task: square + own[number] for number, (task, square) in enumerate(squares.items())}
-    return {task: jnp.isfinite(terms[task].loss) & jnp.isfinite(square) for task, square in squares.items()}
+    return {task: jnp.isfinite(losses[task]) & jnp.isfinite(square) for task, square in squares.items()}
 
 
 def _squared_norm(tree: Tree) -> Float[Array, ""]:

@@ -24,10 +24,13 @@ from mtbert_jax.encoders.modernbert import ModernBertConfig, rotate, rotation_ta
 from mtbert_jax.errors import InputError
 from mtbert_jax.export.stablehlo import program
 from mtbert_jax.training.setup import Setup
+from tests.cases import slow_but_for
 from tests.encoders.modern import OWN, SIZES, save_modern
 from tests.encoders.test_family import with_encoder
 
-BOTH = pytest.mark.parametrize("name", ["modernbert", "deberta-v2"])
+NAMES = ["modernbert", "deberta-v2"]
+BOTH = pytest.mark.parametrize("name", NAMES)
+ONE_QUICK = pytest.mark.parametrize("name", slow_but_for(NAMES[:1], NAMES))
 IDS = jnp.array([[1, 5, 9, 2, 11, 7, 3, 8, 4, 6], [1, 7, 2, 0, 0, 0, 0, 0, 0, 0]])
 MASK = jnp.array([[1] * 10, [1, 1, 1, 0, 0, 0, 0, 0, 0, 0]])
 
@@ -45,7 +48,7 @@ def states(
     return mt.encoder(config, dtype, remat).apply({"params": params}, ids, mask).hidden_states
 
 
-@pytest.mark.parametrize("name", ["modernbert", pytest.param("deberta-v2", marks=pytest.mark.slow)])
+@ONE_QUICK
 def test_a_run_is_trained_scored_and_exported(name: str, config: Config, tmp_path: Path) -> None:
     """With all that looks into an encoder: SMART, surgery, decay by depth, bfloat16, frozen parts, remat."""
     folder = save_modern(name, tmp_path / "encoder")
@@ -107,7 +110,7 @@ def test_padding_has_no_part(name: str) -> None:
     np.testing.assert_allclose(entered * MASK[..., None], found * MASK[..., None], atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["modernbert", pytest.param("deberta-v2", marks=pytest.mark.slow)])
+@ONE_QUICK
 def test_layers_kept_short_and_half_precision_give_the_same(name: str) -> None:
     """Values and gradients."""
     config, params = build(name, initializer_range=0.1)
