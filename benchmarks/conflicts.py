@@ -29,7 +29,8 @@ from mtbert_jax.optim.chain import build_chain, chain_context
 from mtbert_jax.training.active import first_state
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import TrainStep, make_train_step, stack_gradients
+from mtbert_jax.training.step import TrainStep, make_train_step
+from mtbert_jax.training.update import stack_gradients
 from mtbert_jax.types import Params
 
 Tree = Any

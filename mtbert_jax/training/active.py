@@ -24,8 +24,9 @@ from mtbert_jax.training.origin import Origin
 from mtbert_jax.training.records import MetricsFile, Record, pack, read_metrics, step_record, unpack
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import StepMetrics, TrainStep, make_train_step
+from mtbert_jax.training.step import TrainStep, make_train_step
 from mtbert_jax.training.trackers import Tracker
+from mtbert_jax.training.update import StepMetrics
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 Splits = dict[str, Dataset]

@@ -23,7 +23,8 @@ from mtbert_jax.tasks.kind import TaskKind
 from mtbert_jax.training.objective import StageSpec, Terms
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import TrainStep, Update
+from mtbert_jax.training.step import TrainStep
+from mtbert_jax.training.update import Update
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 Batches = Mapping[str, Batch | FeatureBatch]

@@ -15,7 +15,8 @@ from mtbert_jax.training.interrupt import Interrupted, Interruption
 from mtbert_jax.training.records import Clock, Record
 from mtbert_jax.training.setup import Plan, Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import StepMetrics, TrainStep
+from mtbert_jax.training.step import TrainStep
+from mtbert_jax.training.update import StepMetrics
 from mtbert_jax.types import Batch, FeatureBatch
 
 

@@ -19,7 +19,7 @@ from mtbert_jax.files import must_be_file, must_lie_in, write_whole
 from mtbert_jax.limits import LARGEST_RECORDS, MEBIBYTE
 from mtbert_jax.machine import working_seconds
 from mtbert_jax.regularizers.base import PLACE
-from mtbert_jax.training.step import StepMetrics
+from mtbert_jax.training.update import StepMetrics
 
 Record = dict[str, Any]
 _NUMBERS = {"*": (float, None)}

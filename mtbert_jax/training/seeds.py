@@ -32,7 +32,8 @@ from mtbert_jax.training.records import Record, mean_record
 from mtbert_jax.training.setup import Plan
 from mtbert_jax.training.source import seed_folders
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import StepMetrics, TrainStep
+from mtbert_jax.training.step import TrainStep
+from mtbert_jax.training.update import StepMetrics
 from mtbert_jax.types import Batch, FeatureBatch, Params
 
 SHARE_OF_MEMORY = 0.8

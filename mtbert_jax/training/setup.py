@@ -39,7 +39,7 @@ from mtbert_jax.regularizers import check_regularizers, stage_regularizers
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import TaskKind, head_reads
 from mtbert_jax.training.objective import StageSpec, check_objective
-from mtbert_jax.training.step import stack_gradients
+from mtbert_jax.training.update import stack_gradients
 from mtbert_jax.types import Params
 
 

@@ -16,7 +16,7 @@ from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE
 from mtbert_jax.training.objective import StageSpec, Terms
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import Update, stack_gradients
+from mtbert_jax.training.update import Update, stack_gradients
 
 SIZES = {"a": 60, "b": 30, "c": 10}
 PEAK = 1e-3

@@ -25,7 +25,8 @@ from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.memory import estimate
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Plan, Setup
-from mtbert_jax.training.step import make_train_step, stack_gradients
+from mtbert_jax.training.step import make_train_step
+from mtbert_jax.training.update import stack_gradients
 from tests.cases import slow_but_for
 from tests.encoders.modern import save_modern
 from tests.encoders.test_family import with_encoder

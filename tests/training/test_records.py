@@ -15,7 +15,7 @@ from mtbert_jax.config.schema import finite
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.display import Display, scores_line
 from mtbert_jax.training.records import Clock, MetricsFile, Record, pack, read_metrics, step_record, unpack
-from mtbert_jax.training.step import StepMetrics
+from mtbert_jax.training.update import StepMetrics
 
 
 def metrics(sst: float, sts: float, cosine: float, finite: bool = True) -> StepMetrics:

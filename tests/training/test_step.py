@@ -19,10 +19,11 @@ from mtbert_jax.optim.headwise import chain
 from mtbert_jax.regularizers import Proximal, Smart
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.losses import mean_loss
+from mtbert_jax.training.gradient import micro_parts
 from mtbert_jax.training.objective import StageSpec, shares
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import TrainStep, make_train_step, micro_parts
+from mtbert_jax.training.step import TrainStep, make_train_step
 from mtbert_jax.types import Batch, FeatureBatch, Params
 from tests.conftest import replace_task, tiny_run
 
