@@ -15,7 +15,7 @@ import numpy as np
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.results.intervals import Judged, bootstrap
 from mtbert_jax.tasks import primary_metric
-from mtbert_jax.tasks.kind import predictions
+from mtbert_jax.tasks.arrays import predictions
 
 
 def main() -> None:

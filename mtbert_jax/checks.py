@@ -17,7 +17,7 @@ from mtbert_jax.limits import (
     WIDEST_LAYER,
 )
 from mtbert_jax.tasks import kind_of, primary_metric
-from mtbert_jax.tasks.kind import head_reads
+from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.tasks.scores import AVERAGES, check_chosen_score
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

@@ -22,7 +22,7 @@ from mtbert_jax.data.readers import Split
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import finite_rows, predictions
+from mtbert_jax.tasks.arrays import finite_rows, predictions
 from mtbert_jax.training.evaluate import (
     EvalStep,
     evaluate_all,

@@ -17,7 +17,7 @@ from mtbert_jax.nn.heads import Head, LanguageHead, VectorHead, num_features, po
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.nn.lora import Lora
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import head_reads
+from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
 
 AnyHead = Head | LanguageHead | VectorHead

@@ -17,7 +17,8 @@ from mtbert_jax.encoders.tokenizer import mask_token
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import real
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import inputs, stack_labels
+from mtbert_jax.tasks.arrays import stack_labels
+from mtbert_jax.tasks.reads import inputs
 
 
 class Dataset(NamedTuple):

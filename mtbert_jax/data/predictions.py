@@ -17,7 +17,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, not_utf8, read_text
 from mtbert_jax.limits import LARGEST_PREDICTIONS, LONGEST_FIELD
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import finite_rows, stack_labels
+from mtbert_jax.tasks.arrays import finite_rows, stack_labels
 
 Predictions = Float[np.ndarray, "example *label"]
 COLUMNS = ["id", "prediction"]

@@ -18,7 +18,9 @@ from mtbert_jax.data.raw_rows import SKIP, Fault
 from mtbert_jax.data.readers import SPLITS, Reading, Split, read_for_run
 from mtbert_jax.data.unknown import unknown_share
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import PER_PLACE, inputs, stack_labels
+from mtbert_jax.tasks.arrays import stack_labels
+from mtbert_jax.tasks.kind import PER_PLACE
+from mtbert_jax.tasks.reads import inputs
 from mtbert_jax.types import Example
 
 FIRST = 5

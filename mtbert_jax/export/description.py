@@ -6,7 +6,7 @@ from mtbert_jax.config import Task
 from mtbert_jax.config.schema import finite
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import head_reads, inputs
+from mtbert_jax.tasks.reads import head_reads, inputs
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.version import __version__
 

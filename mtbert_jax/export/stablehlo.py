@@ -21,7 +21,7 @@ from mtbert_jax.export.description import labelled_tasks
 from mtbert_jax.export.loader import LOADER
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.model import EncoderWithHeads
-from mtbert_jax.tasks.kind import inputs
+from mtbert_jax.tasks.reads import inputs
 from mtbert_jax.types import Batch, Params
 
 PLATFORMS = ("cpu", "cuda")

@@ -15,7 +15,7 @@ from mtbert_jax.data.readers import SPLITS, read_for_run
 from mtbert_jax.errors import InputError
 from mtbert_jax.results.rows import dev_predictions
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import stack_labels
+from mtbert_jax.tasks.arrays import stack_labels
 from mtbert_jax.tasks.losses import of_places
 from mtbert_jax.training.active import load_logits
 from mtbert_jax.training.folder import RunFolder

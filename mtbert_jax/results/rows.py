@@ -17,7 +17,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_lie_in
 from mtbert_jax.results.intervals import Interval, Judged, bootstrap
 from mtbert_jax.tasks import kind_of, primary_metric
-from mtbert_jax.tasks.kind import stack_labels
+from mtbert_jax.tasks.arrays import stack_labels
 from mtbert_jax.tasks.scores import AVERAGES
 from mtbert_jax.training.existing import config_changes
 from mtbert_jax.training.folder import RunFolder

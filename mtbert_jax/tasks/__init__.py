@@ -11,8 +11,9 @@ from mtbert_jax.tasks import (
     regression,
     tokens,
 )
-from mtbert_jax.tasks.kind import KINDS, TaskKind, kind_of, primary_metric, register_kind, register_metric
+from mtbert_jax.tasks.kind import TaskKind
 from mtbert_jax.tasks.metrics import Metric
+from mtbert_jax.tasks.registry import KINDS, kind_of, primary_metric, register_kind, register_metric
 from mtbert_jax.tasks.scores import averages, score, task_scores
 
 __all__ = [

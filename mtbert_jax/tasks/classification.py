@@ -11,10 +11,11 @@ from jaxtyping import Array, Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_CLASSES
-from mtbert_jax.tasks.kind import Decision, Labels, Logits, TaskKind, register_kind
+from mtbert_jax.tasks.kind import Decision, Labels, Logits, TaskKind
 from mtbert_jax.tasks.losses import kl, symmetric_kl
 from mtbert_jax.tasks.metrics import ACCURACY, MACRO_F1, Metric
 from mtbert_jax.tasks.parsing import check_classes, parse_number
+from mtbert_jax.tasks.registry import register_kind
 
 
 @register_kind("classification")

@@ -9,10 +9,11 @@ from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import Labels, TaskKind, register_kind
+from mtbert_jax.tasks.kind import Labels, TaskKind
 from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.tasks.metrics import ALIGNMENT, CONTRASTIVE_LOSS, UNIFORMITY, unit
 from mtbert_jax.tasks.parsing import parse_number
+from mtbert_jax.tasks.registry import register_kind
 
 Vectors = Float[Array, "batch 2 hidden"]
 """Of each example the vectors of two texts, of length 1 / √τ: their inner products are cosines over the temperature τ.

@@ -8,9 +8,10 @@ from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.tasks.classification import Classification
-from mtbert_jax.tasks.kind import Labels, Logits, register_kind
+from mtbert_jax.tasks.kind import Labels, Logits
 from mtbert_jax.tasks.metrics import CROSS_ENTROPY, OF_LARGEST_ACCURACY, OF_LARGEST_F1
 from mtbert_jax.tasks.parsing import parse_list, parse_number
+from mtbert_jax.tasks.registry import register_kind
 
 BETWEEN = "|"
 """Parts the probabilities of an example in a table's cell."""

@@ -1,18 +1,16 @@
-"""What a task kind is: its labels, logits, loss, predictions, comparison and metrics; and the registry of all kinds.
+"""What a task kind is: its labels, logits, loss, predictions, comparison and metrics.
 
 A kind is one class in one file. Nothing outside of this folder asks which kind a task is of.
 """
 
 import abc
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from mtbert_jax.config import Task, TaskConfig
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.tasks.metrics import Metric
@@ -20,9 +18,6 @@ from mtbert_jax.types import Example
 
 Logits = Float[Array, "batch output"]
 Labels = Float[Array, "batch *label"]
-K = TypeVar("K", bound="type[TaskKind]")
-T = TypeVar("T", bound=TaskConfig)
-M = TypeVar("M", bound=Callable[..., Any])
 Reads = Literal["vector", "tokens", "masked", "texts"]
 Decision = Literal["argmax", "sign", "value", "signs", "count", "tags"]
 PER_PLACE = -1
@@ -31,8 +26,6 @@ IGNORED = -1
 """As a label or prediction of a place: there is nothing to say, or no such place."""
 LOWEST = float(np.finfo(np.float32).min)
 """As all logits of a place: there is no such place."""
-INPUTS = {"towers": ((0,), (1,)), "both": ((0, 1), (0,), (1,))}
-"""Poolings that read several inputs of an example, and the texts of each."""
 
 
 class TaskKind(abc.ABC):
@@ -199,150 +192,3 @@ class TaskKind(abc.ABC):
     ) -> Float[np.ndarray, " example"]:
         """How wrong each prediction is: 0 where it is right, and larger the further it is off."""
         return np.abs(predictions - labels).reshape(len(labels), -1).sum(axis=1)
-
-
-KINDS: dict[str, TaskKind] = {}
-"""All kinds by name: this library's, and those that plugins register."""
-
-
-def register_kind(name: str) -> Callable[[K], K]:
-    """A decorator that makes a `TaskKind` known to configs.
-
-    Args:
-        name: What a config's `kind` calls it.
-
-    Raises:
-        InputError: The name is taken, or something is missing in the class.
-    """
-
-    def register(kind: K) -> K:
-        taken = KINDS.get(name)
-        if taken is not None and type(taken).__module__ != kind.__module__:  # the same file may run again
-            raise InputError(f"task kind {name!r} cannot be registered: a kind of that name exists")
-        if missing := [needed for needed in ("metrics", "decision") if not getattr(kind, needed, None)]:
-            raise InputError(f"task kind {name!r} cannot be registered: the class lacks {', '.join(missing)}")
-        kind.name = name
-        KINDS[name] = kind()
-        return kind
-
-    return register
-
-
-def register_metric(
-    name: str,
-    kinds: Sequence[str],
-    *,
-    best: Literal["max", "min"] = "max",
-    to_unit: Callable[[Any], Any] = lambda value: value,
-) -> Callable[[M], M]:
-    """A decorator that gives task kinds one metric more, which tables, records and a task's `metric` then know.
-
-    The function takes predictions and labels, ``[... example]`` (and the axes of a label behind it), and returns a
-    score for each of the leading axes: intervals call it with a thousand resamples at once.
-
-    Args:
-        name: Name of the metric.
-        kinds: Names of the kinds.
-        best: Whether a larger or a smaller value is better.
-        to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average.
-
-    Raises:
-        InputError: There is no such kind, or it has another metric of that name.
-    """
-
-    def register(function: M) -> M:
-        for kind_name in kinds:
-            if kind_name not in KINDS:
-                raise InputError(f"metric {name!r}: no task kind {kind_name!r}{nearest(kind_name, KINDS)}")
-            kind = type(KINDS[kind_name])
-            others = [metric for metric in kind.metrics if metric.name != name]
-            taken = next((metric for metric in kind.metrics if metric.name == name), None)
-            if taken is not None and taken.function.__module__ != function.__module__:  # the same file may run again
-                raise InputError(f"metric {name!r} cannot be registered: kind {kind_name!r} has one of that name")
-            kind.metrics = (*others, Metric(name, function, best, to_unit))
-        return function
-
-    return register
-
-
-def kind_of(task: TaskConfig) -> TaskKind:
-    """The kind of a task; the `InputError` where there is none names the nearest known one."""
-    if task.kind not in KINDS:
-        known = ", ".join(KINDS)
-        raise InputError(
-            f"kind = {task.kind!r} is none of {known}{nearest(task.kind, KINDS)}; --plugins FILE can add one"
-        )
-    return KINDS[task.kind]
-
-
-def predictions(task: TaskConfig, logits: Float[np.ndarray, "example output"]) -> Float[np.ndarray, "example *label"]:
-    """What a task's kind predicts, shaped like labels; NaN for every example with a logit that is not finite.
-
-    An argmax of NaN is class 0, and NaN > 0 is false: left to `TaskKind.predict`, they would be ordinary predictions.
-
-    >>> predictions(TaskConfig(kind="binary"), np.array([[2.0], [-1.0], [np.nan]]))
-    array([ 1.,  0., nan])
-    """
-    predicted = np.asarray(kind_of(task).predict(logits), np.float64)
-    known = finite_rows(logits)
-    return np.where(known.reshape(-1, *[1] * (predicted.ndim - 1)), predicted, np.nan)
-
-
-def finite_rows(values: Float[np.ndarray, "example ..."]) -> Bool[np.ndarray, " example"]:
-    """Whether all numbers of an example are finite."""
-    return np.isfinite(values).all(axis=tuple(range(1, np.ndim(values))))
-
-
-def head_reads(task: Task) -> str:
-    """What the head of a task reads: a pooling, or `tokens`, `masked`, `cls_each` or `mean_each`."""
-    kind = kind_of(task)
-    if kind.reads == "texts":
-        return f"{task.head.pooling}_each"
-    return kind.reads if kind.has_places else task.head.pooling
-
-
-def inputs(task: Task) -> tuple[tuple[int, ...], ...]:
-    """The texts of each input that the encoder reads of an example, by their places: all in one, if not said otherwise.
-
-    >>> from mtbert_jax.config import HeadConfig
-    >>> inputs(Task(text=("a", "b"), head=HeadConfig(pooling="towers")))
-    ((0,), (1,))
-    """
-    if kind_of(task).reads == "texts":
-        return ((0,), (len(task.text) - 1,))
-    return INPUTS.get(head_reads(task), (tuple(range(len(task.text))),))
-
-
-def counted(tasks: Sequence[T]) -> tuple[T, ...]:
-    """The tasks that averages are of: those that predict something, or all where none does."""
-    return tuple(task for task in tasks if not kind_of(task).auxiliary) or tuple(tasks)
-
-
-def stack_labels(task: TaskConfig, labels: Sequence[Any], width: int = 0) -> Float[np.ndarray, "example *label"]:
-    """Labels or predictions of examples as one array, float64; None is a label that is not known.
-
-    Rows of any length are filled up with `IGNORED`, to `width` or to the longest one. Other labels that are not known
-    are zeros.
-    """
-    shape = kind_of(task).label_shape(task)
-    if shape != (PER_PLACE,):
-        return np.array([np.zeros(shape) if label is None else label for label in labels], np.float64)
-    rows = [() if label is None else label for label in labels]
-    stacked = np.full((len(rows), max([1, width, *map(len, rows)])), float(IGNORED))
-    for own, row in zip(stacked, rows, strict=True):
-        own[: len(row)] = row
-    return stacked
-
-
-def primary_metric(task: TaskConfig) -> Metric:
-    """The metric by which a task enters averages and tables: the task's own `metric`, or its kind's first."""
-    metrics = kind_of(task).metrics
-    if not task.metric:
-        return metrics[0]
-    named = {metric.name: metric for metric in metrics}
-    if task.metric not in named:
-        hint = nearest(task.metric, named)
-        raise InputError(
-            f"metric = {task.metric!r} is none of {', '.join(named)}, which kind = {task.kind!r} has{hint}"
-        )
-    return named[task.metric]

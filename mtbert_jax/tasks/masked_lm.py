@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks.classification import Classification
-from mtbert_jax.tasks.kind import IGNORED, LOWEST, PER_PLACE, Labels, Logits, register_kind
+from mtbert_jax.tasks.kind import IGNORED, LOWEST, PER_PLACE, Labels, Logits
 from mtbert_jax.tasks.metrics import MASKED_LOSS, PERPLEXITY
+from mtbert_jax.tasks.registry import register_kind
 
 
 @register_kind("masked_lm")

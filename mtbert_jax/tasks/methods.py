@@ -7,7 +7,8 @@ import numpy as np
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.programs import made_once
-from mtbert_jax.tasks.kind import TaskKind, kind_of
+from mtbert_jax.tasks.kind import TaskKind
+from mtbert_jax.tasks.registry import kind_of
 
 
 def check_methods(task: TaskConfig) -> None:

@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, register_kind
+from mtbert_jax.tasks.kind import Labels, Logits, TaskKind
 from mtbert_jax.tasks.losses import kl, symmetric_kl
 from mtbert_jax.tasks.metrics import LABEL_MACRO_F1, MICRO_F1
 from mtbert_jax.tasks.parsing import check_classes, parse_list
+from mtbert_jax.tasks.registry import register_kind
 
 BETWEEN = "|"
 """Parts the classes of an example in a table's cell."""

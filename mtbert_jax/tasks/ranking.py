@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, register_kind
+from mtbert_jax.tasks.kind import Labels, Logits, TaskKind
 from mtbert_jax.tasks.metrics import PEARSON, SPEARMAN
 from mtbert_jax.tasks.parsing import parse_number
+from mtbert_jax.tasks.registry import register_kind
 
 SCALE = 20.0
 """λ of CoSENT: the inverse of a temperature of .05."""

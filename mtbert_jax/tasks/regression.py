@@ -8,9 +8,10 @@ from jaxtyping import Array, Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import Labels, Logits, TaskKind, register_kind
+from mtbert_jax.tasks.kind import Labels, Logits, TaskKind
 from mtbert_jax.tasks.metrics import MAE, PEARSON, RMSE, SPEARMAN
 from mtbert_jax.tasks.parsing import parse_number
+from mtbert_jax.tasks.registry import register_kind
 
 
 @register_kind("regression")

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import counted, kind_of, predictions, primary_metric
+from mtbert_jax.tasks.arrays import predictions
 from mtbert_jax.tasks.metrics import Metric
+from mtbert_jax.tasks.registry import counted, kind_of, primary_metric
 
 AVERAGES = ("average", "plain_average")
 """Names of both averages, beside the tasks' in a dict of scores."""

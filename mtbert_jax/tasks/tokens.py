@@ -8,9 +8,10 @@ from jaxtyping import Array, Float
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks.classification import Classification
-from mtbert_jax.tasks.kind import IGNORED, LOWEST, PER_PLACE, Labels, Logits, register_kind
+from mtbert_jax.tasks.kind import IGNORED, LOWEST, PER_PLACE, Labels, Logits
 from mtbert_jax.tasks.metrics import SPAN_F1, WORD_ACCURACY
 from mtbert_jax.tasks.parsing import check_classes, parse_list
+from mtbert_jax.tasks.registry import register_kind
 from mtbert_jax.types import Example
 
 OUTSIDE = "O"

@@ -17,7 +17,8 @@ from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
 from mtbert_jax.tasks import score
-from mtbert_jax.tasks.kind import LOWEST, TaskKind, finite_rows
+from mtbert_jax.tasks.arrays import finite_rows
+from mtbert_jax.tasks.kind import LOWEST, TaskKind
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, FeatureBatch, Params
 

@@ -17,7 +17,7 @@ from mtbert_jax.encoders.lm_head import load_lm_head
 from mtbert_jax.errors import InputError
 from mtbert_jax.parallel import common_layout
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import head_reads
+from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.setup import Setup

@@ -22,8 +22,9 @@ from mtbert_jax.nn.lora import A as LORA_A
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.parallel import Layout
 from mtbert_jax.tasks import primary_metric
-from mtbert_jax.tasks.kind import counted, inputs, kind_of
 from mtbert_jax.tasks.methods import check_methods
+from mtbert_jax.tasks.reads import inputs
+from mtbert_jax.tasks.registry import counted, kind_of
 from mtbert_jax.tasks.scores import AVERAGES, deciding
 from mtbert_jax.training.active import labels_of
 from mtbert_jax.training.existing import Existing, check_folder

@@ -37,7 +37,8 @@ from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.programs import made_once
 from mtbert_jax.regularizers import check_regularizers, stage_regularizers
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.tasks.kind import TaskKind, head_reads
+from mtbert_jax.tasks.kind import TaskKind
+from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.training.objective import StageSpec, check_objective
 from mtbert_jax.training.update import stack_gradients
 from mtbert_jax.types import Params

@@ -8,7 +8,7 @@ import pytest
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.tasks import kind_of, score, task_scores
-from mtbert_jax.tasks.kind import predictions
+from mtbert_jax.tasks.arrays import predictions
 from mtbert_jax.tasks.metrics import Metric
 from mtbert_jax.tasks.scores import chosen_score, deciding
 

@@ -12,7 +12,8 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
 from mtbert_jax.regularizers.base import GroupTask
 from mtbert_jax.tasks import KINDS, kind_of
-from mtbert_jax.tasks.kind import LOWEST, predictions, stack_labels
+from mtbert_jax.tasks.arrays import predictions, stack_labels
+from mtbert_jax.tasks.kind import LOWEST
 from mtbert_jax.tasks.methods import check_methods
 
 NER = TaskConfig("ner", "tokens", text=("words",), classes=("PER", "LOC"))
