@@ -1,9 +1,10 @@
-"""Time of a whole step with an aggregator beside the plain sum, in one process and in turn: A B C D, D C B A.
+"""Time of a step with an aggregator beside the plain sum, in one process.
 
     python benchmarks/aggregators.py [--model bert-base] [--calls "cagrad()" "upgrad()" "pcgrad()"] [--rounds 9]
 
-Three tasks, random weights, dropout on, AdamW. All variants share the gradients' programs, so that only the update
-differs, and each has a state of its own. `--calls all` takes every aggregator with its default options.
+Three tasks, random weights, dropout on, AdamW. A round computes the tasks' gradients once, which all variants share,
+and then an update with each, beside one of the sum A: A B A C, then C A B A. A step is the gradients and the update.
+Each variant has a state of its own. `--calls all` takes every aggregator with its default options.
 """
 
 import argparse
@@ -27,8 +28,11 @@ from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim.chain import build_chain, chain_context
 from mtbert_jax.optim.registry import AGGREGATORS
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import make_train_step
+from mtbert_jax.training.step import TrainStep, make_train_step
+from mtbert_jax.types import Batch
 
+Batches = dict[str, Batch]
+Pair = tuple[float, float]
 SUM = "sum_tasks()"
 OF_ANOTHER = {"smoothed": "smoothed(cagrad())"}
 TINY = {
@@ -51,18 +55,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     keep_freed_memory()
-    seconds = measure({"tiny": TINY, **SIZES}[given.model], given)
-    rows = summary(seconds)
+    rows = summary(*measure({"tiny": TINY, **SIZES}[given.model], given))
     for row in rows:
-        print(f"{row['call']}: {row['median_seconds']:.4f} s, {row['ratio_to_sum']:.3f} of the sum")
+        print(f"{row['call']}: update {row['update_seconds']:.4f} s, step {row['ratio_to_sum']:.3f} of the sum's")
     if given.out:
         settings = {name: value for name, value in vars(given).items() if name != "out"}
         document = {"machine": machine(), "settings": settings, "rows": rows}
         given.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(sizes: dict[str, int], given: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of every step of every variant, by its call."""
+def measure(sizes: dict[str, int], given: argparse.Namespace) -> tuple[list[float], dict[str, list[Pair]]]:
+    """Seconds of the gradients in every round, and of every update by its call, with those of the sum beside it."""
     head = HeadConfig(pooling="cls")
     tasks = (
         TaskConfig("sst", "classification", num_classes=5, head=head),
@@ -85,28 +88,53 @@ def measure(sizes: dict[str, int], given: argparse.Namespace) -> dict[str, list[
         call: TrainState.create(jax.tree.map(jnp.copy, params), tx, jax.random.key(0)) for call, tx in chains.items()
     }
     del params
-    seconds: dict[str, list[float]] = {call: [] for call in calls}
+    gradients: list[float] = []
+    updates: dict[str, list[Pair]] = {call: [] for call in calls if call != SUM}
     for number in range(given.rounds + 1):
-        for call in calls if number % 2 else reversed(calls):
-            since = time.perf_counter()
-            states[call], _ = jax.block_until_ready(steps[call](states[call], batches))
-            seconds[call].append(time.perf_counter() - since)
-    return {call: of[1:] for call, of in seconds.items()}  # the first round compiles
+        grads, terms, seconds = timed_gradients(steps[SUM], states[SUM], batches)
+        gradients.append(seconds)
+        for call in updates if number % 2 else reversed(updates):
+            pair = {}
+            for one in (SUM, call) if number % 2 else (call, SUM):
+                since = time.perf_counter()
+                states[one], _ = jax.block_until_ready(steps[one].update(*states[one].parted(), grads, terms))
+                pair[one] = time.perf_counter() - since
+            updates[call].append((pair[call], pair[SUM]))
+    return gradients[1:], {call: of[1:] for call, of in updates.items()}  # the first round compiles
 
 
-def summary(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Medians, and those of the ratios to the sum's step of the same round."""
-    plain = seconds[SUM]
-    ratios = {call: [a / b for a, b in zip(of, plain, strict=True)] for call, of in seconds.items()}
-    return [
-        {
-            "call": call,
-            "median_seconds": statistics.median(of),
-            "ratio_to_sum": statistics.median(ratios[call]),
-            "quartiles_of_ratio": [float(value) for value in np.quantile(ratios[call], (0.25, 0.75))],
-        }
-        for call, of in seconds.items()
-    ]
+def timed_gradients(step: TrainStep, state: TrainState, batches: Batches) -> tuple[Any, Any, float]:
+    """The tasks' gradients, their terms, and the seconds that they took."""
+    since = time.perf_counter()
+    of = {
+        task: step.gradients[task](state.params, state.teacher, batch, state.key, state.step)
+        for task, batch in batches.items()
+    }
+    jax.block_until_ready(of)
+    grads, terms = ({task: both[part] for task, both in of.items()} for part in (0, 1))
+    return grads, terms, time.perf_counter() - since
+
+
+def summary(gradients: list[float], updates: dict[str, list[Pair]]) -> list[dict[str, Any]]:
+    """Medians: seconds of an update, of the sum's beside it, of the gradients; and what a step takes of the sum's."""
+    rows = []
+    common = statistics.median(gradients)
+    for call, of in updates.items():
+        more = [own - plain for own, plain in of]
+        plain = statistics.median(plain for _, plain in of)
+        rows.append(
+            {
+                "call": call,
+                "gradients_seconds": common,
+                "update_seconds": statistics.median(own for own, _ in of),
+                "update_seconds_of_sum": plain,
+                "ratio_to_sum": 1 + statistics.median(more) / (common + plain),
+                "quartiles_of_ratio": [
+                    1 + float(value) / (common + plain) for value in np.quantile(more, (0.25, 0.75))
+                ],
+            }
+        )
+    return rows
 
 
 if __name__ == "__main__":

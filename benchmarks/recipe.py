@@ -24,6 +24,8 @@ from mtbert_jax.files import write_whole
 from mtbert_jax.results.intervals import scores_of
 from mtbert_jax.results.rows import Row
 from mtbert_jax.tasks.scores import AVERAGES
+from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.records import read_metrics
 
 HERE = Path(__file__).parent
 
@@ -46,7 +48,7 @@ def main() -> None:
     configs = {name: changed(base, document["changes"], document["trials"], name) for name in chosen}
     rows = trials.train(configs, given)
     kept = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    kept |= {row.name: record(row, document["trials"][row.name]) for row in rows}
+    kept |= {row.name: record(row, document["trials"][row.name], given.work / row.name) for row in rows}
     ordered = {name: kept[name] for name in document["trials"] if name in kept}
     write_whole(out, json.dumps(ordered, indent=1) + "\n")
 
@@ -62,11 +64,27 @@ def changed(base: Config, common: dict[str, Any], every: dict[str, Any], name: s
     return from_dict(Config, values, name)
 
 
-def record(row: Row, trial: dict[str, Any]) -> dict[str, Any]:
-    """What a trial was and what came of it."""
+def record(row: Row, trial: dict[str, Any], runs: Path) -> dict[str, Any]:
+    """What a trial was and what came of it; of one with an aggregator, the last weights that it gave, by seed."""
     dev = {name: {"mean": value.mean, "sd": value.sd} for name, value in row.values.items() if name != AVERAGES[1]}
     times = {"seconds": row.seconds, "peak_memory_bytes": row.peak_memory}
-    return {**trial, "seeds": row.seeds, "dev": dev, "halves": halves(row), **times}
+    weights = [last_weights(RunFolder(runs / f"seed{seed}")) for seed in row.seeds]
+    found = {"weights": weights} if any(weights) else {}
+    return {
+        **trial,
+        "seeds": row.seeds,
+        "dev": dev,
+        "averages": row.scores(AVERAGES[0]),
+        "halves": halves(row),
+        **found,
+        **times,
+    }
+
+
+def last_weights(folder: RunFolder) -> dict[str, float]:
+    """What the aggregator gave each task's gradient over the last recorded steps; empty where none is on record."""
+    records = [one["weight"] for one in read_metrics(folder.metrics) if one.get("weight")]
+    return records[-1] if records else {}
 
 
 def halves(row: Row) -> list[dict[str, float]]:

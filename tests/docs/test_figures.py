@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mtbert_jax.cli import arguments
+from mtbert_jax.optim.registry import AGGREGATORS
 from tests.docs.test_pages import DOCS, NAMES, PAGES, blocks
 
 ROOT = DOCS.parent
@@ -119,9 +120,25 @@ def test_seconds_of_a_step_in_bfloat16() -> None:
         over = [f"{measured[METHODS[name], side]['over_jax_bfloat16']['median']:.2f} ×" for side in sides]
         assert cells == times + over, name
     page, equal = (DOCS / "performance.md").read_text("utf-8"), results("step_bfloat16_mean.json")
-    share = f"{equal['pcgrad', 'jax bfloat16']['over_jax']['median']:.2f}".removeprefix("0")
-    assert f"takes {share} of our float32" in page
-    assert f"autocast {equal['pcgrad', 'tuned autocast']['over_jax_bfloat16']['median']:.2f} times as long" in page
+    page = " ".join(page.split())
+    shares, over = (
+        [f"{equal[method, side][of]['median']:.2f}".removeprefix("0") for method in ("pcgrad", "smart_pcgrad")]
+        for side, of in (("jax bfloat16", "over_jax"), ("tuned autocast", "over_jax_bfloat16"))
+    )
+    assert f"takes {shares[0]} of our float32, and the loop under autocast {over[0]} times as long" in page
+    assert f"with SMART besides they are {shares[1]} and {over[1]}" in page
+    float32 = {
+        side: [
+            rows[method, side]["over_jax"]["median"]
+            for rows in (measured, equal)
+            for method in ("pcgrad", "smart_pcgrad")
+            if (method, side) in rows
+        ]
+        for side in ("tuned", "peer")
+    }
+    low, high = min(float32["tuned"]), max(float32["tuned"])
+    assert f"the loop in float32 took {low:.1f} to {high:.1f} times as long" in page
+    assert {f"{ratio:.1f}" for ratio in float32["peer"]} == {"1.6"} and "the packages 1.6" in page
 
 
 def test_seconds_of_a_step_of_mpnets_size() -> None:
@@ -142,11 +159,18 @@ def test_seconds_of_a_step_of_mpnets_size() -> None:
 
 
 def test_seconds_of_a_step_with_an_aggregator() -> None:
-    page = (DOCS / "concepts" / "aggregators.md").read_text(encoding="utf-8")
+    page = " ".join((DOCS / "concepts" / "aggregators.md").read_text(encoding="utf-8").split())
     rows = document("aggregators.json")["rows"]
+    plain = rows[0]["update_seconds_of_sum"]
+    step = rows[0]["gradients_seconds"] + plain
+    assert f"`sum_tasks()` takes {step:.2f} s, {plain:.2f} s of it for the update" in page
     assert len(rows) == 4
     for row in rows:
-        assert f"{row['median_seconds']:.2f} s with `{row['call']}`" in " ".join(page.split())
+        before, after = f"with `{row['call']}`", f"{row['ratio_to_sum']:.3f}"
+        assert f"{before} {after}" in page or f"{before} it takes {after} times as long" in page
+    ratios = [row["ratio_to_sum"] for row in document("aggregators_minilm.json")["rows"]]
+    assert len(ratios) == len(AGGREGATORS) - 1  # all but the sum
+    assert f"lie between {min(ratios):.3f} and {max(ratios):.3f} (" in page
 
 
 def test_other_figures() -> None:
@@ -273,16 +297,27 @@ def test_the_aggregators_that_were_trained() -> None:
     records = document("aggregators_trained.json")
     trials = tomllib.loads((ROOT / "benchmarks" / "aggregators_trained.toml").read_text(encoding="utf-8"))["trials"]
     assert list(records) == [name for name in trials if name in records]
-    rows = table(DOCS / "concepts" / "aggregators.md", "trial | SST | paraphrase | STS r | average")
-    shown = {name.strip("`"): scores for name, *scores in rows}
-    scores = ("sst", "para", "sts", "average")
-    assert shown == {name: [short(one["dev"][of]) for of in scores] for name, one in records.items()}
-    averages = {name: one["dev"]["average"]["mean"] for name, one in records.items()}
-    plain = averages["sum_tasks"]
-    below = plain - averages.pop("gradnorm")
+    head = "trial | SST | paraphrase | STS r | average | weights at the end: SST, paraphrase, STS"
+    shown = {name.strip("`"): cells for name, *cells in table(DOCS / "concepts" / "aggregators.md", head)}
+    assert list(shown) == list(records)
+    for name, one in records.items():
+        scores = [short(one["dev"][of]) for of in ("sst", "para", "sts", "average")]
+        weights = [f"{one['weights'][0][of]:.2f}".removeprefix("0") for of in ("sst", "para", "sts")]
+        assert shown[name] == [*scores, ", ".join(weights)], name
     page = " ".join((DOCS / "concepts" / "aggregators.md").read_text(encoding="utf-8").split())
-    assert f"GradNorm is below, by {below:.3f}, for its STS r".replace("0.", ".") in page
-    assert max(abs(average - plain) for average in averages.values()) < 0.006
+    two_seeds = {name: one["averages"] for name, one in records.items() if len(one["seeds"]) == 2}
+    sums, dwa, gradnorm = ([f"{value:.3f}"[1:] for value in two_seeds[n]] for n in ("sum_tasks", "dwa", "gradnorm"))
+    assert f"Its own two seeds are {sums[0]} and {sums[1]}" in page
+    assert f"with seed 0, {dwa[0]}, and was below the sum with seed 1, at {dwa[1]}" in page
+    assert max(dwa[0], sums[0]) == dwa[0] and dwa[1] < sums[1]
+    assert f"below the sum with both seeds ({gradnorm[0]} and {gradnorm[1]})" in page
+    assert gradnorm[0] < sums[0] and gradnorm[1] < sums[1]
+    others = [one["dev"]["average"]["mean"] for name, one in records.items() if name != "gradnorm"]
+    assert f"lie between {min(others):.3f} and {max(others):.3f}, random".replace("0.", ".") in page
+    assert max(others) - min(others) < 0.006
+    weights = {task: [f"{one[task]:.2f}" for one in records["gradnorm"]["weights"]] for task in ("sts", "para", "sst")}
+    said = [" and ".join(value.removeprefix("0") for value in weights[task]) for task in ("sts", "para", "sst")]
+    assert f"weighed by {said[0]} beside {said[1]} for paraphrase and {said[2]} for SST" in page
 
 
 def test_the_learning_curve() -> None:
