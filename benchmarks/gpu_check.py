@@ -24,6 +24,7 @@ from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.optim.aggregators import gramian, pcgrad_weights
+from mtbert_jax.optim.headwise import chain
 from mtbert_jax.regularizers import Smart
 from mtbert_jax.training.objective import StageSpec
 from mtbert_jax.training.state import TrainState
@@ -91,7 +92,7 @@ def steps() -> dict[str, float]:
         "sts": TaskConfig("sts", "regression", head=head),
     }
     model = EncoderWithHeads.build(CONFIG, tuple(tasks.values()))
-    tx = optax.chain(pcgrad(), optax.sgd(0.01))
+    tx = chain(pcgrad(), optax.sgd(0.01))
     smart = StageSpec(regularizers=(Smart(SmartConfig(weight=1.0, preset="ball", noise_std=0.1)),))
     batches = {name: synthetic(number, 8, 24) for number, name in enumerate(tasks)}
     found = []

@@ -88,14 +88,17 @@ class Layout:
         """Whether this process is the one that writes records."""
         return self.mesh is None or jax.process_index() == 0
 
-    def keep_pace(self, outputs: Tree) -> None:
-        """Waits for what a program makes, where several processes train on CPUs.
+    def keep_pace(self, outputs: Tree, before: Tree = ()) -> None:
+        """Waits, on CPUs, for what the program `before` made, and with several processes for `outputs`, too.
 
-        There XLA hangs for good once some thirty programs are under way, whether they need each other or not (20 went
-        well and 40 never, jaxlib 0.10). Elsewhere nothing is waited for.
+        XLA takes up to 32 programs ahead, on CPUs some ten steps, which may be a minute: a signal would be noticed that
+        much later, and progress shown too early. One step ahead is enough to keep the processor busy. Where several
+        processes train on CPUs, XLA hangs for good once some thirty programs are under way, whether they need each
+        other or not (20 went well and 40 never, jaxlib 0.10). On accelerators nothing is waited for.
         """
-        if self.mesh is not None and jax.process_count() > 1 and jax.default_backend() == "cpu":
-            jax.block_until_ready(outputs)
+        if jax.default_backend() == "cpu":
+            together = self.mesh is not None and jax.process_count() > 1
+            jax.block_until_ready((before, outputs) if together else before)
 
     def over_replicas(self, fn: Callable[..., Tree], in_axes: Any, out_axes: Any) -> Callable[..., Tree]:
         """`fn` over the `replica` axis of its arguments, as by `jax.vmap`, if the layout is wide; else `fn` itself."""

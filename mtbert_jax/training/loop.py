@@ -99,7 +99,7 @@ class Loop:
             ended = done == total
             # The next batch is gathered while the device computes.
             ahead = {} if ended else self.run.gather(done)
-            self.layout.keep_pace(step_metrics)
+            self.layout.keep_pace(step_metrics, before=self.pending[-1:])
             self.pending.append(step_metrics)
             if train_step.compiled_shapes > shapes:
                 shapes = train_step.compiled_shapes

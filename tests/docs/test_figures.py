@@ -115,9 +115,14 @@ def test_seconds_of_a_step_in_bfloat16() -> None:
     rows = table(DOCS / "performance.md", "one step in bfloat16, 64 tokens")
     assert [name for name, *_ in rows] == ["PCGrad", "SMART + PCGrad"]
     for name, *cells in rows:
-        times = [f"{measured[METHODS[name], side]['median_seconds']:.2f} s" for side in ("jax", "jax bfloat16")]
-        sides = ("tuned", "tuned autocast", "peer")
-        over = [f"{measured[METHODS[name], side]['over_jax_bfloat16']['median']:.2f} ×" for side in sides]
+        own, others = (
+            [measured[METHODS[name], side] for side in sides]
+            for sides in (("jax", "jax bfloat16"), ("tuned", "tuned autocast", "peer"))
+        )
+        times = [f"{row['median_seconds']:.2f} s, {row['peak_memory_bytes'] / 1e9:.1f} GB" for row in own]
+        over = [
+            f"{row['over_jax_bfloat16']['median']:.2f} ×, {row['peak_memory_bytes'] / 1e9:.1f} GB" for row in others
+        ]
         assert cells == times + over, name
     page, equal = (DOCS / "performance.md").read_text("utf-8"), results("step_bfloat16_mean.json")
     page = " ".join(page.split())
@@ -138,7 +143,7 @@ def test_seconds_of_a_step_in_bfloat16() -> None:
     }
     low, high = min(float32["tuned"]), max(float32["tuned"])
     assert f"the loop in float32 took {low:.1f} to {high:.1f} times as long" in page
-    assert {f"{ratio:.1f}" for ratio in float32["peer"]} == {"1.6"} and "the packages 1.6" in page
+    assert f"and the packages {min(float32['peer']):.1f} to {max(float32['peer']):.1f}" in page
 
 
 def test_seconds_of_a_step_of_mpnets_size() -> None:

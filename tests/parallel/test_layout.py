@@ -129,3 +129,14 @@ def test_what_fails_to_join_is_one_message(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(jax.distributed, "initialize", refuse)
     with pytest.raises(InputError, match="host:1\\): deadline exceeded$"):
         join_processes("host:1", 2, 0)
+
+
+def test_a_cpu_is_one_step_ahead_of_what_is_asked_of_it_and_no_more() -> None:
+    class Later:
+        def block_until_ready(self) -> None:
+            raise AssertionError("what has just been asked for was waited for")
+
+    long = jax.jit(lambda x: jax.lax.fori_loop(0, 40, lambda _, y: jnp.tanh(y @ y), x))
+    first = long(jnp.full((500, 500), 1e-3))
+    ALONE.keep_pace(Later(), before=[first])
+    assert first.is_ready()
