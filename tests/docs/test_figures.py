@@ -320,6 +320,8 @@ def test_the_aggregators_that_were_trained() -> None:
     others = [one["dev"]["average"]["mean"] for name, one in records.items() if name != "gradnorm"]
     assert f"lie between {min(others):.3f} and {max(others):.3f}, random".replace("0.", ".") in page
     assert max(others) - min(others) < 0.006
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"nor does any of {len(records) - 1} [aggregators]" in readme
     weights = {task: [f"{one[task]:.2f}" for one in records["gradnorm"]["weights"]] for task in ("sts", "para", "sst")}
     said = [" and ".join(value.removeprefix("0") for value in weights[task]) for task in ("sts", "para", "sst")]
     assert f"weighed by {said[0]} beside {said[1]} for paraphrase and {said[2]} for SST" in page
