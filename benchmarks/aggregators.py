@@ -28,10 +28,8 @@ from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.optim.chain import build_chain, chain_context
 from mtbert_jax.optim.registry import AGGREGATORS
 from mtbert_jax.training.state import TrainState
-from mtbert_jax.training.step import TrainStep, make_train_step
-from mtbert_jax.types import Batch
+from mtbert_jax.training.step import make_train_step
 
-Batches = dict[str, Batch]
 Pair = tuple[float, float]
 SUM = "sum_tasks()"
 OF_ANOTHER = {"smoothed": "smoothed(cagrad())"}
@@ -91,8 +89,9 @@ def measure(sizes: dict[str, int], given: argparse.Namespace) -> tuple[list[floa
     gradients: list[float] = []
     updates: dict[str, list[Pair]] = {call: [] for call in calls if call != SUM}
     for number in range(given.rounds + 1):
-        grads, terms, seconds = timed_gradients(steps[SUM], states[SUM], batches)
-        gradients.append(seconds)
+        since = time.perf_counter()
+        grads, terms = jax.block_until_ready(steps[SUM].all_gradients(states[SUM], batches))
+        gradients.append(time.perf_counter() - since)
         for call in updates if number % 2 else reversed(updates):
             pair = {}
             for one in (SUM, call) if number % 2 else (call, SUM):
@@ -101,18 +100,6 @@ def measure(sizes: dict[str, int], given: argparse.Namespace) -> tuple[list[floa
                 pair[one] = time.perf_counter() - since
             updates[call].append((pair[call], pair[SUM]))
     return gradients[1:], {call: of[1:] for call, of in updates.items()}  # the first round compiles
-
-
-def timed_gradients(step: TrainStep, state: TrainState, batches: Batches) -> tuple[Any, Any, float]:
-    """The tasks' gradients, their terms, and the seconds that they took."""
-    since = time.perf_counter()
-    of = {
-        task: step.gradients[task](state.params, state.teacher, batch, state.key, state.step)
-        for task, batch in batches.items()
-    }
-    jax.block_until_ready(of)
-    grads, terms = ({task: both[part] for task, both in of.items()} for part in (0, 1))
-    return grads, terms, time.perf_counter() - since
 
 
 def summary(gradients: list[float], updates: dict[str, list[Pair]]) -> list[dict[str, Any]]:

@@ -57,11 +57,7 @@ class Affinity:
             following: The batches of the next step.
         """
         setup, tasks = self.setup, self.setup.tasks
-        grads: dict[str, Params] = {}
-        terms: dict[str, Terms] = {}
-        for task, batch in now.items():
-            gradient = self.step.gradients[task]
-            grads[task], terms[task] = gradient(state.params, state.teacher, batch, state.key, state.step)
+        grads, terms = self.step.all_gradients(state, now)
         update = _encoder_after(self.plan.tx, self.plan.spec(self.start), setup.layout)
         programs = {task: _loss_program(setup.model, tasks[task], kind_of(tasks[task]), setup.layout) for task in now}
 

@@ -44,13 +44,19 @@ class TrainStep:
         self, state: TrainState, batches: Mapping[str, Batch | FeatureBatch]
     ) -> tuple[TrainState, StepMetrics]:
         """One step over one batch of each of the step's tasks."""
+        return self.update(*state.parted(), *self.all_gradients(state, batches))
+
+    def all_gradients(
+        self, state: TrainState, batches: Mapping[str, Batch | FeatureBatch]
+    ) -> tuple[dict[str, Params], dict[str, Terms]]:
+        """The gradient and the terms of each of the step's tasks; the state is kept."""
         results = {
             task: self.gradients[task](state.params, state.teacher, batch, state.key, state.step)
             for task, batch in batches.items()
         }
         grads = {task: grads for task, (grads, _) in results.items()}
         terms = {task: terms for task, (_, terms) in results.items()}
-        return self.update(*state.parted(), grads, terms)
+        return grads, terms
 
     @property
     def compiled_shapes(self) -> int:
