@@ -97,11 +97,8 @@ class Probe:
         grams, updates = [], []
         for number in range(self.number):
             batches = self.plan.batches[self.plan.batches.num_steps + number]  # of the epochs that training has not
-            step = state.step + number  # dropout of its own
-            grads = {
-                task: self.train_step.gradients[task](state.params, state.teacher, batch, state.key, step)[0]
-                for task, batch in batches.items()
-            }
+            own = state._replace(step=state.step + number)  # dropout of its own
+            grads, _ = self.train_step.all_gradients(own, batches)
             stacked = stack_gradients(state.params, grads)
             grams.append(jax.device_get(self.grams(stacked["encoder"])))
             updates.append(jax.device_get(self.compare(stacked, state)))

@@ -140,10 +140,8 @@ def _metrics(
     if len(terms) == 1 or encoder is None:
         return StepMetrics(losses, penalties, finite, None, {}, {})
     # The aggregator computes the same inner products: inside one jit they are computed once.
-    leaves, parts = (
-        jax.tree.leaves(encoder),
-        [trees.part_of_encoder(f"encoder/{path}") for path in trees.paths(encoder)],
-    )
+    leaves = jax.tree.leaves(encoder)
+    parts = [trees.part_of_encoder(f"encoder/{path}") for path in trees.paths(encoder)]
     names = list(dict.fromkeys(parts))
     grams, _ = finite_part(grouped_gramian(leaves, [names.index(part) for part in parts]), finite)
     layers = {name: cosines(gram) for name, gram in zip(names, grams, strict=True)}

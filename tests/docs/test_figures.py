@@ -144,6 +144,12 @@ def test_seconds_of_a_step_in_bfloat16() -> None:
     low, high = min(float32["tuned"]), max(float32["tuned"])
     assert f"the loop in float32 took {low:.1f} to {high:.1f} times as long" in page
     assert f"and the packages {min(float32['peer']):.1f} to {max(float32['peer']):.1f}" in page
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    equal_work = [
+        equal[method, "tuned autocast"]["over_jax_bfloat16"]["median"] for method in ("pcgrad", "smart_pcgrad")
+    ]
+    assert f"took {low:.1f} to {high:.1f} times as long as ours in float32" in readme
+    assert f"and {min(equal_work):.1f} to {max(equal_work):.1f} times in bfloat16 at equal work" in readme
 
 
 def test_seconds_of_a_step_of_mpnets_size() -> None:
@@ -161,6 +167,9 @@ def test_seconds_of_a_step_of_mpnets_size() -> None:
         assert rate == f"{48 / own['median_seconds']:.1f}"
         over = other[f"over_{jax.replace(' ', '_')}"]["median"]
         assert re.findall(r"[\d.]+", loop) == [f"{over:.2f}", f"{other['peak_memory_bytes'] / 1e9:.1f}"]
+    ratios = [float(re.findall(r"[\d.]+", loop)[0]) for *_, loop in rows]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"at bert-base's size {min(ratios):.1f} to {max(ratios):.1f} times" in readme
 
 
 def test_seconds_of_a_step_with_an_aggregator() -> None:
