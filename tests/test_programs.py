@@ -104,7 +104,7 @@ def test_a_kind_or_an_aggregator_that_is_registered_anew_counts(
 ) -> None:
     """In a notebook a cell is edited and run again: what it defines must not be an earlier program."""
     config = dataclasses.replace(config, steps=2, eval_every_steps=2, optimizer=("leaning()", "sgd(lr)"))
-    config = replace_task(config, "sts", kind="stretched")
+    config = replace_task(dataclasses.replace(config, tasks=config.tasks[1:]), "sts", kind="stretched")
     losses, programs = [], []
     for factor in (1.0, 10.0):
 

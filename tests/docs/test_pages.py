@@ -14,6 +14,7 @@ import mtbert_jax
 from mtbert_jax.cli.main import COMMANDS
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.config.schema import from_dict
+from tests.cases import slow_but_for
 from tests.conftest import tiny_run
 from tests.plugins import forgetting
 
@@ -36,13 +37,18 @@ def clone(tmp_path: Path, small_encoder_dir: Path, data_dir: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=[*NAMES, "README.md"])
-def test_python_runs(page: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+LONG = "cookbook.md"
+"""Its Python trains four runs."""
+WITH_README = {**dict(zip(NAMES, PAGES, strict=True)), "README.md": DOCS.parent / "README.md"}
+
+
+@pytest.mark.parametrize("name", slow_but_for(set(WITH_README) - {LONG}, WITH_README))
+def test_python_runs(name: str, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(clone)
     names: dict[str, object] = {"__name__": "a_page"}
     with forgetting():
-        for number, code in enumerate(blocks(page, "python")):
-            exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+        for number, code in enumerate(blocks(WITH_README[name], "python")):
+            exec(compile(code, f"{name}, block {number}", "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

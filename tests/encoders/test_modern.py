@@ -48,7 +48,8 @@ def states(
     return mt.encoder(config, dtype, remat).apply({"params": params}, ids, mask).hidden_states
 
 
-@ONE_QUICK
+@pytest.mark.slow
+@BOTH
 def test_a_run_is_trained_scored_and_exported(name: str, config: Config, tmp_path: Path) -> None:
     """With all that looks into an encoder: SMART, surgery, decay by depth, bfloat16, frozen parts, remat."""
     folder = save_modern(name, tmp_path / "encoder")
@@ -82,7 +83,7 @@ def test_a_run_is_trained_scored_and_exported(name: str, config: Config, tmp_pat
     assert settings["model_input_names"] == ["input_ids", "attention_mask"]
 
 
-@BOTH
+@ONE_QUICK
 def test_a_program_for_plain_jax_takes_any_length(name: str, config: Config, tmp_path: Path) -> None:
     folder = save_modern(name, tmp_path / "encoder")
     setup = Setup.load(with_encoder(config, folder, "mean"), folder)

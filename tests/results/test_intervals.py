@@ -51,7 +51,7 @@ def literal(tasks: dict[str, Judged], rng: np.random.Generator) -> dict[str, flo
 def test_intervals_are_those_of_a_literal_loop() -> None:
     """The ends of two independent bootstraps differ by their Monte-Carlo error: a few hundredths of a width."""
     tasks, rng = judged(), np.random.default_rng(1)
-    drawn = [literal(tasks, rng) for _ in range(4000)]
+    drawn = [literal(tasks, rng) for _ in range(1500)]
     for name, (low, high) in bootstrap(tasks).items():
         expected = np.quantile([scores[name] for scores in drawn], [0.025, 0.975])
         width = expected[1] - expected[0]

@@ -168,6 +168,7 @@ def test_both_train_before_and_beside_other_tasks_and_go_on_to_the_bit(near: Con
     assert list(json.loads((whole.path / "export" / "hf" / "tasks.json").read_text())["tasks"]) == ["sst"]
 
 
+@pytest.mark.slow
 def test_a_run_of_several_seeds_and_of_contrastive_tasks_alone(near: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(near, tasks=near.tasks[:2], regularizers=("rdrop()",), steps=2, eval_every_steps=2)
     made = mt.train(config, out=tmp_path / "run", seeds=(0, 1))

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
-from tests.conftest import replace_task
+from tests.conftest import replace_task, tiny_run
 from tests.training.files import equal_labels
 
 
@@ -58,6 +59,19 @@ def run(config: Config, out: Path, **options: Any) -> RunFolder:
     existing = "resume" if options.get("resume") else options.get("existing", "refuse")
     fit(dataclasses.replace(config, out=str(out)), folder, existing, options.get("display") or Quiet())
     return folder
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_dir: Path) -> RunFolder:
+    """A run of six steps that has ended; `finished` is a copy for each test."""
+    folder = tmp_path_factory.mktemp("ended")
+    return run(tiny_run(small_encoder_dir, data_dir, folder), folder / "run")
+
+
+@pytest.fixture
+def finished(ended: RunFolder, tmp_path: Path) -> RunFolder:
+    """The folder of a run of `config` that has ended, to be changed at will; under `tmp_path`."""
+    return RunFolder(Path(shutil.copytree(ended.path, tmp_path / "run")))
 
 
 def leaves(config: Config, folder: RunFolder, step: int) -> dict[str, np.ndarray]:
@@ -172,13 +186,12 @@ def test_ctrl_c_asks_for_status_130_and_handlers_are_put_back(config: Config, tm
         assert checkpoints.steps() == [1]
 
 
-def test_resume_walks_past_a_damaged_checkpoint(config: Config, tmp_path: Path) -> None:
-    whole = run(config, tmp_path / "whole")
-    parts = run(config, tmp_path / "parts")
+def test_resume_walks_past_a_damaged_checkpoint(config: Config, ended: RunFolder, finished: RunFolder) -> None:
+    whole, parts = ended, finished
     for path in (parts.checkpoints / "6" / "params").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    run(config, tmp_path / "parts", resume=True)
+    run(config, parts.path, resume=True)
     records = [r["step"] for r in read_metrics(parts.metrics) if r["kind"] == "train"]
     assert records == [2, 4, 6]
     assert read_metrics(whole.metrics)[-2]["scores"] == read_metrics(parts.metrics)[-2]["scores"]
@@ -186,28 +199,28 @@ def test_resume_walks_past_a_damaged_checkpoint(config: Config, tmp_path: Path) 
     assert [path.name for path in (parts.checkpoints / "aside").iterdir()] == ["6.0"]
 
 
-def test_a_run_none_of_whose_checkpoints_can_be_read_is_not_begun_again_unasked(config: Config, tmp_path: Path) -> None:
-    folder = run(config, tmp_path / "run")
-    for path in folder.checkpoints.glob("*/about/metadata"):
+def test_a_run_none_of_whose_checkpoints_can_be_read_is_not_begun_again_unasked(
+    config: Config, finished: RunFolder
+) -> None:
+    for path in finished.checkpoints.glob("*/about/metadata"):
         path.write_bytes(b"{")
-    before = folder.metrics.read_bytes()
+    before = finished.metrics.read_bytes()
     with pytest.raises(InputError, match="no checkpoint that can be read; --overwrite begins the run again"):
-        run(config, tmp_path / "run", resume=True)
-    assert folder.metrics.read_bytes() == before
-    folder.config.unlink()
+        run(config, finished.path, resume=True)
+    assert finished.metrics.read_bytes() == before
+    finished.config.unlink()
     with pytest.raises(InputError, match="holds a run already"):  # saves would be passed over for the old ones
-        run(config, tmp_path / "run")
+        run(config, finished.path)
 
 
-def test_predicting_walks_past_a_damaged_best_checkpoint(config: Config, tmp_path: Path) -> None:
-    folder = run(config, tmp_path / "run")
-    with Checkpoints(folder.checkpoints) as checkpoints:
+def test_predicting_walks_past_a_damaged_best_checkpoint(finished: RunFolder) -> None:
+    with Checkpoints(finished.checkpoints) as checkpoints:
         best = checkpoints.best_step()
         (other,) = set(checkpoints.steps()) - {best}
-    for path in (folder.checkpoints / str(best) / "params").rglob("*"):
+    for path in (finished.checkpoints / str(best) / "params").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-9])
-    assert MultitaskModel.from_checkpoint(folder.path).step == other
+    assert MultitaskModel.from_checkpoint(finished.path).step == other
 
 
 def test_the_frozen_encoder_is_bit_identical_after_its_stage(config: Config, tmp_path: Path) -> None:
@@ -221,26 +234,23 @@ def test_the_frozen_encoder_is_bit_identical_after_its_stage(config: Config, tmp
     jax.tree.map(np.testing.assert_array_equal, params["encoder"], load_pretrained(config.encoder)[1])
 
 
-def test_an_existing_run_is_not_touched_without_being_asked(config: Config, tmp_path: Path) -> None:
-    folder = run(config, tmp_path / "run")
-    before = folder.metrics.read_text()
+def test_an_existing_run_is_not_touched_without_being_asked(config: Config, finished: RunFolder) -> None:
+    before = finished.metrics.read_text()
     with pytest.raises(InputError, match="--resume goes on with it, --overwrite deletes it"):
-        run(config, tmp_path / "run")
-    assert folder.metrics.read_text() == before
+        run(config, finished.path)
+    assert finished.metrics.read_text() == before
 
 
-def test_resume_under_another_config_is_refused_and_the_difference_named(config: Config, tmp_path: Path) -> None:
-    folder = run(config, tmp_path / "run")
-    before = folder.config.read_text()
+def test_resume_under_another_config_is_refused_and_the_difference_named(config: Config, finished: RunFolder) -> None:
+    before = finished.config.read_text()
     way = r"lr: 0\.001 → 0\.5.*: mtbert train .* --resume takes the run's own config, and --init-from .* with another"
     with pytest.raises(InputError, match=way):
-        run(dataclasses.replace(config, lr=0.5), tmp_path / "run", resume=True)
-    assert folder.config.read_text() == before
+        run(dataclasses.replace(config, lr=0.5), finished.path, resume=True)
+    assert finished.config.read_text() == before
 
 
-def test_resume_may_move_files_and_records(config: Config, tmp_path: Path) -> None:
-    run(config, tmp_path / "run")
-    run(dataclasses.replace(config, log_every_steps=1, cache_dir=str(tmp_path / "c2")), tmp_path / "run", resume=True)
+def test_resume_may_move_files_and_records(config: Config, finished: RunFolder, tmp_path: Path) -> None:
+    run(dataclasses.replace(config, log_every_steps=1, cache_dir=str(tmp_path / "c2")), finished.path, resume=True)
 
 
 def test_resume_of_nothing_begins_and_says_so(config: Config, tmp_path: Path) -> None:
@@ -310,11 +320,10 @@ def test_a_task_that_can_have_no_score_does_not_end_the_choice(config: Config, t
     assert first.endswith("sts pearson undefined  average undefined  (best so far)")
 
 
-def test_delete_run_leaves_what_is_not_the_runs(config: Config, tmp_path: Path) -> None:
-    folder = run(config, tmp_path / "run")
-    (folder.path / "notes.txt").write_text("mine")
-    delete_run(folder)
-    assert {path.name for path in folder.path.iterdir()} == {"notes.txt", ".lock"}
+def test_delete_run_leaves_what_is_not_the_runs(finished: RunFolder) -> None:
+    (finished.path / "notes.txt").write_text("mine")
+    delete_run(finished)
+    assert {path.name for path in finished.path.iterdir()} == {"notes.txt", ".lock"}
 
 
 def test_patience_ends_a_stage_early(config: Config, tmp_path: Path) -> None:
@@ -397,10 +406,11 @@ def test_bad_rows_that_were_skipped_are_reported(config: Config, data_dir: Path,
     assert any("task sts: 1 bad rows left out" in line and "sts.csv:39" in line for line in display.lines)
 
 
-def test_the_config_is_saved_with_every_checkpoint(config: Config, tmp_path: Path) -> None:
-    folder = run(config, tmp_path / "run")
-    with Checkpoints(folder.checkpoints, {}) as checkpoints:
-        assert checkpoints.about(6)["config"] == to_dict(dataclasses.replace(config, out=str(folder.path)))
+def test_the_config_is_saved_with_every_checkpoint(config: Config, ended: RunFolder) -> None:
+    folder = ended.path.parent
+    config = dataclasses.replace(config, cache_dir=str(folder / "cache"), out=str(ended.path))
+    with Checkpoints(ended.checkpoints, {}) as checkpoints:
+        assert [checkpoints.about(step)["config"] for step in (3, 6)] == [to_dict(config)] * 2
 
 
 def test_a_task_that_is_never_finite_again_ends_the_run_by_name(config: Config, tmp_path: Path) -> None:

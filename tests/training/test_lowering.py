@@ -18,6 +18,7 @@ from mtbert_jax.training.active import first_state
 from mtbert_jax.training.evaluate import make_eval_step, make_pooling_step
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
+from tests.cases import slow_but_for
 from tests.conftest import replace_task
 
 PLATFORMS = ("cuda", "tpu")
@@ -98,13 +99,11 @@ def lowered(config: Config) -> dict[str, list[str]]:
     }
 
 
-QUICK = ("PCGrad", "SMART as smart-pytorch", "kept features", "all at once")
-"""The other cases are parts of the last."""
+QUICK = ("PCGrad", "all at once")
+"""Most of the other cases are parts of the last."""
 
 
-@pytest.mark.parametrize(
-    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.parametrize("case", slow_but_for(QUICK, CASES))
 def test_programs_can_be_lowered(case: str, config: Config) -> None:
     texts = lowered(dataclasses.replace(config, **CASES[case]))
     assert list(texts) == ["gradient of sst", "update", "logits of sst", "features"]

@@ -21,6 +21,7 @@ from mtbert_jax.training.records import Clock, read_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch
 from tests.conftest import replace_task
+from tests.runs import checkpointed
 from tests.training.test_fit import Quiet, run
 from tests.training.test_regularized_runs import without_dropout
 
@@ -85,8 +86,7 @@ def test_the_runs_limit_may_be_beyond_the_encoders_where_no_task_goes_by_it(conf
 
 
 def test_own_text_is_cut_off_where_the_tasks_examples_are(limited: Config, tmp_path: Path) -> None:
-    limited = dataclasses.replace(limited, steps=1)
-    model = MultitaskModel.from_checkpoint(run(limited, tmp_path / "run").path)
+    model = MultitaskModel.from_checkpoint(checkpointed(dataclasses.replace(limited, out=str(tmp_path / "own"))).path)
     _, datasets, logits = model.evaluate("dev")
     sst = datasets["sst"]
     assert set(sst.tokens.lengths) >= {10} and max(len(text[0].split()) for text in sst.texts) > 12

@@ -99,7 +99,7 @@ def test_tensorboard_has_every_number_of_every_record(config: Config, tmp_path: 
 
 @pytest.mark.parametrize("at", [1, 4, 5])
 def test_a_resumed_run_writes_no_step_twice(config: Config, tmp_path: Path, at: int) -> None:
-    folder = stopped_and_resumed(dataclasses.replace(config, writers=("tensorboard",)), tmp_path / "run", at)
+    folder = stopped_and_resumed(dataclasses.replace(light(config), writers=("tensorboard",)), tmp_path / "run", at)
     found = list(events(folder))
     assert found == expected(folder)
     assert len({(step, name) for step, name, _ in found}) == len(found)
@@ -108,7 +108,7 @@ def test_a_resumed_run_writes_no_step_twice(config: Config, tmp_path: Path, at: 
 
 def test_what_was_written_after_the_checkpoint_is_not_written_again(config: Config, tmp_path: Path) -> None:
     """As after a kill: the newest checkpoint is of step 3, the records of step 4 are out already."""
-    config = dataclasses.replace(config, writers=("tensorboard",))
+    config = dataclasses.replace(light(config), writers=("tensorboard",))
     folder = run(dataclasses.replace(config, steps=6), tmp_path / "run")
     shutil.rmtree(folder.checkpoints / "6")
     lines = folder.metrics.read_text().splitlines()
@@ -120,14 +120,14 @@ def test_what_was_written_after_the_checkpoint_is_not_written_again(config: Conf
 
 def test_a_writer_asked_for_at_resume_gets_what_went_before(config: Config, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        run(config, tmp_path / "run", display=Quiet(4, signal.SIGTERM))
-    folder = run(dataclasses.replace(config, writers=("tensorboard",)), tmp_path / "run", resume=True)
+        run(light(config), tmp_path / "run", display=Quiet(4, signal.SIGTERM))
+    folder = run(dataclasses.replace(light(config), writers=("tensorboard",)), tmp_path / "run", resume=True)
     assert list(events(folder)) == expected(folder)
     assert next(events(folder))[0] == 2
 
 
 def test_overwriting_a_run_begins_its_events_anew(config: Config, tmp_path: Path) -> None:
-    config = dataclasses.replace(config, writers=("tensorboard",), steps=2)
+    config = dataclasses.replace(light(config), writers=("tensorboard",), steps=2)
     folder = run(config, tmp_path / "run")
     run(config, tmp_path / "run", existing="overwrite")
     assert list(events(folder)) == expected(folder)
@@ -138,7 +138,7 @@ def test_wandb_gets_the_records_and_is_one_run_over_resumptions(
     config: Config, tmp_path: Path, wandb: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_NAME", raising=False)
-    folder = stopped_and_resumed(dataclasses.replace(config, writers=("wandb",)), tmp_path / "run", 5)
+    folder = stopped_and_resumed(dataclasses.replace(light(config), writers=("wandb",)), tmp_path / "run", 5)
     first, second = wandb.runs
     assert first.options["id"] == second.options["id"]
     assert first.options["resume"] == "allow"
@@ -163,7 +163,7 @@ def test_a_writer_that_fails_is_named_once_and_the_run_goes_on(
 ) -> None:
     wandb.fails_at = 3
     with caplog.at_level(logging.WARNING, "mtbert_jax.training.trackers"):
-        folder = run(dataclasses.replace(config, writers=("wandb", "tensorboard")), tmp_path / "run")
+        folder = run(dataclasses.replace(light(config), writers=("wandb", "tensorboard")), tmp_path / "run")
     (line,) = [record.getMessage() for record in caplog.records if record.name == "mtbert_jax.training.trackers"]
     assert line == ("writer wandb: ConnectionError: no route; training goes on without it, --resume tries it again")
     assert [step for step, _ in wandb.runs[0].logged] == [2]
@@ -178,7 +178,7 @@ def test_a_writer_that_cannot_be_opened_is_no_reason_to_stop(
         raise PermissionError("no key")
 
     monkeypatch.setitem(BACKENDS, "tensorboard", broken)
-    folder = run(dataclasses.replace(config, writers=("tensorboard",), steps=2), tmp_path / "run")
+    folder = run(dataclasses.replace(light(config), writers=("tensorboard",), steps=2), tmp_path / "run")
     assert read_metrics(folder.metrics)[-1]["step"] == 2
     assert sum("writer tensorboard: PermissionError: no key" in record.getMessage() for record in caplog.records) == 1
 
