@@ -30,6 +30,7 @@ def masked(small_encoder_dir: Path, tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_resumed_scored_and_exported(config: Config, masked: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(
         with_encoder(config, masked, "mean"),

@@ -22,6 +22,7 @@ from mtbert_jax.training.objective import Objective, Place, StageSpec, Terms
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
 from mtbert_jax.types import Batch, FeatureBatch, Params
+from tests.cases import slow_but_for
 from tests.conftest import replace_task, tiny_run
 
 KEY = jax.random.key(5)
@@ -137,7 +138,7 @@ def test_the_ramp_reaches_the_objective(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "preset",
-    ["paper", "smart_pytorch", *(pytest.param(preset, marks=pytest.mark.slow) for preset in ("ball", "mtdnn"))],
+    slow_but_for(["paper"], ["paper", "smart_pytorch", "ball", "mtdnn"]),
 )
 def test_clean_and_perturbed_side_share_dropout_masks_unless_asked(bench: Bench, preset: Any) -> None:
     """docs/numerics.md, section 2.1: with the same masks radius 0 gives R_s = 0; with others it cannot."""

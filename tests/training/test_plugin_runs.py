@@ -114,6 +114,7 @@ def test_a_card_shows_what_was_on(config: Config) -> None:
 # Aggregators
 
 
+@pytest.mark.slow
 def test_a_rules_state_is_kept_over_steps_and_through_a_checkpoint(config: Config, tmp_path: Path) -> None:
     plugin("evened", tmp_path)
     config = dataclasses.replace(config, optimizer=("evened(beta=0.75)", "adam(lr)"))

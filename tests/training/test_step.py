@@ -25,6 +25,7 @@ from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep, make_train_step
 from mtbert_jax.types import Batch, FeatureBatch, Params
+from tests.cases import slow_but_for
 from tests.conftest import replace_task, tiny_run
 
 SGD = optax.sgd(0.1)
@@ -138,8 +139,14 @@ def test_a_task_with_a_bad_loss_is_left_out_and_counted(bench: Bench, bad: float
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize(
     "links",
-    [(mgda(), optax.sgd(0.1)), (optax.clip_by_global_norm(1.0), sum_tasks(), optax.sgd(0.1))],
-    ids=["an aggregator first", "another link first"],
+    [
+        pytest.param((mgda(), optax.sgd(0.1)), id="an aggregator first"),
+        pytest.param(
+            (optax.clip_by_global_norm(1.0), sum_tasks(), optax.sgd(0.1)),
+            id="another link first",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_a_task_is_left_out_whatever_of_it_is_not_finite(
     bench: Bench, links: tuple[optax.GradientTransformation, ...], what: str
@@ -177,7 +184,10 @@ def test_a_step_with_no_good_task_changes_nothing_but_its_number(bench: Bench) -
     assert int(new.step) == 1
 
 
-@pytest.mark.parametrize("frozen", [("encoder",), ("encoder/embeddings", "encoder/layer_0"), ("heads/para",)])
+FROZEN = [("encoder",), ("encoder/embeddings", "encoder/layer_0"), ("heads/para",)]
+
+
+@pytest.mark.parametrize("frozen", slow_but_for(FROZEN[1:], FROZEN))
 def test_what_is_frozen_stays_bit_identical_and_has_no_optimizer_state(bench: Bench, frozen: tuple[str, ...]) -> None:
     step, state = bench.step(optax.chain(pcgrad(), optax.adamw(1e-2, weight_decay=0.1)), frozen)
     new, metrics = step(state, bench.batches)
