@@ -6,6 +6,9 @@ a clean pass, the ascent's forward and input-only backward, the perturbed pass, 
 
 import dataclasses
 import functools
+import logging
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +134,20 @@ def test_the_update_costs_little_beside_a_gradient() -> None:
 
 
 @pytest.mark.usefixtures("fresh_programs")
-def test_a_run_compiles_no_more_than_its_shapes(config: Config, tmp_path: Path) -> None:
-    """One gradient for each length of all tasks together, and one update; eval lengths are counted apart."""
-    fitted = dataclasses.replace(config, lengths=(), max_shapes=2, steps=12, eval_every_steps=12)
-    folder = run(fitted, tmp_path / "run")
-    stages = [record for record in read_metrics(folder.metrics) if record["kind"] == "stage"]
+@pytest.mark.parametrize("seeds", [(), pytest.param((0, 1), marks=pytest.mark.slow)])
+def test_a_run_compiles_no_more_than_its_shapes(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture, seeds: tuple[int, ...]
+) -> None:
+    """One gradient for each length of all tasks together, and one update; eval lengths are counted apart.
+
+    Steps call the programs that were compiled before the first one: JAX makes each once.
+    """
+    fitted = dataclasses.replace(config, lengths=(), max_shapes=2, steps=12, eval_every_steps=12, seeds=seeds)
+    with caplog.at_level(logging.DEBUG, "jax._src.dispatch"):
+        folder = run(fitted, tmp_path / "run")
+    ended = folder.path / "seed0" / "metrics.jsonl" if seeds else folder.metrics
+    stages = [record for record in read_metrics(ended) if record["kind"] == "stage"]
     assert [record["compiled_shapes"] for record in stages] == [3]
+    assert 0 < stages[0]["compile_seconds"] < 600
+    made = re.findall(r"Finished XLA compilation of jit\((compute|apply_gradients)\)", caplog.text)
+    assert Counter(made) == {"compute": 2, "apply_gradients": 1}
