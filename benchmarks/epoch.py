@@ -30,7 +30,6 @@ from mtbert_jax.config import load_config
 from mtbert_jax.data.batches import TrainBatches, evaluation_batches, make_batch
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.training.setup import Setup
-from mtbert_jax.types import Batch
 
 SIDES = {
     **{name: ("ours", name) for name in OURS},
@@ -181,7 +180,8 @@ def store(path: Path, steps: list[Step], datasets: dict[str, Dataset], full: int
         for name, (rows, length) in step.items():
             data = datasets[name]
             batch = make_batch(data.tokens, data.labels, rows, length, full)
-            arrays |= {f"{number}/{name}/{field}": np.asarray(getattr(batch, field)) for field in Batch._fields}
+            fields = {field: value for field, value in batch._asdict().items() if value is not None}
+            arrays |= {f"{number}/{name}/{field}": np.asarray(value) for field, value in fields.items()}
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
