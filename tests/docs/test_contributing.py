@@ -8,15 +8,20 @@ ROOT = DOCS.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-def test_targets_exist() -> None:
+def phony_targets() -> list[str]:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    return phony.split()
+
+
+def test_targets_exist() -> None:
     named = {word for words in re.findall(r"`make ([a-z -]+)`", TEXT) for word in words.split()}
-    assert named <= set(phony.split())
+    assert named <= set(phony_targets())
     assert len(named) >= 8
 
 
 def test_ci_runs_what_the_page_says() -> None:
-    targets = re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    lines = re.findall(r"^make ([^#\n]*)", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    targets = [word for line in lines for word in line.split() if word in phony_targets()]
     assert f"CI runs {', '.join(targets[:-1])} and {targets[-1]} " in TEXT
 
 
