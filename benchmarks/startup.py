@@ -19,8 +19,6 @@ from typing import Any
 
 from workers import HERE, machine, parse
 
-COMMAND = "import sys; sys.argv[0] = 'mtbert'; from mtbert_jax.cli.main import main; sys.exit(main())"
-
 
 def main() -> None:
     """Measures, prints a table, writes JSON."""
@@ -59,7 +57,7 @@ def first_step(checkout: Path, arguments: list[str], caches: str) -> float:
     environment = {**os.environ, "PYTHONPATH": str(checkout), "XDG_CACHE_HOME": f"{caches}/cache"}
     since, said = time.monotonic(), []
     with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments],
+        [sys.executable, "-P", "-m", "mtbert_jax", *arguments],  # -P: this folder's own package must not come first
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,30 +1,25 @@
 """This process on its machine: memory, devices, compiled programs, and the commit that it runs from."""
 
-import contextlib
 import ctypes
 import functools
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from mtbert_jax.files import user_cache
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
     """Makes glibc keep freed memory: else a training step on a CPU spends more time in page faults than in layers."""
     if libc := _libc():
-        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1)):
+        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
             libc.mallopt(option, value)
 
 
@@ -74,10 +69,6 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # many small programs add up, too
 
 
-_OWN_THREAD = threading.local()
-"""`helping` is true in threads for which another one waits: its seconds of waiting are counted, not theirs."""
-
-
 @functools.cache
 def _compile_clock() -> list[float]:
     from jax import monitoring
@@ -85,29 +76,11 @@ def _compile_clock() -> list[float]:
     clock = [0.0]
 
     def add(event: str, duration_secs: float, **_: str | int) -> None:
-        compiles = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
-        if event in compiles and not getattr(_OWN_THREAD, "helping", False):
+        if event in ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration"):
             clock[0] += duration_secs
 
     monitoring.register_event_duration_secs_listener(add)
     return clock
-
-
-@contextlib.contextmanager
-def compiling_side_by_side() -> Iterator[Callable[[Any], object]]:
-    """Gives what compiles a lowered program in another thread; at the end, all of them are compiled.
-
-    XLA does not hold Python's lock while it compiles, so the next program is traced and lowered meanwhile. A later call
-    of the jitted function finds what was compiled.
-    """
-    clock, helping = _compile_clock(), functools.partial(setattr, _OWN_THREAD, "helping", True)
-    with ThreadPoolExecutor(os.cpu_count(), initializer=helping) as pool:
-        under_way: list[Future[Any]] = []
-        yield lambda lowered: under_way.append(pool.submit(lowered.compile))
-        since = time.monotonic()
-        for one in under_way:
-            one.result()
-        clock[0] += time.monotonic() - since
 
 
 def compile_seconds() -> float:

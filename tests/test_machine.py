@@ -36,7 +36,8 @@ def test_the_peak_stays_after_the_memory_has_gone() -> None:
         "del block; print(machine['_peak_resident']())",
     )
     assert 400 * MIB <= after < before + 450 * MIB
-    assert peak_memory() == machine._peak_resident() > before  # on a CPU, which does not count
+    seen = peak_memory()  # on a CPU, which does not count: this process's
+    assert before < seen <= machine._peak_resident()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel counts otherwise")

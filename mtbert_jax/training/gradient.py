@@ -39,33 +39,13 @@ def gradient_program(
     return program
 
 
-@dataclass(frozen=True)
-class OwnGradient:
-    """The gradient of one task by its group's program, ``(params, teacher, batch, key, step) → (gradients, terms)``.
-
-    Attributes:
-        program: What `gradient_program` gives.
-        task: Name of the task.
-        index: Its place in the group.
-    """
-
-    program: Any
-    task: str
-    index: int
-
-    def __call__(self, *arguments: Any) -> tuple[Params, Terms]:
-        """The task's gradient and terms."""
-        return self._own(*self.program(np.int32(self.index), *arguments))
-
-    def traced(self, *arguments: Any) -> tuple[jax.stages.Traced, tuple[Params, Terms]]:
-        """The program for such arguments, and the shapes of what a call gives."""
-        traced = self.program.trace(np.int32(self.index), *arguments)
-        return traced, self._own(*traced.out_info)
-
-    def _own(self, grads: Params, terms: Terms) -> tuple[Params, Terms]:
-        """Without the gradients of the group's other heads, which are zeros."""
-        own = {name: head for name, head in grads.get("heads", {}).items() if name == self.task}
-        return {**grads, "heads": own}, terms
+def own_gradient(
+    program: Callable[..., tuple[Params, Terms]], task: str, index: int, *arguments: Any
+) -> tuple[Params, Terms]:
+    """The gradient of one task of a group; the other heads' are zeros, and dropped."""
+    grads, terms = program(np.int32(index), *arguments)
+    own = {name: head for name, head in grads.get("heads", {}).items() if name == task}
+    return {**grads, "heads": own}, terms
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,9 +92,6 @@ class Loop:
         self.clock = Clock()
         begun, ended, recorded, shapes = done, False, False, 0
         ahead = self.run.gather(done)
-        if self.layout.mesh is None:
-            train_step.compile(state, ahead)
-            self.clock = Clock()
         while not ended:
             state, step_metrics = train_step(state, ahead)
             self.clock.examples += self.run.num_examples(done)

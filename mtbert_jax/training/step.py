@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import optax
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.machine import compiling_side_by_side
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
-from mtbert_jax.training.gradient import OwnGradient, gradient_program
+from mtbert_jax.training.gradient import gradient_program, own_gradient
 from mtbert_jax.training.objective import StageSpec, Terms, task_groups
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.update import StepMetrics, update_program
@@ -37,7 +35,7 @@ class TrainStep:
         update: ``(params, state, gradients, terms) → (state, metrics)``, the state without its parameters.
     """
 
-    gradients: Mapping[str, OwnGradient]
+    gradients: Mapping[str, Callable[..., tuple[Params, Terms]]]
     programs: Sequence[Callable[..., Any]]
     update: Callable[..., tuple[TrainState, StepMetrics]]
     compiled_before: int = 0
@@ -60,34 +58,10 @@ class TrainStep:
         terms = {task: terms for task, (_, terms) in results.items()}
         return grads, terms
 
-    def compile(self, state: TrainState, batches: Mapping[str, Batch | FeatureBatch]) -> None:
-        """Compiles what a step over these batches calls, side by side, where arrays lie on one device.
-
-        A call compiles by itself what it needs, but one program after the other.
-        """
-        made: dict[str, tuple[Params, Terms]] = {}
-        begun = set()
-        with compiling_side_by_side() as compiling:
-            for task, batch in batches.items():
-                gradient = self.gradients[task]
-                traced, made[task] = gradient.traced(state.params, state.teacher, batch, state.key, state.step)
-                shapes = (gradient.program, *(leaf.shape for leaf in jax.tree.leaves(batch)))
-                if shapes not in begun:
-                    begun.add(shapes)
-                    compiling(traced.lower())
-            made = jax.tree.map(partial(_lying_there, jax.tree.leaves(state.params)[0].sharding), made)
-            grads, terms = ({task: own[part] for task, own in made.items()} for part in (0, 1))
-            compiling(self.update.lower(*state.parted(), grads, terms))  # type: ignore[attr-defined]
-
     @property
     def compiled_shapes(self) -> int:
         """How many programs have been compiled for this run so far."""
         return _compiled(self.programs) - self.compiled_before
-
-
-def _lying_there(sharding: jax.sharding.Sharding, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """A shape as that of an array which a program has put on the device of its arguments."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type)
 
 
 def _compiled(programs: Sequence[Callable[..., Any]]) -> int:
@@ -112,13 +86,13 @@ def make_train_step(
         layout: Where arrays lie.
         micro_batches: Parts that a batch's gradient is computed in.
     """
-    gradients: dict[str, OwnGradient] = {}
+    gradients: dict[str, Callable[..., tuple[Params, Terms]]] = {}
     programs: list[Callable[..., Any]] = []
     for group in task_groups(model, tasks, stage):
         about = stage if stage.regularizers else StageSpec(stage.frozen)  # a plain gradient reads no more of it
         program = gradient_program(model, group, tuple(map(kind_of, group)), about, layout, micro_batches)
         programs.append(program)
-        gradients |= {task.name: OwnGradient(program, task.name, n) for n, task in enumerate(group)}
+        gradients |= {task.name: partial(own_gradient, program, task.name, n) for n, task in enumerate(group)}
     update = update_program(tx, stage, layout)
     programs.append(update)
     return TrainStep(gradients, programs, update, _compiled(programs))

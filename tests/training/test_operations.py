@@ -140,7 +140,7 @@ def test_a_run_compiles_no_more_than_its_shapes(
 ) -> None:
     """One gradient for each length of all tasks together, and one update; eval lengths are counted apart.
 
-    Steps call the programs that were compiled before the first one: JAX makes each once.
+    JAX makes each of them once.
     """
     fitted = dataclasses.replace(config, lengths=(), max_shapes=2, steps=12, eval_every_steps=12, seeds=seeds)
     with caplog.at_level(logging.DEBUG, "jax._src.dispatch"):
