@@ -3,7 +3,7 @@
 # make test-all  the same and the tests that take minutes
 # make coverage  the tests, and which lines they run: half as much time again
 # make check     lint, types, import floors
-# make docs      the pages of docs/ as a site in site/, warnings are errors
+# make docs      run the code that the pages show; the pages of docs/ as a site in site/, warnings are errors
 # make parity    the tests against PyTorch's implementations and the real encoder
 # make hand-in   the course's prediction files by the best recipes, trained here: DATA=path/to/cs224n; SIZE=base takes
 #                the encoder of the paper's size
@@ -41,6 +41,7 @@ check: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "page and not slow" tests/docs
 	@echo "site: site/index.html, which can be opened as a file; or: $(BIN)/python -m http.server -d site"
 
 parity: $(VENV)/installed-parity $(MODEL)
@@ -88,7 +89,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install -q -e '.[dev]'
 	touch $@
 
-$(VENV)/installed-docs: $(VENV)/installed
+$(VENV)/installed-docs: $(VENV)/installed-dev
 	$(PIP) install -q -e '.[docs]'
 	touch $@
 

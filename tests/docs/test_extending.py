@@ -32,6 +32,7 @@ from tests.docs.test_pages import DOCS
 from tests.encoders.tiny import save_encoder
 from tests.plugins import forgetting, registered, shown
 
+pytestmark = pytest.mark.page
 PAGE = DOCS / "extending.md"
 CLASSES = ("low", "middle", "high")
 

@@ -23,6 +23,7 @@ def shown(code: str, names: dict[str, Any]) -> Any:
     return None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)  # type: ignore[attr-defined]
 
 
+@pytest.mark.page
 def test_every_cell_runs_and_shows_something_short(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(clone)
     names: dict[str, Any] = {"__name__": "a_notebook"}

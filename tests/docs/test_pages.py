@@ -43,6 +43,7 @@ WITH_README = {**dict(zip(NAMES, PAGES, strict=True)), "README.md": DOCS.parent 
 
 
 @pytest.mark.parametrize("name", slow_but_for(set(WITH_README) - {LONG}, WITH_README))
+@pytest.mark.page
 def test_python_runs(name: str, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(clone)
     names: dict[str, object] = {"__name__": "a_page"}

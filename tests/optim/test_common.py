@@ -207,5 +207,6 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_over_eight_devices_it_is_the_same(name: str, sharded: Any) -> None:
     close(sharded[f"eight_{name}"], sharded[f"one_{name}"], 1e-3)

@@ -49,7 +49,8 @@ def one_step(config: Config, layout: Layout) -> tuple[Any, Any]:
     )[0]
 
 
-@pytest.mark.parametrize(("wide", "micro_batches"), [pytest.param(False, 1, marks=pytest.mark.slow), (True, 2)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("wide", "micro_batches"), [(False, 1), (True, 2)])
 def test_a_mesh_of_one_device_computes_what_the_device_does(config: Config, wide: bool, micro_batches: int) -> None:
     config = dataclasses.replace(config, tasks=config.tasks[1:], micro_batches=micro_batches)
     expected, expected_scores = one_step(config, ALONE)

@@ -109,6 +109,7 @@ def test_seeds_spread_over_devices_are_those_of_one_device(regularized: Config, 
         assert_same(alone, *(str(tmp_path / name / f"seed{seed}") for name in ("one", "four")))
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_run_of_one(regularized: Config, tmp_path: Path) -> None:
     """By the command: it scores, predicts and prints once, too."""
     config = dataclasses.replace(regularized, smart=SmartConfig(), tasks=regularized.tasks[1:])  # slow tests have more

@@ -56,8 +56,9 @@ def little(config: Config, heads: int, full: int) -> Config:
 
 @pytest.mark.parametrize(
     ("run", "kills", "heads", "full"),
-    [pytest.param(everything, 24, 120, 400, marks=pytest.mark.slow), pytest.param(little, 2, 4, 12)],
+    [(everything, 24, 120, 400), (little, 2, 4, 12)],
 )
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     config: Config, tmp_path: Path, tally: Tally, run: Callable[..., Config], kills: int, heads: int, full: int
 ) -> None:
