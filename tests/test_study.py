@@ -152,7 +152,8 @@ def test_the_chains_of_every_row_for_bert_base_fit_the_model(
     assert {len(plan.batches.names(0)) for plan in plans} == {1 if one_by_one else 3}
 
 
-@pytest.mark.parametrize("path", named(STUDY, slow=lambda path: path.stem != "minilm_baseline"))
+@pytest.mark.slow
+@pytest.mark.parametrize("path", named(STUDY))
 def test_every_row_of_the_study_trains(path: Path, small_encoder_dir: Path, tmp_path: Path, cache: Path) -> None:
     config = small(path, small_encoder_dir, tmp_path / "run", cache)
     records = read_metrics(check_run(config).metrics)
