@@ -42,8 +42,8 @@ LONG = "cookbook.md"
 WITH_README = {**dict(zip(NAMES, PAGES, strict=True)), "README.md": DOCS.parent / "README.md"}
 
 
-@pytest.mark.parametrize("name", slow_but_for(set(WITH_README) - {LONG}, WITH_README))
 @pytest.mark.page
+@pytest.mark.parametrize("name", slow_but_for(set(WITH_README) - {LONG}, WITH_README))
 def test_python_runs(name: str, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(clone)
     names: dict[str, object] = {"__name__": "a_page"}

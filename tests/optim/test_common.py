@@ -206,7 +206,7 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return np.load(path)
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_over_eight_devices_it_is_the_same(name: str, sharded: Any) -> None:
     close(sharded[f"eight_{name}"], sharded[f"one_{name}"], 1e-3)

@@ -54,11 +54,8 @@ def little(config: Config, heads: int, full: int) -> Config:
     return dataclasses.replace(light(config), stages=stages, log_every_steps=1, save_every_steps=3, eval_every_steps=8)
 
 
-@pytest.mark.parametrize(
-    ("run", "kills", "heads", "full"),
-    [(everything, 24, 120, 400), (little, 2, 4, 12)],
-)
 @pytest.mark.slow
+@pytest.mark.parametrize(("run", "kills", "heads", "full"), [(everything, 24, 120, 400), (little, 2, 4, 12)])
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     config: Config, tmp_path: Path, tally: Tally, run: Callable[..., Config], kills: int, heads: int, full: int
 ) -> None:

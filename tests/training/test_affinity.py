@@ -132,7 +132,6 @@ def test_a_run_that_looks_is_the_run_that_does_not(looked: tuple[Config, RunFold
     assert_same_run(config, plain, copy, 14)
 
 
-@pytest.mark.slow
 def test_the_report_shows_and_says_it(looked: tuple[Config, RunFolder]) -> None:
     _, folder = looked
     assert main(["report", str(folder.path)]) == 0

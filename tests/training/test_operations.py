@@ -94,7 +94,7 @@ SMART, PROXIMAL = Smart(SmartConfig(weight=0.1)), Proximal(ProximalConfig(weight
     ("pooling", "regularizers", "passes"),
     [
         pytest.param("mean", (), 3, id="mean-plain"),
-        pytest.param("cls", (SMART,), 8, id="cls-smart", marks=pytest.mark.slow),
+        pytest.param("cls", (SMART,), 8, id="cls-smart"),
         pytest.param("mean", (PROXIMAL,), 4, id="mean-proximal", marks=pytest.mark.slow),
         pytest.param("cls", (), 3, id="cls-plain", marks=pytest.mark.slow),
         pytest.param("mean", (SMART,), 8, id="mean-smart", marks=pytest.mark.slow),
