@@ -20,7 +20,7 @@ from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, encoder,
 from mtbert_jax.encoders.hub import load_pretrained, save_pretrained
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.errors import InputError, TrainingError
-from mtbert_jax.inference import MultitaskModel, Prediction
+from mtbert_jax.inference import Ensemble, MultitaskModel, Prediction
 from mtbert_jax.optim import (
     aggregator,
     aggregator_weights,
@@ -64,6 +64,7 @@ __all__ = [
     "BertFamily",
     "Config",
     "Encoder",
+    "Ensemble",
     "Example",
     "Family",
     "Forward",

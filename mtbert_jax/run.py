@@ -27,7 +27,7 @@ from mtbert_jax.errors import InputError, plain
 from mtbert_jax.export.description import Format
 from mtbert_jax.export.write import export_run
 from mtbert_jax.files import input_errors, write_whole
-from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.inference import Ensemble, MultitaskModel
 from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import common_layout
 from mtbert_jax.report.contents import RunContents, find_runs
@@ -46,6 +46,7 @@ from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import columns, read_metrics
 from mtbert_jax.training.seeds import load_run_config, seeds_apart
+from mtbert_jax.training.source import seed_folders
 from mtbert_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -178,6 +179,11 @@ class SeedsOfRun:
         """Mean over seeds of each task's primary metric, by task, and of both averages."""
         return {name: value.mean for name, value in self.row.values.items()}
 
+    @cached_property
+    def model(self) -> Ensemble:
+        """The models of the seeds' best checkpoints as an ensemble: the mean of their logits."""
+        return Ensemble(tuple(run.model for run in self.runs.values()))
+
     def write_tables(self, name: str = "") -> None:
         """Writes ``table.md``, ``table.csv`` and ``table.json`` into the folder; `name` is what the row is called."""
         write_tables([self.row._replace(name=name or self.row.name)], self.path)
@@ -264,9 +270,9 @@ def load_run(path: str | Path) -> Run | SeedsOfRun:
     """
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
-        own = [RunFolder(file.parent) for file in sorted(folder.path.glob("seed*/config.toml"))]
+        own = seed_folders(folder.path)
         if own:
-            return SeedsOfRun(folder.path, {one.load_config().seed: Run(one) for one in own})
+            return SeedsOfRun(folder.path, {seed: Run(one) for seed, one in own.items()})
     folder.load_config()
     return Run(folder)
 

@@ -56,9 +56,9 @@ def test_a_stream_counts_on_where_logits_are_not_finite(
 ) -> None:
     real = mt.MultitaskModel.logits
 
-    def broken(self: mt.MultitaskModel, task: str, dataset: Any) -> Any:
-        wrong = np.array([text == ("bad",) for text in dataset.texts])
-        return np.where(wrong[:, None], np.nan, real(self, task, dataset))
+    def broken(self: mt.MultitaskModel, task: str, texts: Any) -> Any:
+        wrong = np.array([text == ("bad",) for text in texts])
+        return np.where(wrong[:, None], np.nan, real(self, task, texts))
 
     monkeypatch.setattr(mt.MultitaskModel, "logits", broken)
     stream = model.stream("sst", ["a", "b", "c", "bad", "bad", "d", "e"], 3)

@@ -17,6 +17,11 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.training.seeds import load_run_config
 
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The run folder.")]
+RunPaths = Annotated[
+    tuple[Path, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(help="The run folder; of several, or of one that holds several seeds, the mean of their logits."),
+]
 Which = Annotated[
     Literal["best", "latest"],
     tyro.conf.arg(help="Which checkpoint: the best by the config's `checkpoint_metric`, or the latest."),
@@ -95,9 +100,12 @@ class Augment:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Scores a run on one split of every task that has labels there, and prints a table, or JSON."""
+    """Scores a run on one split of every task that has labels there, and prints a table, or JSON.
 
-    run: RunPath
+    Several runs are scored as an ensemble: `mtbert evaluate RUN RUN` scores the mean of their logits.
+    """
+
+    runs: RunPaths = ()
     split: Literal["train", "dev", "test"] = "dev"
     """The split."""
     checkpoint: Which = "best"
@@ -119,9 +127,11 @@ class Predict:
 
     With `--task` and `--soft-labels` a training file for `kind = "distribution"` is written: the texts of `--input`, or
     of the task's training file, with this run's probabilities as labels.
+
+    Several runs predict as an ensemble, by the mean of their logits.
     """
 
-    run: RunPath
+    runs: RunPaths = ()
     task: str | None = None
     """Name of a task."""
     input: Path | None = None
@@ -140,13 +150,14 @@ class Predict:
 class Submission:
     """Writes the dev and test prediction files of a run in the course's format, and checks them; or checks others.
 
+    Several runs predict as an ensemble, by the mean of their logits, and need `--output`.
+
     `mtbert submission RUN` predicts every row, whether or not its label can be used, and sets similarities beyond the
     task's range to its ends. `mtbert submission --check FILE ... --data FILE ...` checks files that were made
     elsewhere: header, ids in the data file's order, none missing, doubled or unknown, and every prediction.
     """
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """The run folder."""
+    runs: RunPaths = ()
     output: Path | None = None
     """Folder of the files; `submission` in the run folder if left out."""
     checkpoint: Which = "best"

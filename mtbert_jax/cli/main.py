@@ -131,13 +131,13 @@ def evaluate(args: list[str]) -> None:
     if given.json:
         print(json.dumps(finite(scores), allow_nan=False))
     else:
-        console().print(scores_table(scores, f"{given.split}, step {model.step}"))
+        console().print(scores_table(scores, f"{given.split}, {model.title}"))
 
 
 def submission(args: list[str]) -> None:
     """The command `submission`."""
     given = arguments.parse(arguments.Submission, args, "mtbert submission")
-    for line in hand_in(given.run, given.output, given.checkpoint, given.data_dir, given.check, given.data):
+    for line in hand_in(given.runs, given.output, given.checkpoint, given.data_dir, given.check, given.data):
         print(line)
 
 
@@ -188,9 +188,10 @@ USAGE = """usage: mtbert COMMAND ...
   check-data CONFIG.toml [--json FILE]      what the data hold: bad rows, labels, lengths, repeats
   augment CONFIG.toml --write FILE.jsonl    a training file of pairs with those that follow from its own
   ablate CONFIG.toml ... [--seeds 0 1 2]    train several configs with several seeds; one table
-  evaluate RUN [--split dev]                score a run's best checkpoint on a split
-  predict RUN [--task NAME] [--input FILE]  label one's own texts, one a line; without --task, write prediction files
-  submission RUN                            prediction files to hand in, checked; --check FILE --data FILE checks others
+  evaluate RUN ... [--split dev]            score a run's best checkpoint on a split; several runs as an ensemble
+  predict RUN ... [--task NAME] [--input FILE]
+                                            label one's own texts, one a line; without --task, write prediction files
+  submission RUN ...                        prediction files to hand in, checked; --check FILE --data FILE checks others
   report RUN ... [--out FILE.html]          one page about a run, or about several
   export RUN --format hf|stablehlo          a checkpoint for transformers, or plain JAX
   completion bash|zsh|fish                  what a shell reads to complete all this

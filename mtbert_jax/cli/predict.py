@@ -15,9 +15,8 @@ from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import input_errors, json_lines, must_be_writable, written_whole
-from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.inference import Predictor, load_predictor, output_folder
 from mtbert_jax.training.evaluate import not_finite
-from mtbert_jax.training.folder import RunFolder
 
 LONG = 1000
 """Texts from which on a terminal shows how far they are."""
@@ -34,10 +33,12 @@ def predict(args: list[str]) -> None:
         must_be_writable(given.output, folder=given.task is None)
     if given.soft_labels is not None:
         must_be_writable(given.soft_labels)
-    model = load_model(given)
     if given.task is None:
-        _write_files(model, given.output or RunFolder(given.run).predictions)
-    elif given.soft_labels is not None:
+        folder = output_folder(given.runs, given.output, "predictions")
+        _write_files(load_model(given), folder)
+        return
+    model = load_model(given)
+    if given.soft_labels is not None:
         own = None if given.input is None else _read_texts(given.input, model.task(given.task))
         with _output(given.soft_labels) as file:
             file.write(json_lines(model.soft_labels(given.task, own)))
@@ -50,15 +51,15 @@ def predict(args: list[str]) -> None:
                 file.write(json_lines([row]))
 
 
-def load_model(given: arguments.Evaluate | arguments.Predict) -> MultitaskModel:
-    """The model that a command names, which scores those tasks in both orders that the command says."""
-    model = MultitaskModel.from_checkpoint(given.run, given.checkpoint, given.data_dir)
+def load_model(given: arguments.Evaluate | arguments.Predict) -> Predictor:
+    """The model or ensemble that a command names, which scores those tasks in both orders that the command says."""
+    model: Predictor = load_predictor(given.runs, given.checkpoint, given.data_dir)
     return model if given.both_orders is None else model.with_both_orders(given.both_orders)
 
 
-def _write_files(model: MultitaskModel, folder: Path) -> None:
+def _write_files(model: Predictor, folder: Path) -> None:
     """The prediction files of all tasks, dev and test."""
-    read = {split: model.setup.datasets(split) for split in SPLITS[1:]}  # both, before anything is computed
+    read = {split: model.datasets(split) for split in SPLITS[1:]}  # both, before anything is computed
     wrong: list[str] = []
     for split, datasets in read.items():
         logits = model.score(datasets)[1]

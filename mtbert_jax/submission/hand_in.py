@@ -10,11 +10,10 @@ import numpy as np
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.errors import InputError
-from mtbert_jax.inference import MultitaskModel
+from mtbert_jax.inference import Predictor, load_predictor, output_folder
 from mtbert_jax.submission.course import COURSE, check_pair, faults
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.evaluate import not_finite
-from mtbert_jax.training.folder import RunFolder
 
 FAULTS = 5
 """Of a file: how many are told."""
@@ -30,7 +29,7 @@ class Checked(NamedTuple):
 
 
 def hand_in(
-    run: Path | None,
+    runs: Sequence[Path] = (),
     output: Path | None = None,
     checkpoint: str = "best",
     data_dir: str | None = None,
@@ -40,8 +39,8 @@ def hand_in(
     """Writes and checks the prediction files of a run, or checks those of others; tells what came of it, line by line.
 
     Args:
-        run: The run folder; None checks files that were made elsewhere.
-        output: Folder of the files; `submission` in the run folder if left out.
+        runs: The run folder, or those of an ensemble; none checks files that were made elsewhere.
+        output: Folder of the files; `submission` in the run folder if left out. An ensemble needs one.
         checkpoint: `best`, by the config's `checkpoint_metric`, or `latest`.
         data_dir: Folder of the data files, in place of the run's.
         check: Prediction files of the course's tasks, made elsewhere.
@@ -50,18 +49,19 @@ def hand_in(
     Raises:
         InputError: What was given is wrong, or a prediction file is.
     """
-    if (run is None) == (not check):
+    if bool(runs) == bool(check):
         raise InputError("give a run folder, or files to check: mtbert submission --check FILE ... --data FILE ...")
-    if run is None:
+    if not runs:
         checked = check_elsewhere(check, data)
     elif data:
         raise InputError("--data goes with --check; --data-dir names the folder of a run's data files")
     else:
-        model = MultitaskModel.from_checkpoint(run, checkpoint, data_dir)
-        checked = write_submission(model, output or RunFolder(run).submission)
+        folder = output_folder(runs, output, "submission")
+        model = load_predictor(runs, checkpoint, data_dir)
+        checked = write_submission(model, folder)
         for name in ("sst", "para", "sts"):
-            if name not in model.setup.tasks:
-                yield f"this run has no task {name}: its two files are not there"
+            if name not in model.tasks:
+                yield f"no task {name}: its two files are not there"
     for path, rows, wrong, clipped in checked:
         note = f"; {clipped} set to the nearer end of the range" if clipped else ""
         yield f"{path}: {f'{len(wrong)} faults' if wrong else f'{rows} predictions, as they must be'}{note}"
@@ -70,13 +70,13 @@ def hand_in(
         raise InputError(f"{len(bad)} of {len(checked)} prediction files are wrong: {bad[0].faults[0]}")
 
 
-def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
+def write_submission(model: Predictor, folder: Path) -> list[Checked]:
     """Writes the dev and test files of all tasks of a run, of every row, and checks what was written.
 
     Raises:
         InputError: A task has no dev or no test file, or logits that are not finite; nothing has been written.
     """
-    tasks = {name: task for name, task in model.setup.tasks.items() if not kind_of(task).auxiliary}
+    tasks = {name: task for name, task in model.tasks.items() if not kind_of(task).auxiliary}
     if not tasks:
         raise InputError("no task of this run predicts labels; there is nothing to hand in")
     for task in tasks.values():
@@ -85,7 +85,7 @@ def write_submission(model: MultitaskModel, folder: Path) -> list[Checked]:
                 raise InputError(f'task {task.name} has no {split} file to predict; give its name as {split} = "..."')
     checked, said = [], {}
     for split in SPLITS[1:]:
-        datasets = model.setup.datasets(split, labels=False)
+        datasets = model.datasets(split, labels=False)
         said[split] = datasets, model.score(datasets)[1]
         for line in not_finite(split, *said[split]).values():
             raise InputError(f"{line}; there is nothing to hand in")

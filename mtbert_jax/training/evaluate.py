@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.config import Pooling
+from mtbert_jax.config import Pooling, Task
 from mtbert_jax.data.batches import evaluation_batches
 from mtbert_jax.data.dataset import Dataset, in_other_order
 from mtbert_jax.data.lengths import Ladder
@@ -125,20 +125,37 @@ def with_features(setup: Setup, params: Params, *splits: dict[str, Dataset]) -> 
 def evaluate_all(
     setup: Setup, eval_step: EvalStep, params: Params, datasets: dict[str, Dataset]
 ) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "example output"]]]:
-    """Scores of several tasks, as `score` gives them (empty where labels are missing), and their logits.
+    """Scores of several tasks, as `scores_of` gives them, and their logits."""
+    logits = all_logits(setup, eval_step, params, datasets)
+    return scores_of(setup.tasks, datasets, logits), logits
+
+
+def all_logits(
+    setup: Setup, eval_step: EvalStep, params: Params, datasets: dict[str, Dataset]
+) -> dict[str, Float[np.ndarray, "example output"]]:
+    """What an evaluation keeps of the logits of every example of several tasks, by task."""
+    lengths = setup.lengths(datasets)
+    return {name: split_logits(setup, eval_step, params, name, data, lengths[name]) for name, data in datasets.items()}
+
+
+def scores_of(
+    tasks: Mapping[str, Task],
+    datasets: Mapping[str, Dataset],
+    logits: Mapping[str, Float[np.ndarray, "example output"]],
+) -> dict[str, Any]:
+    """Scores of several tasks, as `score` gives them; empty where labels are missing.
 
     Where only some examples have labels, those are scored, and a warning says how many.
     """
-    lengths, logits, scored, labels = setup.lengths(datasets), {}, {}, {}
+    scored, labels = {}, {}
     for name, data in datasets.items():
-        logits[name] = split_logits(setup, eval_step, params, name, data, lengths[name])
         if data.labelled:
             rows = slice(None) if data.scored is None else data.scored
             scored[name], labels[name] = logits[name][rows], data.labels[rows]
         if data.labelled and data.scored is not None:
             counts = len(data.ids) - len(data.scored), len(data.ids), len(data.scored)
             logger.warning("task %s: %d of %d rows have no label; its scores are over the other %d", name, *counts)
-    return score(setup.tasks, scored, labels) if labels else {}, logits
+    return score(tasks, scored, labels) if labels else {}
 
 
 def not_finite(

@@ -83,7 +83,7 @@ def test_a_run_of_fewer_tasks_says_so(config: Config, capsys: pytest.CaptureFixt
     run = checkpointed(dataclasses.replace(config, tasks=config.tasks[1:2])).path
     assert main(["submission", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == [f"this run has no task {name}: its two files are not there" for name in ("sst", "sts")]
+    assert lines[:2] == [f"no task {name}: its two files are not there" for name in ("sst", "sts")]
     assert len(lines) == 4
 
 

@@ -16,7 +16,7 @@ import mtbert_jax as mt
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, HeadConfig, SmartConfig, StageConfig, Task
 from mtbert_jax.data.batches import make_batch
-from mtbert_jax.data.dataset import Dataset, dataset_of_texts, load_dataset
+from mtbert_jax.data.dataset import load_dataset
 from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.data.tokens import Tokens, tokenize_inputs, tokenize_texts
 from mtbert_jax.encoders.family import FAMILIES
@@ -138,10 +138,6 @@ def test_symmetric_features_stay_when_the_texts_change_places(encoder_dir: Path)
     assert (one[2, 2 * h : 3 * h] == 0).all()
 
 
-def of_texts(model: mt.MultitaskModel, task: str, texts: list[tuple[str, ...]]) -> Dataset:
-    return dataset_of_texts(model.setup.tokenizer, texts, model.task(task).max_length, model.task(task))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_dir: Path) -> Path:
     """A run folder with a checkpoint of heads that read texts apart."""
@@ -156,7 +152,7 @@ def test_predictions_of_ones_own_texts_are_those_of_a_data_file(folder: Path) ->
     assert set(scores) >= {"sst", "para", "sts"}
     for task in ("para", "sts"):
         assert np.std(logits[task]) > 1e-3
-        own = model.logits(task, of_texts(model, task, datasets[task].texts))
+        own = model.logits(task, datasets[task].texts)
         np.testing.assert_allclose(own, logits[task], atol=1e-5)
         labels = [one.label for one in model.predict(task, datasets[task].texts)]  # type: ignore[arg-type]
         wanted = logits[task][:, 0] if task == "sts" else logits[task][:, 0] > 0
@@ -174,8 +170,7 @@ def test_an_export_for_plain_jax_gives_the_same_numbers(folder: Path, tmp_path: 
         command = [sys.executable, str(out / "load.py"), task]
         done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300, check=True)
         found = [json.loads(line)["logits"] for line in done.stdout.splitlines()]
-        dataset = of_texts(model, task, list(texts))
-        np.testing.assert_allclose(found, model.logits(task, dataset), atol=1e-5)
+        np.testing.assert_allclose(found, model.logits(task, list(texts)), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,47 +1,30 @@
-"""A trained model on splits, and on one's own text."""
+"""What predicts labels, for splits and for one's own texts, wherever its logits come from."""
 
+import abc
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mtbert_jax.checks import check_config
-from mtbert_jax.config import Config, Task
+from mtbert_jax.config import Task
 from mtbert_jax.config.schema import nearest
-from mtbert_jax.data.dataset import Dataset, dataset_of_texts, load_dataset
+from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.examples import clean
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import Split
 from mtbert_jax.errors import InputError, plain
-from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.arrays import finite_rows, predictions
-from mtbert_jax.training.evaluate import (
-    EvalStep,
-    evaluate_all,
-    make_eval_step,
-    make_pooling_step,
-    not_finite,
-    over_split,
-    split_logits,
-)
-from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.origin import restore_params
-from mtbert_jax.training.setup import Setup
-from mtbert_jax.types import Params
+from mtbert_jax.training.evaluate import not_finite, scores_of
 
 logger = logging.getLogger(__name__)
 LONGEST_SHOWN = 60
 """Characters of a text that a message quotes."""
-Embedding = Literal["mean", "cls"]
-"""How `MultitaskModel.encode` makes one vector of a text."""
 
 
 class Prediction(NamedTuple):
@@ -57,76 +40,45 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]
 
 
-@dataclass(frozen=True, eq=False)
-class MultitaskModel:
-    """Encoder, heads and tokenizer of a run, ready to predict.
+class Predictor(abc.ABC):
+    """Predictions, scores and files, made of logits that a subclass computes."""
 
-    Attributes:
-        setup: The run's config and what belongs to it.
-        params: All parameters.
-        step: The step they are from.
-    """
+    @property
+    @abc.abstractmethod
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name."""
 
-    setup: Setup
-    params: Params
-    step: int
+    @property
+    @abc.abstractmethod
+    def title(self) -> str:
+        """Where the logits come from, in a few words, for the title of a table."""
 
-    @cached_property
-    def _eval_step(self) -> EvalStep:
-        return make_eval_step(self.setup.model, self.setup.layout, self.setup.kinds)
+    @abc.abstractmethod
+    def datasets(self, split: Split, labels: bool = True) -> dict[str, Dataset]:
+        """One split of every task that has a file for it; `labels` as in `read_split`."""
 
-    @cached_property
-    def _pooling_step(self) -> EvalStep:
-        return make_pooling_step(self.setup.model, self.setup.layout)
+    @abc.abstractmethod
+    def dataset(self, task: str, split: Split, labels: bool = True) -> Dataset:
+        """One split of one task; `labels` and errors as in `read_split`."""
 
-    @classmethod
-    def from_checkpoint(
-        cls,
-        run: str | Path,
-        which: str = "best",
-        data_dir: str | None = None,
-        config: Config | None = None,
-        layout: Layout = ALONE,
-    ) -> "MultitaskModel":
-        """Loads the best or the latest checkpoint of a run folder; nothing else is needed.
-
-        Args:
-            run: The run folder.
-            which: `best`, by the config's `checkpoint_metric`, or `latest`.
-            data_dir: Folder of the data files, in place of the config's.
-            config: The run's config, in place of the folder's.
-            layout: Where its arrays are to lie, whatever they lay on in training.
-
-        Raises:
-            InputError: This is no run folder, or it holds no checkpoint that can be read.
-        """
-        folder = RunFolder(Path(run))
-        config = config or folder.load_config()
-        here = replace(config, data_dir=data_dir or config.data_dir, attention="auto")  # whatever this machine has
-        setup = Setup.load(here, folder.encoder, layout)
-        step, params = restore_params(folder, config, setup, which)
-        return cls(setup.without_lora(), params, step)
-
-    def with_both_orders(self, tasks: Sequence[str]) -> "MultitaskModel":
-        """The same model, which scores the pairs of these tasks in both orders, and those of no other task.
+    @abc.abstractmethod
+    def with_both_orders(self, tasks: Sequence[str]) -> "Predictor":
+        """The same, which scores the pairs of these tasks in both orders, and those of no other task.
 
         Args:
             tasks: Names of tasks over pairs; they stand in place of the tasks whose `both_orders` the run has set.
 
         Raises:
-            InputError: The run has no such task, or it is not over pairs.
+            InputError: There is no such task, or it is not over pairs.
         """
-        for name in tasks:
-            self.task(name)
-        config = self.setup.config
-        told = tuple(replace(task, both_orders=task.name in tasks) for task in config.tasks)
-        config = replace(config, tasks=told)
-        check_config(config)
-        return replace(self, setup=self.setup.with_config(config))
 
-    def __repr__(self) -> str:
-        millions = sum(leaf.size for leaf in jax.tree.leaves(self.params)) / 1e6
-        return f"MultitaskModel(tasks {', '.join(self.setup.tasks)}; {millions:.1f}M parameters; step {self.step})"
+    @abc.abstractmethod
+    def logits(self, task: str, texts: Sequence[tuple[str, ...]]) -> Float[np.ndarray, "example output"]:
+        """Logits of texts of one's own, in their order; of pairs in both orders, where the task is scored so."""
+
+    @abc.abstractmethod
+    def split_logits(self, datasets: dict[str, Dataset]) -> dict[str, Float[np.ndarray, "example output"]]:
+        """Logits of all examples of `datasets`, by task."""
 
     def task(self, name: str) -> Task:
         """The task of that name.
@@ -134,7 +86,7 @@ class MultitaskModel:
         Raises:
             InputError: The run has no such task.
         """
-        tasks = self.setup.tasks
+        tasks = self.tasks
         if name not in tasks:
             raise InputError(f"no task {name!r} in this run{nearest(name, tasks)} (tasks: {', '.join(tasks)})")
         return tasks[name]
@@ -177,14 +129,14 @@ class MultitaskModel:
             InputError: As `predict`, for logits that are not finite when their turn comes.
         """
         spec = self.predicting(task)
-        parts = _parts(texts, len(spec.text), f"task {task}")
+        parts = text_parts(texts, len(spec.text), f"task {task}")
         return self._described(spec, parts, size)
 
     def _described(self, spec: Task, parts: list[tuple[str, ...]], size: int) -> Iterator[Prediction]:
         for start in range(0, len(parts), size):
             own = parts[start : start + size]
-            logits = self.logits(spec.name, dataset_of_texts(self.setup.tokenizer, own, spec.max_length, spec))
-            _check_finite(logits, own, f"the output of task {spec.name}", start, len(parts))
+            logits = self.logits(spec.name, own)
+            check_finite(logits, own, f"the output of task {spec.name}", start, len(parts))
             yield from self.describe(spec.name, logits)
 
     def soft_labels(
@@ -209,53 +161,23 @@ class MultitaskModel:
                 "are for tasks with one class for each example"
             )
         if texts is None:
-            data = load_dataset(self.setup.config, spec, split, self.setup.tokenizer, labels=False)
+            data = self.dataset(task, split, labels=False)
+            ids, parts, logits = data.ids, data.texts, self.split_logits({task: data})[task]
         else:
-            parts = _parts(texts, len(spec.text), f"task {task}")
-            data = dataset_of_texts(self.setup.tokenizer, parts, spec.max_length, spec)._replace(
-                ids=[str(number) for number in range(len(parts))]
-            )
-        if not data.texts:
-            return []
-        logits = self.logits(task, data)
-        _check_finite(logits, data.texts, f"the output of task {task}")
+            parts = text_parts(texts, len(spec.text), f"task {task}")
+            if not parts:
+                return []
+            ids, logits = [str(number) for number in range(len(parts))], self.logits(task, parts)
+        check_finite(logits, parts, f"the output of task {task}")
         labels = np.asarray(kind.probabilities(jnp.asarray(logits)), np.float32)
         return [
             {**({spec.id: name} if spec.id else {}), **dict(zip(spec.text, own, strict=True)), spec.label: row}
-            for name, own, row in zip(data.ids, data.texts, map(_shortest, labels), strict=True)
+            for name, own, row in zip(ids, parts, map(_shortest, labels), strict=True)
         ]
-
-    def encode(self, texts: Sequence[str], pooling: Embedding = "mean") -> Float[np.ndarray, "text hidden"]:
-        """Embeddings of single texts by the shared encoder, float32, in their order; no head has a part in them.
-
-        Args:
-            texts: Strings, cut off after the run's `max_length` tokens.
-            pooling: `mean`, the mean of all token states, or `cls`, the output of the encoder's pooler.
-
-        Raises:
-            InputError: There is no such pooling, or the encoder has no pooler for it, or one of the texts is none, or
-                its embedding is not finite.
-        """
-        if pooling not in get_args(Embedding):
-            of_two = pooling in ("pair", "towers", "both")
-            hint = f"; {pooling} is of two texts" if of_two else nearest(str(pooling), get_args(Embedding))
-            raise InputError(f"encode: pooling = {pooling!r} is none of {', '.join(get_args(Embedding))}{hint}")
-        parts = _parts(texts, 1, "encode")
-        lengths, width = self.setup.fixed_lengths(), self.setup.encoder_config.hidden_size
-        compute = partial(self._pooling_step, self.params, pooling)
-        vectors = over_split(
-            self.setup, compute, dataset_of_texts(self.setup.tokenizer, parts, int(lengths[-1])), lengths, width
-        )
-        _check_finite(vectors, parts, "its embedding")
-        return vectors
-
-    def logits(self, task: str, dataset: Dataset) -> Float[np.ndarray, "example output"]:
-        """Logits of texts of one's own, in their order; of pairs in both orders, where the task is scored so."""
-        return split_logits(self.setup, self._eval_step, self.params, task, dataset, self.setup.fixed_lengths(task))
 
     def describe(self, task: str, logits: Float[np.ndarray, "example output"]) -> list[Prediction]:
         """Logits → labels and probabilities."""
-        spec = self.setup.tasks[task]
+        spec = self.tasks[task]
         kind = kind_of(spec)
         labels = (_written(kind.describe(spec, value)) for value in kind.predict(logits))
         names, shares = kind.classes(spec), np.asarray(kind.probabilities(jnp.asarray(logits)), np.float32)
@@ -272,7 +194,7 @@ class MultitaskModel:
         Without `labels` there are no scores, and rows whose label cannot be used have logits, too. A warning names a
         task with logits that are not finite; its scores are NaN.
         """
-        datasets = self.setup.datasets(split, labels)
+        datasets = self.datasets(split, labels)
         scores, logits = self.score(datasets)
         for line in not_finite(split, datasets, logits).values():
             logger.warning("%s; its scores are undefined", plain(line))
@@ -280,7 +202,8 @@ class MultitaskModel:
 
     def score(self, datasets: dict[str, Dataset]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Scores of datasets, empty where none has labels, and their logits."""
-        return evaluate_all(self.setup, self._eval_step, self.params, datasets)
+        logits = self.split_logits(datasets)
+        return scores_of(self.tasks, datasets, logits), logits
 
     def write_predictions(
         self, folder: Path, split: Split, datasets: dict[str, Dataset], logits: dict[str, np.ndarray]
@@ -291,7 +214,7 @@ class MultitaskModel:
         """
         paths = []
         for name, values in logits.items():
-            task = self.setup.tasks[name]
+            task = self.tasks[name]
             if kind_of(task).auxiliary:
                 continue
             path, predicted = folder / prediction_file(task, split), predictions(task, values)
@@ -313,7 +236,7 @@ def _written(label: Any) -> Any:
     return float(str(np.float32(label))) if isinstance(label, float) else label
 
 
-def _check_finite(
+def check_finite(
     values: Float[np.ndarray, "text ..."], parts: list[tuple[str, ...]], whose: str, before: int = 0, total: int = 0
 ) -> None:
     """Refuses what is not finite for some text: an argmax of NaN would be an ordinary label.
@@ -333,7 +256,7 @@ def _check_finite(
         )
 
 
-def _parts(texts: Sequence[str | tuple[str, ...]], count: int, whose: str) -> list[tuple[str, ...]]:
+def text_parts(texts: Sequence[str | tuple[str, ...]], count: int, whose: str) -> list[tuple[str, ...]]:
     """Every text as a tuple of its parts, cleaned as those of data files are."""
     if isinstance(texts, str):
         raise InputError(f"{whose} takes a list of texts, not a single string")
