@@ -35,6 +35,7 @@ class Worker:
             text=True,
             env=environment,
         )
+        self.pid = self._process.pid
         self.ready = self._read()
 
     def step(self) -> None:

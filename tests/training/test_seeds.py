@@ -123,8 +123,10 @@ def test_the_command_scores_every_seed(config: Config, tmp_path: Path, capsys: p
     printed = capsys.readouterr().out
     assert "runs: seed1, seed2" in printed
     assert "| config | 2 | " in (Path(config.out) / "table.md").read_text()
-    assert main(["evaluate", config.out]) == 2
+    assert main(["export", config.out, "--format", "hf"]) == 2
     assert "it holds the runs seed1, seed2: name one of them" in capsys.readouterr().err
+    assert main(["evaluate", config.out]) == 0
+    assert "dev, mean of 2 runs" in capsys.readouterr().out
     for seed in (1, 2):
         own = RunFolder(Path(config.out) / f"seed{seed}")
         assert own.results.is_file()
