@@ -49,11 +49,18 @@ class Trained(Protocol):
 
 @dataclass
 class Loop:
-    """Takes a run through its stages; `pending` are metrics of the steps since the last record."""
+    """Takes a run through its stages.
+
+    Attributes:
+        state: Where the run stands. No other name holds a state, so that one which a step has replaced is let go of:
+            on a CPU its moments are as large as two encoders.
+        pending: Metrics of the steps since the last record.
+    """
 
     run: Trained
     display: Display
     interruption: Interruption
+    state: TrainState = None  # type: ignore[assignment]  # until the run has begun
     pending: list[StepMetrics] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -67,33 +74,33 @@ class Loop:
         Raises:
             Interrupted: A signal came; all that was done is saved.
         """
-        state = self.run.restore() if resume else None
+        self.state = self.run.restore() if resume else None  # type: ignore[assignment]
         if self.layout.leads:
-            self.run.open_records(int(state.step) if state else 0)
+            self.run.open_records(int(self.state.step) if self.state else 0)
         self.pending = self.run.pending
         progress = self.run.progress
         for plan in self.run.plans[progress.stage + progress.stage_done :]:
-            if state is None:
-                state = self.run.begin(plan)
+            if self.state is None:
+                self.state = self.run.begin(plan)
             elif plan.number > self.run.progress.stage:
-                state = self.run.go_on(plan, state)
-            state = self.stage(plan, state)
+                self.state = self.run.go_on(plan, self.state)
+            self.stage(plan)
 
-    def stage(self, plan: Plan, state: TrainState) -> TrainState:
-        """Runs one stage from where `state` stands to its end."""
+    def stage(self, plan: Plan) -> None:
+        """Runs one stage from where the run stands to its end."""
         config, compiling = self.config, compile_seconds()
         since = time.monotonic()
-        if kept := self.run.open_stage(plan, state):
+        if kept := self.run.open_stage(plan, self.state):
             self.display.say(f"features of {kept} examples kept ({time.monotonic() - since:.0f} s)")
         train_step = self.run.make_step(plan)
-        done, total = int(state.step) - self.run.progress.stage_start, plan.batches.num_steps
+        done, total = int(self.state.step) - self.run.progress.stage_start, plan.batches.num_steps
         self.display.start(plan.stage.name, done, total)
         self.display.compiling(plan.stage.name)
         self.clock = Clock()
         begun, ended, recorded, shapes = done, False, False, 0
         ahead = self.run.gather(done)
         while not ended:
-            state, step_metrics = train_step(state, ahead)
+            self.state, step_metrics = train_step(self.state, ahead)
             self.clock.examples += self.run.num_examples(done)
             done += 1
             ended = done == total
@@ -113,11 +120,11 @@ class Loop:
             elif not recorded and (done - begun).bit_count() == 1:
                 self._show_losses(plan, done, step_metrics)
             if config.affinity_every_steps and done % config.affinity_every_steps == 0 and done + 1 < total:
-                for line in self.run.look(plan, train_step, state, done):
+                for line in self.run.look(plan, train_step, self.state, done):
                     self.display.say(line)
                 self.clock = Clock()
             if ended or done % (config.eval_every_steps or plan.batches.steps_per_epoch) == 0:
-                for line in self.run.evaluate(plan, state, done):
+                for line in self.run.evaluate(plan, self.state, done):
                     self.display.say(line)
                 return_freed_memory()
                 self.clock = Clock()  # an evaluation is no training
@@ -127,14 +134,13 @@ class Loop:
                 if ended:
                     seconds = compile_seconds() - compiling
                     self.run.end_stage(plan, done, train_step.compiled_shapes, seconds)
-                self._save(state)
+                self._save()
             elif config.save_every_steps and done % config.save_every_steps == 0:
-                self._save(state)
+                self._save()
             status = self._stop_status(at_record)
             if status is not None:
-                self._save(state)
+                self._save()
                 raise Interrupted(status)
-        return state
 
     def _record(self, plan: Plan, done: int) -> None:
         """Records the steps since the last record, and shows them."""
@@ -148,8 +154,8 @@ class Loop:
         losses = {task: float(np.mean(loss)) for task, loss in jax.device_get(step.losses).items()}
         self.display.show_losses(plan.stage.name, losses, done)
 
-    def _save(self, state: TrainState) -> None:
-        self.run.save(state, self.pending, time.monotonic() - self.since)
+    def _save(self) -> None:
+        self.run.save(self.state, self.pending, time.monotonic() - self.since)
 
     def _stop_status(self, at_record: bool) -> int | None:
         """The exit status that a signal asks for; several processes ask each other, whenever they record."""

@@ -1,13 +1,16 @@
 """What the loop shows of its first steps."""
 
 import dataclasses
+import gc
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from mtbert_jax.config import Config, StageConfig
+from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
 from tests.conftest import light
@@ -42,6 +45,37 @@ def test_losses_are_shown_long_before_the_first_record(config: Config, tmp_path:
     assert [record["step"] for record in read_metrics(shown.metrics) if record["kind"] == "train"] == [9, 12]
     for one, other in zip(leaves(config, shown, 12).values(), leaves(config, logged, 12).values(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Counting(Quiet):
+    """Counts after every step how many arrays there are of the shape of the table of words."""
+
+    def __init__(self, shape: tuple[int, ...], at: int | None = None) -> None:
+        super().__init__(at)
+        self.counts: list[int] = []
+        self._shape = shape
+
+    def step(self, step: int) -> None:
+        gc.collect()  # what tracing has left in cycles
+        self.counts.append(sum(array.shape == self._shape for array in jax.live_arrays()))
+        super().step(step)
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_a_state_that_a_step_has_replaced_is_let_go_of(config: Config, tmp_path: Path, teacher: bool) -> None:
+    """Parameters, two moments, and a teacher where there is one: from the first step, over stages, when resumed."""
+    chain = ("sum_tasks()", "adam(lr)")
+    stages = (StageConfig("first", steps=2), StageConfig("second", steps=3))
+    config = dataclasses.replace(config, steps=None, stages=stages, eval_every_steps=0, optimizer=chain)
+    config = dataclasses.replace(config, evaluate="teacher" if teacher else "student")
+    shape = load_pretrained(config.encoder)[1]["embeddings"]["word"]["embedding"].shape
+    gc.collect()
+    before = sum(array.shape == shape for array in jax.live_arrays())
+    first, rest = Counting(shape, at=2), Counting(shape)
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "run", display=first)
+    run(config, tmp_path / "run", resume=True, display=rest)
+    assert [[count - before for count in one.counts] for one in (first, rest)] == [[3 + teacher] * 2, [3 + teacher] * 3]
 
 
 @pytest.mark.parametrize("order", ["round_robin", "proportional"])
