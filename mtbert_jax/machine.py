@@ -13,13 +13,20 @@ import jax
 
 from mtbert_jax.files import user_cache
 
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of glibc's malloc.h
+_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _ARENA_MAX: 1}
+_GIVE_BACK = {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26, _ARENA_MAX: 0}
+"""What glibc comes to by itself, once arrays have been freed."""
 
 
-def keep_freed_memory() -> None:
-    """Makes glibc keep freed memory: else a training step on a CPU spends more time in page faults than in layers."""
+def keep_freed_memory(keep: bool = True) -> None:
+    """Makes glibc keep freed memory: else a training step on a CPU spends much of its time in page faults.
+
+    What is kept lies in pieces, not all of which can be used again. Without `keep`, freed memory goes back to the
+    system at once from now on.
+    """
     if libc := _libc():
-        for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)):
+        for option, value in (_KEEP if keep else _GIVE_BACK).items():
             libc.mallopt(option, value)
 
 

@@ -60,6 +60,19 @@ def test_freed_memory_is_kept_until_it_is_returned() -> None:
     assert left < kept - 250 * MIB
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_freed_memory_is_no_longer_kept() -> None:
+    """From then on; what had been freed before is still there."""
+    before, used, left = printed(
+        "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')",
+        "machine['keep_freed_memory'](); machine['keep_freed_memory'](False); print(resident())",
+        "blocks = [b'x' * 2**26 for _ in range(5)]; print(resident())",
+        "del blocks[:-1]; print(resident())",
+    )
+    assert used > before + 300 * MIB
+    assert left < before + 100 * MIB
+
+
 def test_a_device_that_counts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     device = SimpleNamespace(memory_stats=lambda: {"peak_bytes_in_use": 7}, device_kind="abacus")
     for name in ("devices", "local_devices"):

@@ -51,6 +51,7 @@ def train(args: list[str]) -> None:
         for line in rehearse(config, existing):
             print(line)
         return
+    keep_freed_memory(not config.remat)  # memory is what such a run lacks, and time is what it gives for it
     join_processes(given.coordinator, given.num_processes, given.process_id)
     try:
         run = train_in(config, existing)
