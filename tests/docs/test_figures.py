@@ -126,6 +126,17 @@ def test_start_up() -> None:
     assert f"took {found['trial', 'empty']} s in place of {found['this', 'empty']}" in page
 
 
+def test_where_a_steps_time_goes() -> None:
+    profiles = document("hotspots.json")["rows"]
+    rows = table(DOCS / "performance.md", "share of the processor's time")
+    assert {name for name, *_ in rows} == {name for own in profiles for name in own["percent"]}
+    assert [(own["method"], own["side"]) for own in profiles] == [
+        (method, side) for method in ("pcgrad", "smart_pcgrad") for side in ("jax", "jax bfloat16")
+    ]
+    for name, *cells in rows:
+        assert cells == [f"{own['percent'][name]:.0f} %" for own in profiles], name
+
+
 def test_seconds_of_a_step() -> None:
     measured, rows = results("step.json"), table(DOCS / "performance.md", "one step, 64 tokens, nothing padded")
     assert len(rows) == 3
@@ -231,14 +242,19 @@ def test_other_figures() -> None:
         "bregman": "smart_pcgrad_bregman",
         "stages": "pcgrad_one_stage",
     }.items():
-        gain = f"{abs(gains[f'minilm_{row}', 'minilm_pcgrad']):.3f}".removeprefix("0")
+        gain = single(abs(gains[f"minilm_{row}", "minilm_pcgrad"]))
         assert f" {gain} " in (DOCS / "concepts" / f"{page}.md").read_text(encoding="utf-8"), (page, gain)
 
 
+def single(score: float) -> str:
+    """A score of one run as the pages write it."""
+    return f"{score:.3f}".removeprefix("0")
+
+
 def short(value: dict[str, Any]) -> str:
-    """A score as the pages write it."""
-    mean, sd = (f"{number:.3f}".removeprefix("0") for number in (value["mean"], value["sd"] or 0.0))
-    return mean if value["sd"] is None else f"{mean} ± {sd}"
+    """A score over seeds as the pages write it."""
+    mean = single(value["mean"])
+    return mean if value["sd"] is None else f"{mean} ± {single(value['sd'])}"
 
 
 def over(numbers: list[float]) -> str:
@@ -298,7 +314,7 @@ def test_the_best_recipe() -> None:
 
 def of_mpnet(dev: dict[str, Any]) -> list[str]:
     main = (dev["sst"]["accuracy"], dev["para"]["accuracy"], dev["sts"]["pearson"])
-    return [f"{score:.3f}".removeprefix("0") for score in (*main, dev["average"], dev["plain_average"])]
+    return [single(score) for score in (*main, dev["average"], dev["plain_average"])]
 
 
 def test_the_best_of_mpnet() -> None:
@@ -321,6 +337,16 @@ def test_the_best_of_mpnet() -> None:
     for row in (said, other):
         scores = f"SST {row[1]}, paraphrase {row[2]}, STS r {row[3]}, average {row[4]}"
         assert scores in (ROOT / "configs" / "mpnet_best.toml").read_text("utf-8")
+
+
+def test_a_last_stage_of_mpnet() -> None:
+    found, before = document("mpnet/last_stage.json"), document("mpnet/best_seed1.json")["dev"]
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    after = {row["task"]: single(row["dev"]["accuracy"]) for row in found["rows"]}
+    start = {task: single(before[task]["accuracy"]) for task in after}
+    assert f"paraphrase has {after['para']} then in place of {start['para']}" in page
+    assert f"SST {after['sst']} in place of {start['sst']}" in page
+    assert f"they have {single(found['ensemble']['para'])} and {single(found['ensemble']['sst'])}" in page
 
 
 def test_an_epoch_of_mpnet() -> None:
