@@ -46,12 +46,11 @@ class Ensemble(Predictor):
                 (number, model.tasks[name]) for number, model in enumerate(self.models, 1) if name in model.tasks
             )
             for number, other in others:
-                for what, own, theirs in zip(_ANSWER, _answer(one), _answer(other), strict=True):
-                    if own != theirs:
-                        raise InputError(
-                            f"task {name} is not the same in all models: its {what} is {own!r} in model {first} and "
-                            f"{theirs!r} in model {number}"
-                        )
+                for what, own, theirs in _differences(one, other):
+                    raise InputError(
+                        f"task {name} is not the same in all models: its {what} is {own!r} in model {first} and "
+                        f"{theirs!r} in model {number}"
+                    )
 
     @classmethod
     def from_checkpoints(
@@ -160,13 +159,18 @@ def _run_folders(paths: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-_ANSWER = ("kind", "number of texts", "classes", "number of outputs", "label_range")
-
-
-def _answer(task: Task) -> tuple[Any, ...]:
-    """What two models must have alike, so that the mean of their logits means something."""
-    kind = kind_of(task)
-    return task.kind, len(task.text), kind.classes(task), kind.num_outputs(task), task.label_range
+def _differences(one: Task, other: Task) -> Iterator[tuple[str, Any, Any]]:
+    """What two tasks of one name must have alike, so that the mean of their logits means something, and have not."""
+    kinds = kind_of(one), kind_of(other)
+    classes = zip(kinds[0].classes(one), kinds[1].classes(other), strict=False)
+    pairs: list[tuple[str, Any, Any]] = [
+        ("kind", one.kind, other.kind),
+        ("number of texts", len(one.text), len(other.text)),
+        ("number of outputs", kinds[0].num_outputs(one), kinds[1].num_outputs(other)),
+        ("label_range", one.label_range, other.label_range),
+        *((f"class {number}", *names) for number, names in enumerate(classes)),
+    ]
+    return (pair for pair in pairs if pair[1] != pair[2])
 
 
 def _as_read_by(model: MultitaskModel, name: str, data: Dataset) -> Dataset:
