@@ -15,8 +15,8 @@ from mtbert_jax.files import user_cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of glibc's malloc.h
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _ARENA_MAX: 1}
-_GIVE_BACK = {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**25, _TRIM_THRESHOLD: 2**26, _ARENA_MAX: 0}
-"""What glibc comes to by itself, once arrays have been freed."""
+_GIVE_BACK = {_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**20}
+"""Every array of a megabyte or more has pages of its own, which go when it goes."""
 
 
 def keep_freed_memory(keep: bool = True) -> None:

@@ -126,6 +126,26 @@ def test_start_up() -> None:
     assert f"took {found['trial', 'empty']} s in place of {found['this', 'empty']}" in page
 
 
+def test_memory_at_the_papers_size() -> None:
+    page = " ".join((DOCS / "performance.md").read_text(encoding="utf-8").split())
+    rows = document("mpnet/memory.json")["rows"]
+    by_kind = {kind: [row for row in rows if row["freed_memory"] == kind] for kind in ("given back at once", "kept")}
+    less, more = (max(row["peak_memory_bytes"] for row in own) / 1e9 for own in by_kind.values())
+    slow, fast = (statistics.mean(row["median_seconds_of_steps_9_to_16"] for row in own) for own in by_kind.values())
+    assert f"peaked at {less:.1f} GB in sixteen steps and an evaluation, and at {more:.1f} GB where" in page
+    assert f"a step took {slow:.1f} s, and {fast:.1f} s with it kept" in page
+
+
+def test_three_epochs_in_bfloat16() -> None:
+    page = " ".join((DOCS / "performance.md").read_text(encoding="utf-8").split())
+    found = document("bfloat16_seeds.json")
+    averages = " and ".join(single(row["dev"]["average"]) for row in found["rows"])
+    assert f"had {averages} with it (seeds 0 and 1, " in page
+    assert [row["seed"] for row in found["rows"]] == [0, 1]
+    (in_float32,) = [row for row in table(DOCS / "study.md", "dev set") if row[0].startswith("`minilm_pcgrad.toml`")]
+    assert f"and {in_float32[4]} in float32 over three seeds" in page
+
+
 def test_where_a_steps_time_goes() -> None:
     profiles = document("hotspots.json")["rows"]
     rows = table(DOCS / "performance.md", "share of the processor's time")
