@@ -359,6 +359,14 @@ def test_the_best_of_mpnet() -> None:
         assert scores in (ROOT / "configs" / "mpnet_best.toml").read_text("utf-8")
 
 
+def test_cfimdb_with_mpnet() -> None:
+    accuracy = single(document("mpnet/cfimdb.json")["epochs"][0]["cfimdb"]["accuracy"])
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    assert f"The second config had {accuracy} on dev after the first of its three epochs" in page
+    config = (ROOT / "configs" / "mpnet_cfimdb.toml").read_text("utf-8")
+    assert f"a dev accuracy of {accuracy} after the first of its three epochs" in config
+
+
 def test_a_last_stage_of_mpnet() -> None:
     found, before = document("mpnet/last_stage.json"), document("mpnet/best_seed1.json")["dev"]
     page = " ".join((DOCS / "study.md").read_text("utf-8").split())
