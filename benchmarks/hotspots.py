@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import signal
+import statistics
 import subprocess
 import tempfile
 import time
@@ -83,7 +84,7 @@ def profile(method: str, side: str, spec: dict[str, Any], seconds: float) -> dic
         if line.strip() and not line.startswith("#"):
             share, library, symbol = line.split("|", 2)
             shares[kind_of(library.strip(), symbol)] += float(share.strip(" %"))
-    steps = {"steps": len(one.seconds), "median_seconds": sorted(one.seconds)[len(one.seconds) // 2]}
+    steps = {"steps": len(one.seconds), "median_seconds": statistics.median(one.seconds)}
     return {"method": method, "side": side, **steps, "percent": {name: round(x, 1) for name, x in shares.most_common()}}
 
 

@@ -38,13 +38,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data
     other = dataclasses.replace(
         one, encoder=str(place / "encoder"), out=str(place / "other"), max_length=12, lengths=(12,), seed=1
     )
-    other = dataclasses.replace(replace_task(other, "para", both_orders=True), tasks=(*other.tasks[1::-1],))
+    other = dataclasses.replace(other, tasks=other.tasks[1::-1])
     return checkpointed(one).path, checkpointed(replace_task(other, "para", both_orders=True)).path
 
 
-def own_logits(runs: tuple[Path, Path], split: Any = "dev", **changes: Any) -> list[dict[str, np.ndarray]]:
-    """What each run says by itself."""
-    return [MultitaskModel.from_checkpoint(run, **changes).evaluate(split, labels=False)[2] for run in runs]
+def own_logits(runs: tuple[Path, Path]) -> list[dict[str, np.ndarray]]:
+    """What each run says by itself of the dev files."""
+    return [MultitaskModel.from_checkpoint(run).evaluate("dev", labels=False)[2] for run in runs]
 
 
 def test_logits_and_scores_are_those_of_the_mean(runs: tuple[Path, Path]) -> None:
@@ -149,9 +149,10 @@ def test_models_that_answer_other_questions_are_refused(
 
 
 def test_no_model_is_refused() -> None:
-    for build in (lambda: mt.Ensemble([]), lambda: mt.Ensemble.from_checkpoints([])):
-        with pytest.raises(mt.InputError, match=r"needs at least one model|give one or more run folders"):
-            build()
+    with pytest.raises(mt.InputError, match="an ensemble needs at least one model"):
+        mt.Ensemble([])
+    with pytest.raises(mt.InputError, match="give one or more run folders"):
+        mt.Ensemble.from_checkpoints([])
 
 
 def test_the_commands_take_several_runs(
@@ -185,11 +186,8 @@ def test_the_commands_take_several_runs(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (
-            ["predict", "ONE", "OTHER"],
-            "the predictions of several runs lie in none of their folders; name one with",
-        ),
-        (["submission", "ONE", "OTHER"], "the submission of several runs lie in none of their folders"),
+        (["predict", "ONE", "OTHER"], "no folder of predictions in common; name one with --output"),
+        (["submission", "ONE", "OTHER"], "no folder of submission in common; name one with --output"),
         (["evaluate", "ONE", "OTHER", "ONE"], "is named twice, and would count twice; name it once"),
         (["evaluate"], "give one or more run folders"),
         (["predict", "--task", "sst"], "give one or more run folders"),

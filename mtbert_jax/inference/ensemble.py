@@ -140,7 +140,7 @@ def output_folder(runs: Sequence[Path], output: Path | None, name: Literal["pred
     """
     folders = _run_folders(runs)
     if output is None and len(folders) > 1:
-        raise InputError(f"the {name} of several runs lie in none of their folders; name one with --output")
+        raise InputError(f"several runs have no folder of {name} in common; name one with --output")
     return output or folders[0] / name
 
 
