@@ -476,3 +476,16 @@ def test_training_that_cannot_go_on_is_one_line_and_status_1(
     save_config(config, tmp_path / "a.toml")
     assert main(["train", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().err == "mtbert: task sts: no more\n"
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_freed_memory_is_kept_unless_layers_are_computed_again(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remat: bool
+) -> None:
+    """`remat` asks for less memory: then what is freed goes back at once."""
+    said: list[bool] = []
+    monkeypatch.setattr("mtbert_jax.cli.main.keep_freed_memory", lambda keep=True: said.append(keep))
+    monkeypatch.setattr("mtbert_jax.cli.main.train_in", lambda *_: mt.load_run(config.out))
+    save_config(config, tmp_path / "config.toml")
+    assert main(["train", str(tmp_path / "config.toml"), *(["--remat"] if remat else [])]) == 2
+    assert said == [True, not remat]
