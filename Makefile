@@ -12,7 +12,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Python compiles a module when it is first imported: all of them at once would take a third of the installation.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile
 MODEL := weights/minilm/model.safetensors
 MODEL_BASE := weights/mpnet/model.safetensors
 
@@ -82,21 +83,21 @@ $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -e '.[report]'
+	$(INSTALL) -e '.[report]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install -q -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed-dev
-	$(PIP) install -q -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 $(VENV)/installed-parity: $(VENV)/installed-dev
-	$(PIP) install -q torch==2.13.0   # first and alone, so that nothing else picks a build with CUDA
-	$(PIP) install -q -e '.[dev,parity]'
-	$(PIP) install -q --no-deps smart-pytorch==0.0.4   # it would bring type stubs that hide NumPy's own
+	$(INSTALL) torch==2.13.0   # first and alone, so that nothing else picks a build with CUDA
+	$(INSTALL) -e '.[dev,parity]'
+	$(INSTALL) --no-deps smart-pytorch==0.0.4   # it would bring type stubs that hide NumPy's own
 	touch $@
 
 clean:

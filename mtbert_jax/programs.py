@@ -1,6 +1,6 @@
-"""Jitted functions that are alike are made once in a process: a second run, or prediction after training, has them.
+"""Functions that are alike are made once in a process: a second run, or prediction after training, has them.
 
-JAX keeps what it compiled by the function that was jitted; the same closure made twice is traced and compiled twice.
+JAX keeps what it traced and compiled by the function; the same closure made twice is traced and compiled twice.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ _KEPT: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def made_once(make: Callable[P, R]) -> Callable[P, R]:
-    """A decorator: equal arguments give the same function again. Arguments that have no hash are not remembered."""
-    _KEPT[make] = functools.lru_cache(MOST_KEPT)(make)
+    """A decorator: equal arguments of one type give the same again. Arguments that have no hash are not remembered."""
+    _KEPT[make] = _remembering(make)
 
     @functools.wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -33,9 +33,13 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
     return get
 
 
+def _remembering(make: Callable[..., R]) -> Callable[..., R]:
+    return functools.lru_cache(MOST_KEPT, typed=True)(make)  # True equals 1.0, and may be refused where that is not
+
+
 def forget_programs() -> None:
     """Lets go of all functions that are kept, as after a change to what they call."""
-    _KEPT.update({make: functools.lru_cache(MOST_KEPT)(make) for make in _KEPT})
+    _KEPT.update({make: _remembering(make) for make in _KEPT})
 
 
 @contextlib.contextmanager

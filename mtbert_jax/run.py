@@ -269,10 +269,8 @@ def load_run(path: str | Path) -> Run | SeedsOfRun:
         InputError: None lies there.
     """
     folder = RunFolder(Path(path))
-    if not folder.config.is_file():
-        own = seed_folders(folder.path)
-        if own:
-            return SeedsOfRun(folder.path, {seed: Run(one) for seed, one in own.items()})
+    if seeds := seed_folders(folder.path):
+        return SeedsOfRun(folder.path, {seed: Run(own) for seed, own in seeds.items()})
     folder.load_config()
     return Run(folder)
 

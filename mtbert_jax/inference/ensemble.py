@@ -152,8 +152,7 @@ def _run_folders(paths: Iterable[str | Path]) -> list[Path]:
     """
     found = []
     for path in map(Path, paths):
-        seeds = {} if (path / "config.toml").is_file() else seed_folders(path)
-        found += [own.path for own in seeds.values()] or [path]
+        found += [own.path for own in seed_folders(path).values()] or [path]
     if not found:
         raise InputError("give one or more run folders")
     return found

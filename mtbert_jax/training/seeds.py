@@ -52,9 +52,9 @@ def load_run_config(path: Path) -> Config:
     """The config in a file; or of the run, or of several seeds' runs together, in a folder, to be run there again."""
     if not is_folder(path):
         return load_config(path)
-    folder, seeds = RunFolder(path), seed_folders(path)
-    if folder.config.is_file() or not seeds:
-        return replace(folder.load_config(), out=str(path))
+    seeds = seed_folders(path)
+    if not seeds:
+        return replace(RunFolder(path).load_config(), out=str(path))
     first, *others = (own.load_config() for own in seeds.values())
     for seed, own in zip(list(seeds)[1:], others, strict=True):
         if changes := config_changes(first, replace(own, seed=first.seed)):

@@ -16,7 +16,9 @@ DEFAULT_ENCODER = "google-bert/bert-base-uncased"
 
 
 def seed_folders(path: Path) -> dict[int, RunFolder]:
-    """The run folders of several seeds that lie in one folder, by seed."""
+    """The run folders of several seeds that lie in one folder, by seed; none where the folder is a run's itself."""
+    if RunFolder(path).config.is_file():
+        return {}
     named = ((re.fullmatch(r"seed(\d+)", file.parent.name), file.parent) for file in path.glob("seed*/config.toml"))
     return {seed: RunFolder(own) for seed, own in sorted((int(name[1]), own) for name, own in named if name)}
 

@@ -18,10 +18,10 @@ def test_long_pairs_of_a_byte_level_tokenizer_are_cut_where_itself_would_cut_the
     max_length: int, roberta: Path
 ) -> None:
     """One character may be several tokens, and a cut inside of it none."""
-    tokenizer = mt.load_tokenizer(roberta)
-    long, longer, odd = "the film was gööd . " * 12, "x" * 150 + " a  song \n" * 40, "x" + "ö" * 200
-    pairs = [(long, "a song"), ("a song", long), (long, long), (long, longer), (longer, long), (" " * 900, longer)]
-    pairs += [("x" * 500, odd), (odd, "x" * 500), (odd, odd)]
+    tokenizer, size = mt.load_tokenizer(roberta), 10 * max_length
+    long, longer, odd = "the film was gööd . " * max_length, "x" * size + " a  song \n" * max_length, "x" + "ö" * size
+    pairs = [(long, "a song"), ("a song", long), (long, long), (long, longer), (longer, long), (" " * 3 * size, longer)]
+    pairs += [("x" * 3 * size, odd), (odd, "x" * 3 * size), (odd, odd)]
     tokens = tokenize_texts(tokenizer, pairs, max_length)
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     expected = [encoding.ids for encoding in tokenizer.encode_batch(pairs)]

@@ -26,6 +26,7 @@ from mtbert_jax.optim.aggregators.base import (
 from mtbert_jax.optim.aggregators.gramian import Gramian, finite_part
 from mtbert_jax.optim.aggregators.grouping import ENCODER
 from mtbert_jax.optim.registry import AGGREGATORS, add
+from mtbert_jax.programs import made_once
 
 GIVEN = 4
 """Leading parameters of a rule that a step gives: Gramian, state, key, losses."""
@@ -108,7 +109,7 @@ def register_factory(name: str, factory: Any, source: str) -> None:
 def tried(made: optax.GradientTransformationExtraArgs) -> Aggregator:
     """An aggregator, once its rule has been traced: what the rule refuses is refused here."""
     made = cast(Aggregator, made)
-    jax.eval_shape(functools.partial(_try, made.method))
+    _trace(made.method)
     return made
 
 
@@ -148,6 +149,7 @@ def aggregator_weights(
     return follow(method.rule, gram, state, jax.random.key(0) if key is None else key, losses)[0]
 
 
+@made_once
 def _with_options(name: str, rule: Rule, *values: Any, **named: Any) -> Rule:
     def chosen(gram: Gramian, state: State, key: Key, losses: Losses) -> tuple[Weights, State]:
         return rule(gram, state, key, losses, *values, **named)
@@ -156,6 +158,7 @@ def _with_options(name: str, rule: Rule, *values: Any, **named: Any) -> Rule:
     return chosen
 
 
+@made_once
 def _first(rule: Rule, init: Init | None, *values: Any, **named: Any) -> Callable[[int], State] | None:
     """`init` with the options that it takes."""
     if init is None:
@@ -166,10 +169,16 @@ def _first(rule: Rule, init: Init | None, *values: Any, **named: Any) -> Callabl
     return functools.partial(init, **{key: bound.arguments[key] for key in wanted})
 
 
-def _try(method: Method) -> Weights:
-    num_tasks = method.num_tasks or TRIED
-    gram, losses = jnp.zeros((num_tasks, num_tasks)), jnp.zeros(num_tasks)
-    return follow(method.rule, gram, first_state(method.init, num_tasks), jax.random.key(0), losses)[0]
+@made_once
+def _trace(method: Method) -> None:
+    """Traces a rule on zeros; once for rules that are alike, since a run makes its chain several times."""
+
+    def weights() -> Weights:
+        num_tasks = method.num_tasks or TRIED
+        gram, losses = jnp.zeros((num_tasks, num_tasks)), jnp.zeros(num_tasks)
+        return follow(method.rule, gram, first_state(method.init, num_tasks), jax.random.key(0), losses)[0]
+
+    jax.eval_shape(weights)
 
 
 def _signature(name: str, rule: Rule) -> inspect.Signature:
