@@ -20,6 +20,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 import jax
 import psutil
 import pytest
+from jax._src.interpreters import mlir
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, HeadConfig, TaskConfig
@@ -36,6 +37,9 @@ __all__ = ["pytest_terminal_summary", "tally"]
 gc.set_threshold(200_000, 20, 100)
 # Tracebacks that programs carry are read by nobody here, and take an eighth of a run's time.
 jax.config.update("jax_include_full_tracebacks_in_locations", False)
+# JAX makes a context of MLIR for each program, and keeps that megabyte with it. One context serves all programs here.
+_context = mlir.make_ir_context()
+mlir.make_ir_context = lambda: _context
 
 GIB = 2**30
 GOOD = ["good", "fine", "lovely", "bright", "warm"]

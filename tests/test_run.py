@@ -29,7 +29,7 @@ from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.state import TrainState
-from tests.conftest import replace_task, tiny_run
+from tests.conftest import light, replace_task, tiny_run
 
 OWN = ("seconds", "peak_memory_bytes")
 """What two runs of one config differ in."""
@@ -217,7 +217,7 @@ def test_the_best_checkpoint_goes_by_the_metric_that_the_config_names(config: mt
 
 
 def test_several_seeds_are_runs_of_their_own(config: mt.Config, tmp_path: Path) -> None:
-    seeds = mt.train(config, out=tmp_path / "all", seeds=(3, 1), steps=2)
+    seeds = mt.train(light(config), out=tmp_path / "all", seeds=(3, 1), steps=2)
     assert isinstance(seeds, mt.SeedsOfRun)
     assert list(seeds.runs) == [3, 1]
     accuracies = [run.scores["sst"]["accuracy"] for run in seeds.runs.values()]

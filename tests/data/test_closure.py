@@ -105,7 +105,7 @@ def test_the_command_writes_a_file_that_trains(
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = ("sentence1", "sentence2")
     task = TaskConfig("para", "binary", text=text, label="is_duplicate", train=str(path), max_length=20)
-    config = dataclasses.replace(config, tasks=(task, config.tasks[0]), steps=1, eval_every_steps=1)
+    config = dataclasses.replace(config, tasks=(task,), optimizer=("sgd(lr)",), steps=1, eval_every_steps=1)
     save_config(config, tmp_path / "a.toml")
     out = tmp_path / "more.jsonl"
     assert main(["augment", str(tmp_path / "a.toml"), "--write", str(out)]) == 0

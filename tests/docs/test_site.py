@@ -23,6 +23,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> object:
     return pages
 
 
+@pytest.mark.page
 def test_it_builds_and_fetches_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture, hook) -> None:
     from mkdocs.commands.build import build
     from mkdocs.config import load_config

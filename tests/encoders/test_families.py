@@ -24,7 +24,6 @@ from mtbert_jax.nn import dropout
 from mtbert_jax.nn.attention import choose_kernel
 from mtbert_jax.optim import layerwise_decay
 from mtbert_jax.types import EncoderOutput, Params
-from tests.cases import slow_but_for
 from tests.encoders.test_family import IDS, MASK, TYPES, with_encoder
 from tests.encoders.tiny import SIZES, TOKENIZERS, save_encoder
 
@@ -74,7 +73,8 @@ def test_the_first_token_alone_has_the_same_pooled(name: str) -> None:
     np.testing.assert_allclose(alone.pooled, run(params, config).pooled, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", slow_but_for(("mpnet",), FAMILIES))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
 def test_other_types_and_rematerialised_layers_agree(name: str) -> None:
     """Also of what dropout draws; every parameter that is used has a gradient."""
     config, params = make(name)

@@ -119,6 +119,7 @@ def test_a_step_costs_its_passes_and_one_forward_more(bench: Bench) -> None:
     assert one_pass < 1.6 * plain
 
 
+@pytest.mark.slow
 def test_all_tasks_take_a_step_in_micro_batches(bench: Bench) -> None:
     """Noise is drawn by part, so micro-batches differ from the whole batch in it alone: without it they agree."""
     silent = StageSpec(regularizers=(FreeLB(step_size=0.0, start_size=0.0),))

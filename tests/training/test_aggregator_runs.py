@@ -22,6 +22,7 @@ from tests.training.test_objective import Bench
 from tests.training.test_regularized_runs import restored
 
 
+@pytest.mark.slow
 def test_weights_that_are_trained_and_smoothed_are_resumed_to_the_bit(config: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, optimizer=("smoothed(famo(lr=0.1), alpha=0.5)", "adam(lr)"))
     whole = run(config, tmp_path / "whole")

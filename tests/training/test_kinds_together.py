@@ -57,6 +57,7 @@ def projected(gradients: list[np.ndarray], orders: Sequence[Sequence[int]]) -> n
     return total
 
 
+@pytest.mark.slow
 def test_a_step_with_pcgrad_is_the_sum_of_projected_gradients(config: Config, tmp_path: Path) -> None:
     """The step's update beside the rule applied to each task's own gradient, and what it tells beside their cosines."""
     config = dataclasses.replace(config, optimizer=("pcgrad()", "sgd(1.0)"), encoder_dropout=0.0)

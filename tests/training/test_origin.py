@@ -248,6 +248,7 @@ def test_a_run_folder_as_encoder_is_told_of_the_way(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_longer_run_from_a_finished_one(base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole way, by the command line: the refusal names the flag, and the flag does it."""
     config = dataclasses.replace(base, steps=2, eval_every_steps=0, out=str(tmp_path / "a"))
