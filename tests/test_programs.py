@@ -21,13 +21,14 @@ from tests.training.test_fit import run
 
 def test_equal_arguments_give_the_same_function_until_it_is_forgotten() -> None:
     @made_once
-    def make(number: int, *, name: str = "") -> object:
+    def make(number: float, *, name: str = "") -> object:
         return object()
 
     first = make(1, name="a")
     assert make(1, name="a") is first
     assert make(2, name="a") is not first
     assert make(1) is not first
+    assert make(1.0, name="a") is not first
     forget_programs()
     assert make(1, name="a") is not first
 

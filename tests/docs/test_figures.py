@@ -78,8 +78,6 @@ def test_examples_a_second() -> None:
 def test_readmes_figures() -> None:
     """README's figures are those of the pages' sources."""
     said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    (best,) = document("best/table.json")["rows"]
-    assert f"reaches an average of {short(best['average'])} on dev (two seeds)" in said
     (ball,) = [row for row in table(DOCS / "study.md", "dev, seeds 0 and 1") if row[0].startswith("SMART in a ball")]
     gains = [number.removeprefix("+") for number in re.findall(r"[-+][.\d]+", ball[5])]
     assert f"SMART in a ball gains {gains[0]} and {gains[1]} of the average" in said
@@ -95,6 +93,25 @@ def test_readmes_figures() -> None:
     assert f"{packages[0]} and {packages[1]} times as many as the packages of PyTorch do under autocast" in said
     assert f"{loop[0]} and {loop[1]} times as many as a PyTorch loop by hand under autocast" in said
     assert f"{ours[0]} and {ours[1]} times as many if that loop has our batches" in said
+
+
+def test_readmes_scores() -> None:
+    """They are the study's, with intervals and times of the records."""
+    paper, small, base, second = table(ROOT / "README.md", "scores on dev, the course's files (CS224N)")
+    study = {row[0].partition(":")[0]: row[1:5] for row in table(DOCS / "study.md", "dev set")}
+    assert [paper[1:5], small[1:5], base[1:5]] == [
+        study["the paper"],
+        study["`minilm_best.toml`"],
+        study["`mpnet_best.toml`"],
+    ]
+    assert second[1:5] == study["`mpnet_best.toml`, seed 1"]
+    (best,), record = document("best/table.json")["rows"], document("mpnet/best_seed1.json")
+    intervals = (best["average"]["interval"], record["interval_of_average"])
+    assert [small[5], second[5]] == [" to ".join(single(end) for end in interval) for interval in intervals]
+    minutes = [f"{document(f'mpnet/{name}.json')['seconds'] / 60:.0f}" for name in ("best", "best_seed1")]
+    assert [base[6], second[6]] == minutes
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    assert f"the second {small[6].replace(',', ' and')} on a busy one" in page
 
 
 def test_examples_a_second_in_bfloat16() -> None:
@@ -347,8 +364,6 @@ def test_the_best_of_mpnet() -> None:
     assert f"{found['seconds'] / 60:.0f} minutes on one core" in page
     assert f"{epochs[0]}, {epochs[1]} and {epochs[2]} after each epoch" in page
     assert f"the third epoch, with that, peaked at {found['peak_memory_bytes']['third epoch'] / 1e9:.1f} GB" in page
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"(all-mpnet-base-v2) {said[4]} and {other[4]} with two seeds of `configs/mpnet_best.toml`" in readme
     one, two, three = [of_mpnet(epoch["scores"])[3] for epoch in second["epochs"]]
     cost = f"{second['seconds'] / 60:.0f} minutes on two cores beside other work"
     peak = f"{second['peak_memory_bytes'] / 1e9:.1f} GB at the peak"

@@ -12,10 +12,10 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax.errors import InputError
-from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, sum_tasks
+from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, register_aggregator, sum_tasks
 from mtbert_jax.optim.aggregators import gramian, pcgrad_weights, random_orders
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
-from mtbert_jax.optim.registry import AGGREGATORS
+from mtbert_jax.optim.registry import AGGREGATORS, unregister
 from tests.plugins import registered
 
 PARAMS = {"w": jnp.zeros(3)}
@@ -55,6 +55,29 @@ def test_a_plugins_krum_does_without_a_task_that_is_left_out() -> None:
         gram[:, seed % 5] = np.nan
         chosen = int(mt.aggregator_weights("krum", gram, faulty=1).argmax())
         assert chosen != seed % 5
+
+
+def test_a_rule_is_traced_once_for_each_choice_of_its_options() -> None:
+    """True equals 1.0, and is refused all the same."""
+    traced: list[Any] = []
+
+    @register_aggregator("noting")
+    def noting(gramian, state, key, losses, slant=1.0):  # type: ignore[no-untyped-def]
+        traced.append((slant, len(gramian)))
+        if slant is True:
+            raise InputError("slant is a number")
+        return slant * jnp.ones(len(gramian)), state
+
+    make = AGGREGATORS["noting"]
+    try:
+        for options in ({}, {}, {"slant": 2.0}, {"slant": 1.0}, {"slant": 2.0}, {"num_tasks": 3}):
+            make(**options)
+        assert traced == [(1.0, 2), (2.0, 2), (1.0, 2), (1.0, 3)]
+        for _ in range(2):
+            with pytest.raises(InputError, match="slant is a number"):
+                make(slant=True)
+    finally:
+        unregister("noting")
 
 
 def test_the_transformation_gives_what_the_weights_say() -> None:
