@@ -25,6 +25,7 @@ def test_there_are_eleven() -> None:
     assert len(RECIPES) == 6
 
 
+@pytest.mark.page
 @pytest.mark.parametrize("number", range(len(RECIPES)))
 def test_a_recipe_can_be_trained(
     number: int, clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,7 @@ from mtbert_jax.encoders.deberta_v2 import DebertaV2Config, DebertaV2Encoder
 from mtbert_jax.encoders.family import Encoder
 from mtbert_jax.encoders.modernbert import ModernBertConfig, ModernBertEncoder
 from mtbert_jax.nn import dropout
+from tests.cases import slow_but_for
 
 IDS = jnp.array([[2, 5, 9, 3], [2, 7, 3, 3]])
 SIZES: dict[str, Any] = {"vocab_size": 12, "hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2}
@@ -30,6 +31,10 @@ def encoder(family: str, depth: int, remat: bool = False) -> Encoder:
             return ModernBertEncoder(ModernBertConfig(**SIZES, num_hidden_layers=depth, mlp_dropout=0.5), remat=remat)
 
 
+LAYERED = ("bert", "deberta-v2", "modernbert")
+"""One of each kind of layer."""
+
+
 def program(model: Encoder) -> jax.stages.Lowered:
     params = jax.eval_shape(model.init, jax.random.key(0), IDS)["params"]
 
@@ -41,13 +46,13 @@ def program(model: Encoder) -> jax.stages.Lowered:
 
 
 @pytest.mark.parametrize("remat", [False, True])
-@pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("family", slow_but_for(("bert", "deberta-v2"), LAYERED))
 def test_a_deeper_encoder_is_no_longer_program(family: str, remat: bool) -> None:
     shallow, deep = (program(encoder(family, depth, remat)).as_text().count("dot_general") for depth in (5, 9))
     assert 0 < shallow == deep
 
 
-@pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize("family", slow_but_for(("bert",), LAYERED))
 def test_every_dropout_of_every_layer_has_a_key_of_its_own(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[tuple[int, ...]] = []
 

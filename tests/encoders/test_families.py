@@ -24,11 +24,14 @@ from mtbert_jax.nn import dropout
 from mtbert_jax.nn.attention import choose_kernel
 from mtbert_jax.optim import layerwise_decay
 from mtbert_jax.types import EncoderOutput, Params
+from tests.cases import slow_but_for
 from tests.encoders.test_family import IDS, MASK, TYPES, with_encoder
 from tests.encoders.tiny import SIZES, TOKENIZERS, save_encoder
 
 DEPTH = 2
 POOLERLESS = ("distilbert", "electra", "modernbert", "deberta-v2")
+SOME = ("bert", "mpnet", "deberta-v2")
+"""No biases of positions, one for all layers, one of each layer's own."""
 OUTSIDE = ("pooler", "relative_attention_bias", "final_norm")
 
 
@@ -51,7 +54,7 @@ def run(
     return encoder.apply({"params": params}, IDS, MASK, TYPES, **options)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_but_for(SOME, FAMILIES))
 def test_the_two_halves_are_the_whole_and_padding_changes_nothing(name: str) -> None:
     config, params = make(name)
     encoder, whole = mt.encoder(config), run(params, config)
@@ -246,7 +249,7 @@ def test_positions_up_to_paddings_are_none_of_a_tokens() -> None:
     assert family_of(MPNetConfig()).name == "mpnet"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_but_for(SOME, FAMILIES))
 def test_an_encoder_can_be_traced_for_inputs_of_any_length(name: str) -> None:
     """As an export for plain JAX traces it."""
     config, params = make(name)

@@ -18,6 +18,7 @@ from mtbert_jax.export.loader import LOADER
 from mtbert_jax.export.stablehlo import program
 from mtbert_jax.export.write import export_run
 from mtbert_jax.types import Batch
+from tests.cases import slow_but_for
 from tests.runs import checkpointed
 
 ABSENT = (
@@ -79,7 +80,7 @@ def test_what_the_loader_may_not_have_is_really_gone(tmp_path: Path) -> None:
     assert b"import of mtbert_jax halted" in done.stderr
 
 
-@pytest.mark.parametrize("task", ["sst", "para", "sts"])
+@pytest.mark.parametrize("task", slow_but_for(("para",), ("sst", "para", "sts")))
 def test_the_loader_repeats_the_runs_own_dev_predictions(
     exported: Path, mixed_run: Path, model: mt.MultitaskModel, tmp_path: Path, task: str
 ) -> None:
@@ -102,7 +103,7 @@ def test_the_loader_reads_awkward_text_as_we_do(exported: Path, model: mt.Multit
     assert len({round(float(label), 4) for label in wanted}) > 9
 
 
-@pytest.mark.parametrize("task", ["sst", "para", "sts"])
+@pytest.mark.parametrize("task", slow_but_for(("para",), ("sst", "para", "sts")))
 def test_one_program_takes_any_batch_and_length(exported: Path, model: mt.MultitaskModel, task: str) -> None:
     called = export.deserialize((exported / f"{task}.jax").read_bytes())
     assert called.platforms == ("cpu", "cuda")

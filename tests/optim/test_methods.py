@@ -11,6 +11,7 @@ from scipy.optimize import minimize, nnls
 import mtbert_jax as mt
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim.aggregators import random_orders
+from tests.cases import slow_but_for
 from tests.optim.rules import GOLDEN, first, step, update, weights
 
 
@@ -83,7 +84,7 @@ def test_upgrad_and_dualproj_are_projections(seed: int) -> None:
         np.testing.assert_allclose(weights(name, jacobian), expected, atol=2e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", slow_but_for(SEEDS[:12], SEEDS))
 def test_cagrads_weights_minimise_its_dual(seed: int) -> None:
     """Algorithm 1's objective over the simplex is never above SLSQP's, and the weights are those of its update."""
     jacobian, c = normalized(jacobian_of(seed)), (0.2, 0.5, 1.0)[seed % 3]
@@ -113,7 +114,7 @@ def test_cagrad_without_a_radius_is_the_mean_and_stands_still_where_gradients_ca
     assert weights("cagrad", around[:2], c=2.0).all()
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("alpha", slow_but_for((0.5, 2.0), (0.5, 1.0, 2.0, 5.0)))
 def test_fairgrads_equations_hold(alpha: float) -> None:
     for seed in SEEDS:
         jacobian = jacobian_of(seed)

@@ -173,6 +173,7 @@ def test_any_number_of_tasks(config: Config, tmp_path: Path, number: int) -> Non
     assert ("task0/task7" in read.text) == (number == 8)
 
 
+@pytest.mark.slow
 def test_several_runs_are_a_table_and_curves_laid_over_each_other(config: Config, tmp_path: Path) -> None:
     runs = []
     for name, lr in (("a", 0.1), ("b", 0.2)):

@@ -34,6 +34,7 @@ from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
+from tests.cases import slow_but_for
 from tests.conftest import replace_task, tiny_run
 from tests.training.files import equal_labels
 
@@ -100,6 +101,7 @@ def assert_same_run(config: Config, one: RunFolder, other: RunFolder, step: int)
     assert without_clock(one) == without_clock(other)
 
 
+@pytest.mark.slow
 def test_changed_texts_are_the_same_after_an_interruption(config: Config, tmp_path: Path) -> None:
     """What is turned round, left out and exchanged belongs to batch and row; swapped texts are pairs of their own."""
     config = replace_task(config, "para", swap_pairs=0.5, word_deletion=0.2, word_swap=0.3)
@@ -134,7 +136,7 @@ def test_a_run_leaves_config_records_checkpoints_and_encoder(config: Config, tmp
         assert 6 in checkpoints.steps()
 
 
-@pytest.mark.parametrize("order", ["sequential", "round_robin"])
+@pytest.mark.parametrize("order", slow_but_for(("round_robin",), ("sequential", "round_robin")))
 def test_three_steps_and_three_resumed_equal_six_bit_for_bit(config: Config, tmp_path: Path, order: str) -> None:
     """With the library's own chain, whose moments and counts are each head's own."""
     config = dataclasses.replace(config, order=order, optimizer=Config.optimizer)  # type: ignore[arg-type]

@@ -130,6 +130,7 @@ def test_a_rules_state_is_kept_over_steps_and_through_a_checkpoint(config: Confi
     assert np.array_equal(states[1], restored(config, parts, 6).opt_state[0].rule_state)
 
 
+@pytest.mark.slow
 def test_a_rule_gets_the_losses_of_the_step(config: Config) -> None:
     """The encoder goes by Σ loss_t g_t; a task whose labels are not numbers counts as no loss."""
 

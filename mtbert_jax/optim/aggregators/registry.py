@@ -146,7 +146,10 @@ def aggregator_weights(
         raise InputError(f"aggregator {name} weighs losses: give losses, the mean loss of each task")
     losses = jnp.zeros(len(gram)) if losses is None else jnp.where(finite, jnp.asarray(losses, jnp.float32), 0.0)
     state = first_state(method.init, len(gram)) if state is None else state
-    return follow(method.rule, gram, state, jax.random.key(0) if key is None else key, losses)[0]
+    return _follow(method.rule, gram, state, jax.random.key(0) if key is None else key, losses)[0]
+
+
+_follow = jax.jit(follow, static_argnums=0)
 
 
 @made_once
