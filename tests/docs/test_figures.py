@@ -392,6 +392,20 @@ def test_a_last_stage_of_mpnet() -> None:
     assert f"they have {single(found['ensemble']['para'])} and {single(found['ensemble']['sst'])}" in page
 
 
+def test_an_epoch_of_mpnet_with_smart() -> None:
+    found, without = document("mpnet/ball.json"), document("mpnet/best_seed1.json")
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    sst, para, sts, average = of_mpnet(found["epochs"][0]["scores"])[:4]
+    beside = of_mpnet(without["epochs"][0]["scores"])[:4]
+    assert f"SST {sst}, paraphrase {para}, STS r {sts}, average {average}, beside" in page
+    assert "beside {}, {}, {} and {} without it".format(*beside) in page
+    losses = [rows[-1] for rows in found["train_losses"].values()]
+    assert [row["step"] for row in losses] == [500, 500]
+    slower, faster = (f"{row['loss']['sst']:.2f}" for row in losses)
+    assert f"the loss of SST at step 500 was {slower} beside {faster}" in page
+    assert f"It peaked at {found['peak_memory_bytes'] / 1e9:.1f} GB" in page
+
+
 def test_an_epoch_of_mpnet() -> None:
     found = document("mpnet/one_epoch.json")
     (said,) = [line for line in table(DOCS / "study.md", "dev set") if "mpnet_pcgrad" in line[0]]
