@@ -404,6 +404,7 @@ def test_an_epoch_of_mpnet_with_smart() -> None:
     slower, faster = (f"{row['loss']['sst']:.2f}" for row in losses)
     assert f"the loss of SST at step 500 was {slower} beside {faster}" in page
     assert f"It peaked at {found['peak_memory_bytes'] / 1e9:.1f} GB" in page
+    assert f"has an average of {single(found['ensemble']['average'])}, the highest of three ensembles" in page
 
 
 def test_an_epoch_of_mpnet() -> None:
