@@ -13,7 +13,8 @@ from pathlib import Path
 
 # Before JAX starts: programs this small are compiled far longer than they run.
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if metadata.version("jaxlib").startswith("0.10."):  # newer ones no longer know this flag, and XLA dies of unknown flags
+OLDER = metadata.version("jaxlib").startswith("0.10.")
+if OLDER:  # newer ones no longer know this flag, and XLA dies of unknown flags
     FLAGS += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
@@ -37,9 +38,9 @@ __all__ = ["pytest_terminal_summary", "tally"]
 gc.set_threshold(200_000, 20, 100)
 # Tracebacks that programs carry are read by nobody here, and take an eighth of a run's time.
 jax.config.update("jax_include_full_tracebacks_in_locations", False)
-# JAX makes a context of MLIR for each program, and keeps that megabyte with it. One context serves all programs here.
-_context = mlir.make_ir_context()
-mlir.make_ir_context = lambda: _context
+if OLDER:  # it makes a context of MLIR for each program, and keeps that megabyte with it; newer ones share some, too
+    _context = mlir.make_ir_context()
+    mlir.make_ir_context = lambda: _context
 
 GIB = 2**30
 GOOD = ["good", "fine", "lovely", "bright", "warm"]
