@@ -102,7 +102,6 @@ def test_both_orders_are_of_the_models_that_have_the_task(runs: tuple[Path, Path
         ensemble.with_both_orders(["stss"])
 
 
-@pytest.mark.slow
 def test_every_kind_that_predicts_labels_has_a_mean(room: Path, tmp_path: Path) -> None:
     """Words that are no words in one example, and are in another, besides."""
     names = ("mood", "stars", "tags", "soft", "order", "names", "text", "near")

@@ -22,7 +22,6 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, d
     return config
 
 
-@pytest.mark.slow
 def test_a_run_is_trained_on_what_another_one_says(teacher: Config, tmp_path: Path) -> None:
     """Training and dev files have the same columns; labels of the dev file are classes."""
     data = tmp_path / "data"

@@ -14,6 +14,8 @@ from mtbert_jax.nn import dropout
 from tests.cases import slow_but_for
 
 IDS = jnp.array([[2, 5, 9, 3], [2, 7, 3, 3]])
+LAYERED = ("bert", "deberta-v2", "modernbert")
+"""A family of each kind of layer."""
 SIZES: dict[str, Any] = {"vocab_size": 12, "hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2}
 SIZES |= {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5}
 
@@ -29,10 +31,6 @@ def encoder(family: str, depth: int, remat: bool = False) -> Encoder:
             return DebertaV2Encoder(config, remat=remat)
         case _:
             return ModernBertEncoder(ModernBertConfig(**SIZES, num_hidden_layers=depth, mlp_dropout=0.5), remat=remat)
-
-
-LAYERED = ("bert", "deberta-v2", "modernbert")
-"""One of each kind of layer."""
 
 
 def program(model: Encoder) -> jax.stages.Lowered:
