@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import LoraConfig, Task
-from mtbert_jax.encoders.family import Encoder, encoder, family_of
+from mtbert_jax.encoders.family import Encoder, encoder, encoder_shapes, family_of
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.heads import Head, LanguageHead, VectorHead, num_features, pool
@@ -62,7 +62,7 @@ class EncoderWithHeads:
         module = encoder(config, dtype, remat, kernel)
         for task in tasks:
             if head_reads(task) == "masked":
-                table = _table_of_words(module)
+                table = _table_of_words(config)
                 heads[task.name] = LanguageHead(
                     table, config.hidden_act, config.layer_norm_eps, config.initializer_range
                 )
@@ -83,7 +83,8 @@ class EncoderWithHeads:
         Raises:
             InputError: The encoder has no such kernels.
         """
-        return replace(self, lora=Lora.of(config, family_of(self.encoder.config).lora, encoder_shapes(self.encoder)))
+        own = self.encoder.config
+        return replace(self, lora=Lora.of(config, family_of(own).lora, encoder_shapes(own)))
 
     def merged(self, params: Params) -> Params:
         """The parameters of the same model without LoRA that computes the same."""
@@ -207,15 +208,10 @@ class EncoderWithHeads:
         return jnp.pad(logits, [*[(0, 0)] * (logits.ndim - 1), (0, width - logits.shape[-1])])
 
 
-def encoder_shapes(module: Encoder) -> Params:
-    """Shapes of an encoder's parameters; none is computed."""
-    return jax.eval_shape(lambda key: module.init(key, jnp.zeros((1, 1), jnp.int32))["params"], jax.random.key(0))
-
-
-def _table_of_words(module: Encoder) -> tuple[int, int]:
+def _table_of_words(config: EncoderConfig) -> tuple[int, int]:
     """Rows and width of an encoder's table of word embeddings."""
     try:
-        rows, width = encoder_shapes(module)["embeddings"]["word"]["embedding"].shape
+        rows, width = encoder_shapes(config)["embeddings"]["word"]["embedding"].shape
     except KeyError:
         raise InputError(
             "kind = 'masked_lm' needs the encoder's table of words at embeddings/word/embedding, and it has none there"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypeVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -17,7 +18,8 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.layers import EncoderConfig
-from mtbert_jax.types import EncoderOutput
+from mtbert_jax.programs import made_once
+from mtbert_jax.types import EncoderOutput, Params
 
 F = TypeVar("F", bound="type[Family]")
 
@@ -284,3 +286,11 @@ def encoder(config: EncoderConfig, dtype: Any = jnp.float32, remat: bool = False
         ``encoder(config).apply({"params": params}, input_ids, attention_mask, token_type_ids)`` is an `EncoderOutput`.
     """
     return family_of(config).encoder(config, dtype, remat, kernel)
+
+
+@made_once
+def encoder_shapes(config: EncoderConfig) -> Params:
+    """Shapes of an encoder's parameters, in a tree that callers share; none is computed."""
+    ids = jnp.zeros((1, 1), jnp.int32)
+    shapes: Params = jax.eval_shape(encoder(config).init, jax.random.key(0), ids)["params"]
+    return shapes

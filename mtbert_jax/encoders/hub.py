@@ -1,7 +1,6 @@
 """Encoders in Hugging Face layout ↔ configs and parameters, by the family's table of names."""
 
 import dataclasses
-import functools
 import json
 import re
 from collections.abc import Iterator
@@ -11,14 +10,13 @@ from typing import Any
 
 import huggingface_hub
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mtbert_jax import trees
 from mtbert_jax.encoders.config_json import CONFIG, config_json, load_encoder_config
-from mtbert_jax.encoders.family import TokenizerRules, encoder, family_of
+from mtbert_jax.encoders.family import TokenizerRules, encoder_shapes, family_of
 from mtbert_jax.encoders.sentence import MODULES, transformer_folder
 from mtbert_jax.encoders.tokenizer_settings import ADDED_TOKENS, SENTENCE, SETTINGS, SPECIAL_TOKENS, TOKENIZER
 from mtbert_jax.encoders.weights import INDEX, SHARDS, WEIGHTS, Stored, encoder_tensors, has_weights, stored_tensors
@@ -47,12 +45,10 @@ def names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
         yield path, f"{theirs.format(number[1]) if number else theirs}.{_LEAVES[leaf]}"
 
 
-@functools.lru_cache(maxsize=8)
 def _shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every leaf, without computing any."""
-    ids = jnp.zeros((1, 1), jnp.int32)
-    tree = jax.eval_shape(encoder(config).init, jax.random.key(0), ids)["params"]
-    return {trees.path_of(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """Shape of every leaf by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(encoder_shapes(config))
+    return {trees.path_of(path): leaf.shape for path, leaf in leaves}
 
 
 def locate(encoder: str | Path, revision: str | None = None, weights: bool = True) -> Path:

@@ -19,13 +19,13 @@ from mtbert_jax.data.dataset import Dataset, load_datasets
 from mtbert_jax.data.lengths import STANDARD, Ladder, ladder
 from mtbert_jax.data.readers import Split
 from mtbert_jax.data.streams import padded_lengths, stage_batches
-from mtbert_jax.encoders.family import Family, family_of
+from mtbert_jax.encoders.family import Family, encoder_shapes, family_of
 from mtbert_jax.encoders.hub import load_matching_config
 from mtbert_jax.encoders.sentence import left_out
 from mtbert_jax.encoders.tokenizer import read_tokenizer
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_EPOCHS, MOST_STEPS
-from mtbert_jax.model import EncoderWithHeads, encoder_shapes
+from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
 from mtbert_jax.nn.heads import NO_POOLER
 from mtbert_jax.nn.layers import EncoderConfig
@@ -283,7 +283,7 @@ def _init_heads(model: EncoderWithHeads) -> Callable[[PRNGKeyArray], Params]:
 def _shapes(model: EncoderWithHeads) -> Params:
     """Shapes of a model's parameters."""
     key = jax.random.key(0)
-    encoder = jax.eval_shape(model.lora.added, encoder_shapes(model.encoder), key)
+    encoder = jax.eval_shape(model.lora.added, encoder_shapes(model.encoder.config), key)
     return {"encoder": encoder, "heads": jax.eval_shape(model.init_heads, key)}
 
 

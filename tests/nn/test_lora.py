@@ -10,9 +10,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from mtbert_jax.config import LoraConfig
-from mtbert_jax.encoders.family import FAMILIES
+from mtbert_jax.encoders.family import FAMILIES, encoder_shapes
 from mtbert_jax.errors import InputError
-from mtbert_jax.model import encoder_shapes
 from mtbert_jax.nn.lora import Lora
 from mtbert_jax.types import Params
 from tests.conftest import TINY
@@ -22,7 +21,7 @@ USUAL = FAMILIES["bert"].lora
 
 def encoder(config: Any = TINY) -> Params:
     """Parameters of unit size."""
-    leaves, structure = jax.tree.flatten(encoder_shapes(FAMILIES[config.family].encoder(config)))
+    leaves, structure = jax.tree.flatten(encoder_shapes(config))
     rng = np.random.default_rng(0)
     return jax.tree.unflatten(structure, [jnp.asarray(rng.normal(size=leaf.shape), "f4") for leaf in leaves])
 
