@@ -37,13 +37,14 @@ from mtbert_jax.report.plots import check_packages
 from mtbert_jax.results.rows import Row, make_row
 from mtbert_jax.results.tables import write_tables
 from mtbert_jax.tasks import score
-from mtbert_jax.training.active import labels_of, load_logits, save_logits
+from mtbert_jax.training.active import labels_of
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.evaluate import not_finite
 from mtbert_jax.training.existing import Existing, check_folder
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.logits import load_logits, save_logits
 from mtbert_jax.training.records import columns, read_metrics
 from mtbert_jax.training.seeds import load_run_config, seeds_apart
 from mtbert_jax.training.source import seed_folders

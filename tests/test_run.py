@@ -23,11 +23,11 @@ from mtbert_jax.data.predictions import write_predictions
 from mtbert_jax.report.contents import RunContents
 from mtbert_jax.results.rows import make_row
 from mtbert_jax.run import write_results
-from mtbert_jax.training import active, evaluate
-from mtbert_jax.training.active import load_logits
+from mtbert_jax.training import evaluate
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.logits import load_logits, save_logits
 from mtbert_jax.training.state import TrainState
 from tests.conftest import light, replace_task, tiny_run
 
@@ -138,7 +138,7 @@ def test_dev_is_read_once_and_scored_while_training_only(
 
 def test_kept_logits_of_another_step_or_damaged_ones_are_not_taken(run: mt.Run, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    active.save_logits(folder, 3, {"sst": np.ones((2, 5), np.float32)})
+    save_logits(folder, 3, {"sst": np.ones((2, 5), np.float32)})
     assert load_logits(folder, 4) is None
     assert load_logits(folder, 3) is not None
     folder.logits.write_bytes(folder.logits.read_bytes()[:-30])

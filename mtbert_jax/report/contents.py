@@ -17,8 +17,8 @@ from mtbert_jax.results.rows import dev_predictions
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.arrays import stack_labels
 from mtbert_jax.tasks.losses import of_places
-from mtbert_jax.training.active import load_logits
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.logits import load_logits
 from mtbert_jax.training.records import Record, read_metrics
 from mtbert_jax.types import Example
 

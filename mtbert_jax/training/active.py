@@ -1,7 +1,6 @@
 """A run in training: its stages, batches, checkpoints, records, scores, and where it stands."""
 
 import math
-import zipfile
 from dataclasses import dataclass, field, replace
 
 import jax
@@ -11,8 +10,6 @@ from mtbert_jax.config.schema import to_dict
 from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.errors import InputError, TrainingError
-from mtbert_jax.files import must_be_file, must_lie_in
-from mtbert_jax.limits import LARGEST_LOGITS
 from mtbert_jax.machine import peak_memory
 from mtbert_jax.tasks.scores import chosen_score, deciding
 from mtbert_jax.training.affinity import Affinity
@@ -20,6 +17,7 @@ from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.display import scores_line
 from mtbert_jax.training.evaluate import EvalStep, evaluate_all, make_eval_step, not_finite, with_features
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.logits import save_logits
 from mtbert_jax.training.origin import Origin
 from mtbert_jax.training.records import MetricsFile, Record, pack, read_metrics, step_record, unpack
 from mtbert_jax.training.setup import Plan, Setup
@@ -292,31 +290,3 @@ def abstract_state(setup: Setup, plan: Plan) -> TrainState:
 def labels_of(datasets: Splits) -> dict[str, np.ndarray]:
     """The labels of the datasets that have them, by task."""
     return {name: data.labels for name, data in datasets.items() if data.labelled}
-
-
-LOGITS_STEP = ".step"
-"""Key of the step beside the tasks' logits; no task can have this name."""
-
-
-def save_logits(folder: RunFolder, step: int, logits: dict[str, np.ndarray]) -> None:
-    """Keeps the dev logits of a step, so that the end of the run need not compute them again."""
-    folder.logits.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.logits.with_suffix(".part.npz")
-    np.savez(part, **{LOGITS_STEP: np.array(step)}, **logits)  # type: ignore[arg-type]
-    part.replace(folder.logits)
-
-
-def load_logits(folder: RunFolder, step: int | None = None) -> dict[str, np.ndarray] | None:
-    """The dev logits of a step, or of whichever, by task; None where none have been kept or they cannot be read."""
-    try:
-        must_be_file(folder.logits)
-        must_lie_in(folder.path, folder.logits)
-        with zipfile.ZipFile(folder.logits) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST_LOGITS:
-                return None
-        with np.load(folder.logits, allow_pickle=False) as arrays:
-            if step is not None and arrays[LOGITS_STEP] != step:
-                return None
-            return {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
-    except Exception:  # noqa: BLE001 - NumPy and zipfile raise many kinds for a damaged file
-        return None

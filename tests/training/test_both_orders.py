@@ -20,9 +20,9 @@ from mtbert_jax.export.write import export_run
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.submission.hand_in import write_submission
 from mtbert_jax.tasks import KINDS, kind_of, task_scores
-from mtbert_jax.training.active import load_logits
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.logits import load_logits
 from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
