@@ -12,7 +12,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Python compiles a module when it is first imported: all of them at once would take a third of the installation.
+# Python compiles a module when it is first imported, and keeps that for later processes: all modules at once would take a
+# third of the installation.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile
 MODEL := weights/minilm/model.safetensors
 MODEL_BASE := weights/mpnet/model.safetensors
