@@ -225,6 +225,11 @@ class TrainBatches:
         """Steps of the stage."""
         return self.steps or max(1, round(self.epochs * self.steps_per_epoch))
 
+    @property
+    def trained(self) -> set[str]:
+        """The tasks that have a step."""
+        return set(self.tasks) if self.order == "round_robin" else {[*self.tasks][n] for n in np.unique(self._drawn[0])}
+
     def names(self, step: int) -> tuple[str, ...]:
         """The tasks of step `step`, counted from the stage's first."""
         if self.order == "round_robin":

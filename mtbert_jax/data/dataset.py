@@ -1,5 +1,7 @@
 """One split of one task, ready for batches."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +50,11 @@ class Dataset(NamedTuple):
     masking: Masking | None = None
     augmentation: Augmentation | None = None
     other_order: "Dataset | None" = None
+
+    def digest(self) -> str:
+        """A number in hexadecimal digits that is another one if any example has another id, text or label."""
+        rows = json.dumps([self.ids, self.texts]).encode()
+        return hashlib.sha256(rows + np.ascontiguousarray(self.labels).tobytes()).hexdigest()
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:

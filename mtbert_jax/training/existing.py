@@ -1,5 +1,6 @@
 """What is to be done about a run that lies in the run folder already: refused, gone on with, or deleted."""
 
+import json
 import shutil
 from dataclasses import replace
 from typing import Literal
@@ -7,9 +8,9 @@ from typing import Literal
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.config.schema import difference, to_dict
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import input_errors
+from mtbert_jax.files import input_errors, write_whole
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.source import source_of
+from mtbert_jax.training.source import seed_folders, source_of
 from mtbert_jax.training.trackers import BACKENDS
 
 MAY_CHANGE = (
@@ -21,6 +22,30 @@ MAY_CHANGE = (
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do about a run that lies in the folder already."""
+Digests = dict[str, dict[str, str]]
+"""What `Dataset.digest` gives for the training and dev splits, by task and split."""
+
+
+def check_place(folder: RunFolder, config: Config) -> None:
+    """Refuses a folder where several seeds' runs would lie beside a run of one seed, or beside those of another config.
+
+    Else only some of the runs would be seen by whoever looks into the folder.
+    """
+    seeds = seed_folders(folder.path)
+    if seeds and not config.seeds:
+        raise InputError(
+            f"{folder.path} holds the runs {', '.join(own.path.name for own in seeds.values())}; name one of them, or "
+            "give another --out"
+        )
+    if config.seeds and folder.is_used:
+        raise InputError(f"{folder.path} holds a run of one seed; runs of several seeds need another --out")
+    for seed, own in seeds.items():
+        one_seed = replace(config, seed=seed, seeds=())
+        if seed not in config.seeds and (changes := config_changes(own.load_config(), one_seed)):
+            raise InputError(
+                f"{folder.path} holds the run of seed {seed} with another config ({'; '.join(changes)}); give another "
+                "--out, or --seeds with all of them"
+            )
 
 
 def check_folder(folder: RunFolder, config: Config, existing: Existing) -> None:
@@ -59,13 +84,30 @@ def config_changes(old: Config, new: Config) -> list[str]:
     return difference(before, after)
 
 
-def open_folder(folder: RunFolder, config: Config, overwrite: bool = False) -> None:
+def check_data(folder: RunFolder, config: Config, digests: Digests) -> None:
+    """Refuses to go on with a run whose training or dev examples are not those that it began with."""
+    before, tasks = folder.load_data(), {task.name: task for task in config.tasks}
+    changed = [
+        f"{split} of task {name}, {getattr(tasks[name], split)}"
+        for name, splits in digests.items()
+        for split, digest in splits.items()
+        if before.get(name, {}).get(split, digest) != digest
+    ]
+    if changed:
+        raise InputError(
+            f"{folder.path}: the run began with other examples ({'; '.join(changed)}), so --resume cannot go on: put "
+            f"the files back, or begin a new run with another --out (--init-from {folder.path} takes its parameters)"
+        )
+
+
+def open_folder(folder: RunFolder, config: Config, digests: Digests, overwrite: bool = False) -> None:
     """Makes the run folder, or empties it; `InputError` if it cannot be written."""
     if overwrite:
         delete_run(folder)
     with input_errors(f"cannot write the run folder {folder.path}"):
         folder.path.mkdir(parents=True, exist_ok=True)
         save_config(config, folder.config)
+        write_whole(folder.data, json.dumps(digests, indent=1) + "\n")
 
 
 def delete_run(folder: RunFolder) -> None:
@@ -73,5 +115,5 @@ def delete_run(folder: RunFolder) -> None:
     folders = (folder.checkpoints, folder.predictions, folder.submission, folder.encoder)
     for path in (*folders, folder.tensorboard, folder.wandb):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (folder.config, folder.metrics, folder.results, *map(folder.note, BACKENDS)):
+    for path in (folder.config, folder.data, folder.metrics, folder.results, *map(folder.note, BACKENDS)):
         path.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ def _open_folders(ready: Prepared, stack: ExitStack) -> None:
     wait_for_all("folders checked")
     if leads:
         for run in ready.runs:
-            open_folder(run.folder, run.setup.config, existing == "overwrite")
+            open_folder(run.folder, run.setup.config, ready.digests, existing == "overwrite")
             save_description(run.folder.encoder, ready.setup.encoder_config, ready.setup.tokenizer)
     wait_for_all("folders opened")
 

@@ -57,6 +57,8 @@ class RunFolder:
     """Prediction files in the course's format."""
     submission = _Inside("submission")
     """Prediction files to hand in: of every row, checked."""
+    data = _Inside("data.json")
+    """Digests of the training and dev examples that the run began with, by task and split."""
     logits = _Inside("predictions/dev-logits.npz")
     """Logits of the dev files, by task, in NumPy's format."""
     tensorboard = _Inside("tensorboard")
@@ -84,7 +86,7 @@ class RunFolder:
 
     def check_writable(self) -> None:
         """Refuses a folder that cannot be written, or that another process trains in; leaves nothing behind."""
-        for path in (self.config, self.metrics, self.results, self.lock):
+        for path in (self.config, self.data, self.metrics, self.results, self.lock):
             must_be_file(path)
         below = (self.checkpoints, self.predictions, self.encoder)
         for place in (self.path, *(folder for folder in below if os.path.lexists(folder))):
@@ -132,15 +134,23 @@ class RunFolder:
 
     def load_results(self) -> dict[str, Any] | None:
         """What ``results.json`` holds; None where it is missing, was cut off, or is not what a run writes."""
-        try:
-            must_be_file(self.results)
-            must_lie_in(self.path, self.results)
-            results = json.loads(read_text(self.results, LARGEST_JSON))
-        except (OSError, ValueError, RecursionError, InputError):
-            return None
-        if not fits(results, RESULTS):
+        results = self._load(self.results, RESULTS)
+        if results is None:
             return None
         return {**results, **{split: with_nan(results[split]) for split in ("dev", "test") if split in results}}
+
+    def load_data(self) -> dict[str, dict[str, str]]:
+        """What ``data.json`` holds; nothing where `load_results` would be None."""
+        return self._load(self.data, {"*": {"*": str}}) or {}
+
+    def _load(self, file: Path, shape: Any) -> dict[str, Any] | None:
+        try:
+            must_be_file(file)
+            must_lie_in(self.path, file)
+            found: dict[str, Any] = json.loads(read_text(file, LARGEST_JSON))
+        except (OSError, ValueError, RecursionError, InputError):
+            return None
+        return found if fits(found, shape) else None
 
     def load_config(self) -> Config:
         """The config of the run that lies here; `InputError` where there is none, or it leads out of the folder."""

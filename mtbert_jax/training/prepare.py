@@ -27,7 +27,7 @@ from mtbert_jax.tasks.reads import inputs
 from mtbert_jax.tasks.registry import counted, kind_of
 from mtbert_jax.tasks.scores import AVERAGES, deciding
 from mtbert_jax.training.active import labels_of
-from mtbert_jax.training.existing import Existing, check_folder
+from mtbert_jax.training.existing import Digests, Existing, check_data, check_folder, check_place
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.origin import Origin, from_directory, from_run
@@ -52,7 +52,10 @@ class PreparedRun(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a run is made of, checked; `config` has the encoder that `init_from` stands for filled in."""
+    """What a run is made of, checked; `config` has the encoder that `init_from` stands for filled in.
+
+    `remarks` are about what was given and is not used.
+    """
 
     config: Config
     layout: Layout
@@ -60,6 +63,8 @@ class Prepared(NamedTuple):
     splits: dict[Split, dict[str, Dataset]]
     runs: list[PreparedRun]
     existing: Existing
+    digests: Digests
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *, busy: bool = False) -> Prepared:
@@ -76,6 +81,7 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     check_trackers(config.writers)
     config = _with_dtype(config, folder, existing)
     layout = Layout.build(config.parallel, len(config.seeds))
+    check_place(folder, config)
     apart = seeds_apart(config, folder)
     for own, place in apart:
         if layout.leads:
@@ -85,8 +91,11 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     goes_on = [existing == "resume" and place.has_checkpoint for _, place in apart]
     sources = [None if on else source_of(own) for on, (own, _) in zip(goes_on, apart, strict=True)]
     known = next(filter(None, sources), None)
-    if config.init_from and known is None:  # all runs go on: what they began with need not be there any more
+    remarks: tuple[str, ...] = ()
+    if all(goes_on):  # what the runs began with need not be there any more
         before, directory = apart[0][1].load_config(), apart[0][1].encoder
+        if config.encoder not in ("", before.encoder):
+            remarks = (f"encoder = {config.encoder!r} is not read: what is resumed has its encoder, {before.encoder}",)
         config = replace(config, encoder=before.encoder, revision=before.revision)
     else:
         config, directory = with_encoder(config, known)
@@ -94,6 +103,12 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     setup = Setup.load(config, directory, layout.narrow)
     splits = {split: setup.datasets(split) for split in SPLITS}
     _check_datasets(config, splits)
+    train, dev, _ = splits.values()
+    every = {name: {"train": train[name], **({"dev": dev[name]} if name in dev else {})} for name in train}
+    digests = {name: {split: data.digest() for split, data in own.items()} for name, own in every.items()}
+    for on, (own, place) in zip(goes_on, apart, strict=True):
+        if on:
+            check_data(place, own, digests)
     named = {"encoder": config.encoder, "revision": config.revision}
     setups = [setup.with_config(replace(own, **named)) for own, _ in apart]  # type: ignore[arg-type]
     plans = [own_setup.plans(splits["train"]) for own_setup in setups]
@@ -106,7 +121,7 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
         if not on and where not in read:
             read[where] = from_run(source, own_setup) if source else from_directory(directory, own_setup)
         runs.append(PreparedRun(own_setup, place, stages, None if on else read[where]))
-    return Prepared(config, layout, setup, splits, runs, existing)
+    return Prepared(config, layout, setup, splits, runs, existing, digests, remarks)
 
 
 def _with_dtype(config: Config, folder: RunFolder, existing: Existing) -> Config:
@@ -138,6 +153,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
     """Where the run begins, model, devices, tasks, stages, and what the best checkpoint goes by, line by line."""
     layout, setup, (train, dev, test) = ready.layout, ready.setup, (ready.splits[split] for split in SPLITS)
     plans = ready.runs[0].plans
+    yield from ready.remarks
     yield from _beginnings(ready)
     params = trees.count(setup.abstract_params())
     device = jax.devices()[0].device_kind

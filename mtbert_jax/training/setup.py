@@ -204,7 +204,8 @@ class Setup:
         """All stages of the run, so that what is wrong in a late one shows at once.
 
         Raises:
-            InputError: A chain, what is frozen or a regulariser does not fit the model, or a stage is endless.
+            InputError: A chain, what is frozen or a regulariser does not fit the model, a stage is endless, or a task
+                gets no step.
         """
         plans = []
         for number, stage in enumerate(self.config.resolved_stages()):
@@ -219,6 +220,14 @@ class Setup:
             for name, batch in batches[0].items() if stage.regularizers else ():
                 shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
                 _check_objective(self.model, self.tasks[name], kind_of(self.tasks[name]), plans[-1].spec(0), shapes)
+        trained = {name for plan in plans for name in plan.batches.trained}
+        for plan in plans:
+            for name in plan.stage.tasks:
+                if name not in trained:
+                    raise InputError(
+                        f"task {name}: stage {plan.stage.name} ends after {plan.batches.num_steps} steps, before one "
+                        f"trains it (order = {plan.stage.order!r}); give more steps or epochs, or leave the task out"
+                    )
         return plans
 
     def batches(self, number: int, stage: Stage, train: dict[str, Dataset]) -> TrainBatches:

@@ -199,6 +199,13 @@ def test_every_task_passes_through_its_own_stream_without_a_gap(order: Order) ->
 
 
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("steps", [1, 3, 4, 11, 24])
+def test_the_tasks_that_train_are_those_of_some_step(order: Order, steps: int) -> None:
+    batches = train(order, epochs=None, steps=steps)
+    assert batches.trained == {name for step in range(steps) for name in batches.names(step)}
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_a_step_is_the_same_from_a_fresh_object(order: Order) -> None:
     used = train(order)
     assert all(used[step] for step in range(used.num_steps))
