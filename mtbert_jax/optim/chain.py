@@ -37,6 +37,10 @@ _OWN_CLOCK = (
     "goes by a clock of its own, out of step with the learning rate and with the heads of other tasks; put what it "
     "wraps into the chain by itself"
 )
+_OWN_AVERAGE = (
+    "is meant to be scored at an average that it keeps to itself, which nothing here reads; "
+    'evaluate = "teacher" scores a moving average of the parameters under any other optimizer'
+)
 REFUSED = {
     "MultiSteps": _ACCUMULATES,
     "apply_every": _ACCUMULATES,
@@ -45,8 +49,11 @@ REFUSED = {
     "conditionally_transform": _OWN_CLOCK,
     "lookahead": _OWN_CLOCK,
     "sam": _OWN_CLOCK,
+    "schedule_free": _OWN_AVERAGE,
+    "schedule_free_adamw": _OWN_AVERAGE,
+    "schedule_free_sgd": _OWN_AVERAGE,
 }
-"""Wrappers of optax whose updates do not follow the steps of training, with what to do instead."""
+"""What of optax does not follow the steps of training, or is scored otherwise, and what to do instead."""
 PROBES = ((0, 1.0), (1, 1.0), (2**30, 1.0), (2, float("nan")))
 """Counts, and values of the gradient, from which `check_chain` looks at the next count."""
 

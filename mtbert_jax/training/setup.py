@@ -225,8 +225,9 @@ class Setup:
             for name in plan.stage.tasks:
                 if name not in trained:
                     raise InputError(
-                        f"task {name}: stage {plan.stage.name} ends after {plan.batches.num_steps} steps, before one "
-                        f"trains it (order = {plan.stage.order!r}); give more steps or epochs, or leave the task out"
+                        f"task {name}: stage {plan.stage.name} ends after {plan.batches.num_steps} steps, "
+                        f"before one trains it (order = {plan.stage.order!r}); give more steps or epochs, or leave the "
+                        "task out"
                     )
         return plans
 

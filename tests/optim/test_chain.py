@@ -38,7 +38,6 @@ def build(*calls: str) -> optax.GradientTransformation:
         ("sum_tasks()", "chain(clip_by_global_norm(1.0), nadam(lr))"),
         ("sum_tasks()", "flatten(adam(lr))"),
         ("sum_tasks()", "muon(lr)"),
-        ("sum_tasks()", "schedule_free_adamw(1e-3)"),
         ("sum_tasks()", "prodigy()"),
         ("sum_tasks()", "lamb(cosine_decay_schedule(1e-3, 100))"),
         ("pcgrad()", "partition({'encoder': adam(lr), 'heads': sgd(1e-3)}, parts)"),
@@ -258,6 +257,8 @@ def test_a_chain_that_makes_updates_of_another_structure_is_refused() -> None:
         ("masked(conditionally_mask(sgd(lr), piecewise_constant_schedule(1, {9: 0})), heads)", "clock of its own"),
         ("conditionally_transform(clip(1.0), lr)", "conditionally_transform goes by a clock of its own"),
         ("sam(sgd(lr), chain(normalize(), sgd(0.1)))", "sam goes by a clock of its own"),
+        ("schedule_free_adamw(lr)", 'schedule_free_adamw is meant to be scored .*; evaluate = "teacher"'),
+        ("chain(clip(1.0), schedule_free(sgd(lr), lr))", "schedule_free is meant to be scored at an average"),
     ],
 )
 def test_wrappers_that_fall_out_of_step_are_refused_with_the_way_out(call: str, hint: str) -> None:

@@ -123,9 +123,7 @@ def lies_in(folder: Path, config: Config) -> None:
 def test_runs_of_seeds_and_single_runs_have_folders_apart(config: Config, existing: Any) -> None:
     config, place = light(config), Path(config.out)
     lies_in(place / "seed3", dataclasses.replace(config, seed=3))
-    with pytest.raises(
-        InputError, match=r"holds the runs seed3; name one of them, or give another --out"
-    ):
+    with pytest.raises(InputError, match=r"holds the runs seed3; name one of them, or give another --out"):
         prepare(config, RunFolder(place), existing)
     shutil.rmtree(place)
     lies_in(place, config)
