@@ -91,6 +91,31 @@ def describe(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+RANGES: dict[str, typing.Callable[[float], bool]] = {
+    "at least 0": lambda value: 0 <= value < math.inf,
+    "above 0": lambda value: 0 < value < math.inf,
+    "from 0 to 1": lambda value: 0 <= value <= 1,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+}
+"""What a number may have to be, in the words of the message."""
+
+
+def must_be(wanted: str, where: str, table: object, *names: str) -> None:
+    """Refuses numbers of a table that are out of one of the `RANGES`; a number may be left out."""
+    for name in names:
+        value = getattr(table, name)
+        if value is not None and not RANGES[wanted](value):
+            raise InputError(f"{where}{name} = {value}: must be {wanted}")
+
+
+def check_number(where: str, value: float, least: float, most: float) -> None:
+    """Refuses a number that is below `least` or above `most`."""
+    if not value >= least:
+        raise InputError(f"{where} = {value}: must be at least {least}")
+    if value > most:
+        raise InputError(f"{where} = {value}: must be at most {most}")
+
+
 def to_dict(value: Any) -> Any:
     """Plain values, in dicts of named tuples, and of dataclasses, whose fields that are None are left out."""
     if dataclasses.is_dataclass(value):
