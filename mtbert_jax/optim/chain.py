@@ -115,6 +115,8 @@ def _headwise(factory: Callable[..., Any]) -> Callable[..., Any]:
 def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, tasks: tuple[str, ...] = ()) -> None:
     """Refuses a chain whose updates are not shaped like the parameters, or whose state or counts fall out of step.
 
+    So it does an aggregator behind another.
+
     optax does not check this: without an aggregator, adam would broadcast stacked gradients silently. Shapes are
     enough; nothing of the model's size is computed. `tasks` are the step's, in the order of their gradients.
     """
@@ -124,11 +126,11 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, ta
         (leaf.shape[0] for leaf, is_stacked in zip(jax.tree.leaves(grads), stacked, strict=True) if is_stacked), 1
     )
     losses = jax.ShapeDtypeStruct((number,), jnp.float32)
-    about = {"finite": {task: jnp.array(True) for task in tasks}} if tasks else {}
+    about: dict[str, Any] = {"finite": {task: jnp.array(True) for task in tasks}} if tasks else {}
     try:
         state = jax.eval_shape(tx.init, params)
         # Jitted, it is traced once for both checks.
-        update = jax.jit(lambda *given, losses: tx.update(*given, losses=losses, **about))
+        update = jax.jit(lambda *given, losses: tx.update(*given, losses=losses, combined_by={}, **about))
         updates, new_state = jax.eval_shape(update, grads, state, params, losses=losses)
     except InputError:
         raise

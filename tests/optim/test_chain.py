@@ -230,6 +230,36 @@ def test_with_one_task_in_a_step_no_aggregator_is_needed() -> None:
     check_chain(build("pcgrad()", "adam(lr)"), PARAMS, PARAMS)
 
 
+@pytest.mark.parametrize(
+    ("calls", "named"),
+    [
+        (("sum_tasks()", "pcgrad()"), "pcgrad has no effect behind sum_tasks"),
+        (("pcgrad()", "clip(1.0)", "chain(gls(), sgd(lr))"), "gls has no effect behind pcgrad"),
+        (("smoothed(mgda(), num_tasks=3)", "masked(pcgrad(), encoder)"), r"pcgrad has no .* smoothed\(mgda\(\)\)"),
+        (("pcgrad()", "partition({'encoder': mgda(), 'heads': sgd(lr)}, parts)"), "mgda has no effect behind pcgrad"),
+    ],
+)
+def test_an_aggregator_behind_another_is_refused(calls: tuple[str, ...], named: str) -> None:
+    with pytest.raises(InputError, match=f"^aggregator {named}, which has combined .* take one of the two"):
+        check_chain(build(*calls), GRADS, PARAMS)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        ("smoothed(pcgrad(), num_tasks=3)",),
+        ("masked(mgda(), kernels)", "sum_tasks()"),
+        ("partition({'encoder': chain(mgda(), sgd(lr)), 'heads': chain(pcgrad(), sgd(lr))}, parts)",),
+    ],
+)
+def test_aggregators_of_gradients_that_none_has_combined_stand_together(calls: tuple[str, ...]) -> None:
+    check_chain(build(*calls, "scale(1.0)"), GRADS, PARAMS)
+
+
+def test_in_a_step_of_one_task_no_aggregator_combines_anything() -> None:
+    check_chain(build("sum_tasks()", "pcgrad()", "sgd(lr)"), PARAMS, PARAMS)
+
+
 def test_a_chain_that_fails_on_the_parameters_is_refused() -> None:
     bad = build("pcgrad()", "masked(scale(2.0), {'encoder': True})")
     with pytest.raises(InputError, match="does not run on these parameters"):

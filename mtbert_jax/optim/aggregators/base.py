@@ -102,7 +102,9 @@ def aggregator(
     zero loss. So is one of which the extra argument `finite` says so; it has an entry for each task, in their order.
 
     The tasks' losses are an extra argument, ``tx.update(grads, state, params, losses=losses)``; without them the rule
-    gets zeros, and one with `heads` refuses to run. The extra argument `observe` is called with a `Combined`.
+    gets zeros, and one with `heads` refuses to run. The extra argument `observe` is called with a `Combined`. The extra
+    argument `combined_by` holds of each gradient of a step, by its path, which aggregator has combined it: one that
+    would have no effect behind another refuses to run.
 
     Args:
         rule: ``(gramian, state, key, losses) → (weights, state)``, one weight per task.
@@ -147,12 +149,14 @@ def aggregator(
         losses: Losses | None = None,
         finite: dict[str, Any] | None = None,
         observe: Callable[[Combined], None] | None = None,
-        **_: Any,  # meant for other transformations of the chain
+        **others: Any,  # meant for other transformations of the chain
     ) -> tuple[optax.Updates, AggregatorState | StatefulAggregatorState]:
         paths, (leaves, treedef) = trees.paths(updates), jax.tree.flatten(updates)
         places = [number for number, is_stacked in enumerate(stacked_leaves(updates, params)) if is_stacked]
         carry, key = jax.random.split(state.key)
         rule_state = state.rule_state if isinstance(state, StatefulAggregatorState) else None
+        if "combined_by" in others:
+            _note(method, [paths[place] for place in places], paths, others["combined_by"])
         if places:
             stacked = [leaves[place] for place in places]
             number = _num_tasks(method, stacked, finite)
@@ -217,6 +221,17 @@ def _num_tasks(method: Method, stacked: list[Array], finite: Any) -> int:
     if finite and len(finite) != number:
         refuse(f"finite names {', '.join(finite)}, and the step has {number} tasks")
     return number
+
+
+def _note(method: Method, stacked: list[str], paths: list[str], combined_by: dict[str, str]) -> None:
+    """Notes which gradients an aggregator combines; refuses one for which another has left none."""
+    before = [combined_by[path] for path in paths if path in combined_by]
+    if before and not stacked:
+        raise InputError(
+            f"aggregator {method.name} has no effect behind {before[0]}, which has combined the tasks' gradients "
+            "already; take one of the two"
+        )
+    combined_by.update(dict.fromkeys(stacked, method.name))
 
 
 def losses_of(method: Method, given: Any, num_tasks: int, needs: str) -> Losses:
