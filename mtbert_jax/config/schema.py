@@ -9,6 +9,8 @@ import types
 import typing
 from typing import Any, TypeVar
 
+import numpy as np
+
 from mtbert_jax.errors import InputError
 
 T = TypeVar("T")
@@ -39,7 +41,14 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
     return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 
+def plain_scalar(value: Any) -> Any:
+    """A scalar of NumPy or JAX as Python's own; all else as it is."""
+    is_scalar = getattr(value, "shape", None) == () and isinstance(getattr(value, "dtype", None), np.dtype)
+    return value.item() if is_scalar else value
+
+
 def _convert(kind: Any, value: Any, where: str) -> Any:
+    value = plain_scalar(value)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return from_dict(typing.cast(type, kind), value, where)
@@ -53,7 +62,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise InputError(f"{where}: expected a list, got {describe(value)}")
+            hint = f"; write [{describe(value)}]" if isinstance(value, str) and args[0] is str else ""
+            raise InputError(f"{where}: expected a list, got {describe(value)}{hint}")
         return tuple(_convert(args[0], item, f"{where}[{number}]{_named(item)}") for number, item in enumerate(value))
     if kind is float and type(value) is int:
         try:

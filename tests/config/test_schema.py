@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,13 @@ def test_a_whole_number_is_taken_as_a_float_where_one_is_due() -> None:
     assert type(rate) is float
 
 
+def test_scalars_of_numpy_are_numbers() -> None:
+    found = read({"count": np.int64(3), "rate": np.float32(0.5), "flag": np.bool_(True), "numbers": [np.int32(2)]})
+    assert found == Outer(count=3, rate=0.5, flag=True, numbers=(2.0,))
+    values = (found.count, found.rate, found.flag, *found.numbers)
+    assert [type(value) for value in values] == [int, float, bool, float]
+
+
 def test_none_stands_for_a_field_that_may_be_left_out() -> None:
     assert read({"maybe": None}).maybe is None
     assert read({"maybe": 2}).maybe == 2.0
@@ -73,6 +81,10 @@ def test_none_stands_for_a_field_that_may_be_left_out() -> None:
         ({"rate": "1"}, "run.toml: rate: expected a number, got '1'"),
         ({"rate": float("nan")}, "run.toml: rate: is not a number"),
         ({"name": 1}, "run.toml: name: expected a string, got 1"),
+        ({"count": np.float32(1)}, "run.toml: count: expected a whole number, got 1.0"),
+        ({"rate": np.bool_(True)}, "run.toml: rate: expected a number, got True"),
+        ({"rate": np.float64("nan")}, "run.toml: rate: is not a number"),
+        ({"inner": {"names": "x"}}, "run.toml: inner: names: expected a list, got 'x'; write ['x']"),
         ({"name": ["x"]}, "run.toml: name: expected a string, got a list"),
         ({"flag": 1}, "run.toml: flag: expected true or false, got 1"),
         ({"maybe": "x"}, "run.toml: maybe: expected a number, got 'x'"),

@@ -7,10 +7,9 @@ from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.config.schema import nearest, plain_scalar
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim.aggregators.base import (
     Aggregator,
@@ -85,7 +84,12 @@ def register_aggregator(name: str, *, init: Init | None = None, heads: bool = Fa
     def register(rule: Rule) -> Factory:
         def make(*values: Any, **named: Any) -> optax.GradientTransformationExtraArgs:
             bound = signature.bind(*values, **named)
-            bound.arguments = {key: _plain(value) for key, value in bound.arguments.items()}
+            # A rule may compare an option with a number, which it cannot do with an array while it is traced.
+            traced = jax.core.Tracer
+            bound.arguments = {
+                key: value if isinstance(value, traced) else plain_scalar(value)
+                for key, value in bound.arguments.items()
+            }
             own = {key: bound.arguments.pop(key, default) for key, default in OWN.items()}
             chosen, first = bind(*bound.args, **bound.kwargs)
             return tried(aggregator(chosen, **own, init=first, heads=heads))
@@ -188,12 +192,6 @@ def _taken(name: str, rule: Rule, init: Init) -> tuple[str, ...]:
             f"aggregator {name}: init takes the number of tasks, then options of the rule by their names: {error}"
         ) from None
     return taken
-
-
-def _plain(value: Any) -> Any:
-    """A scalar of NumPy or JAX as a number of Python, which a rule may compare with another while it is traced."""
-    known = isinstance(value, np.generic | jax.Array) and not isinstance(value, jax.core.Tracer)
-    return value.item() if known and value.shape == () else value
 
 
 @made_once
