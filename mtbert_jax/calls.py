@@ -44,6 +44,11 @@ class Vocabulary(Generic[T]):
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
+def place(text: str, position: str) -> str:
+    """A call string and its place in the config, for a message."""
+    return f"{position} = {text if len(text) <= 80 else text[:77] + '...'!r}"
+
+
 def read_call(text: str, position: str, vocabulary: Vocabulary[T]) -> T:
     """What a call string makes; `position` is its place in the config, such as ``optimizer[2]``.
 
@@ -51,7 +56,7 @@ def read_call(text: str, position: str, vocabulary: Vocabulary[T]) -> T:
         InputError: The string is no call, a name is unknown, an argument does not fit, or the value is not what is
             wanted.
     """
-    where = f"{position} = {text if len(text) <= 80 else text[:77] + '...'!r}"
+    where = place(text, position)
     if len(text) > LONGEST_CALL:
         raise InputError(f"{where}: longer than {LONGEST_CALL} characters")
     try:

@@ -1,5 +1,6 @@
 """Nested dicts ↔ frozen dataclasses: one strict reader and one TOML writer."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -53,14 +54,20 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return from_dict(typing.cast(type, kind), value, where)
     if origin in (typing.Union, types.UnionType):
-        (inner,) = (arg for arg in args if arg is not type(None))
-        return None if value is None else _convert(inner, value, where)
+        *others, last = (arg for arg in args if arg is not type(None))
+        for inner in others:
+            with contextlib.suppress(InputError):
+                return _convert(inner, value, where)
+        return None if value is None else _convert(last, value, where)
     if origin is typing.Literal:
         if value not in args or isinstance(value, bool):
             hint = nearest(value, args) if isinstance(value, str) else ""
             raise InputError(f"{where} = {describe(value)} is none of {', '.join(map(repr, args))}{hint}")
         return value
-    if origin is tuple:
+    if kind is Any:
+        return value
+    if origin is tuple or kind is tuple:
+        args = args or (Any,)
         if not isinstance(value, (list, tuple)):
             hint = f"; write [{describe(value)}]" if isinstance(value, str) and args[0] is str else ""
             raise InputError(f"{where}: expected a list, got {describe(value)}{hint}")
@@ -72,8 +79,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where}: is too large") from None
     if type(value) is int and not -(2**63) <= value < 2**63:
         raise InputError(f"{where}: is too large")
+    kind = origin or kind
     if type(value) is not kind:
-        raise InputError(f"{where}: expected {_NAMES[kind]}, got {describe(value)}")
+        wanted = _NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")  # a plugin's field may be of any type
+        raise InputError(f"{where}: expected {wanted}, got {describe(value)}")
     if kind is float and math.isnan(value):
         raise InputError(f"{where}: is not a number")
     return value

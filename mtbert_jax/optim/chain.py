@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtbert_jax import trees
-from mtbert_jax.calls import Vocabulary, read_call
+from mtbert_jax.calls import Vocabulary, place, read_call
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.nn import lora
 from mtbert_jax.optim import aggregators
@@ -90,13 +90,31 @@ def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.Gradie
         counted=COUNTED,
         refused=REFUSED,
     )
-    links = chain(*(read_call(text, f"optimizer[{n}]", vocabulary) for n, text in enumerate(calls)))
+    named = [(text, f"optimizer[{number}]") for number, text in enumerate(calls)]
+    links = chain(*(_placed(read_call(*one, vocabulary), place(*one)) for one in named))
 
     def update(updates: Any, state: Any, params: Any = None, *, step: Any = None, **others: Any) -> Any:
         with clock.at(step):
             return links.update(updates, state, params, **others)
 
     return Headwise(links.init, update)
+
+
+def _placed(link: optax.GradientTransformation, where: str) -> Headwise:
+    """A link whose errors have its place as a note."""
+    link = headwise(link)
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **about: Any) -> Any:
+            try:
+                return function(*given, **about)
+            except Exception as error:
+                error.add_note(where)
+                raise
+
+        return call
+
+    return Headwise(noting(link.init), noting(link.update))
 
 
 def _headwise(factory: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,7 +153,12 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, ta
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - any transformation may fail in its own way
-        raise InputError(f"optimizer: the chain does not run on these parameters: {first_line(error)}") from None
+        notes = getattr(error, "__notes__", ())  # JAX may have added others
+        where = next((note for note in notes if note.startswith("optimizer[")), "optimizer")
+        raise InputError(
+            f"{where}: does not run on these parameters: {first_line(error)}; are its arguments of the right types (a "
+            "name such as lr stands without quotes), and does it fit the parameters?"
+        ) from None
     made, wanted = ([(path, leaf.shape) for path, leaf in trees.leaves(tree)] for tree in (updates, params))
     if made != wanted:
         if trees.paths(updates) == trees.paths(params) and any(aggregators.stacked_leaves(updates, params)):

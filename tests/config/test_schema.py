@@ -55,6 +55,26 @@ def test_a_whole_number_is_taken_as_a_float_where_one_is_due() -> None:
     assert type(rate) is float
 
 
+@dataclass(frozen=True)
+class OfPlugin:
+    """Types that a plugin's options may be of, though no field of a config is."""
+
+    sizes: tuple = ()  # type: ignore[type-arg]
+    own: Any = None
+    table: dict[str, int] = field(default_factory=dict)
+    either: int | str = 0
+
+
+def test_options_of_other_types_are_read_too() -> None:
+    values = {"sizes": [1, "a"], "own": [2], "table": {"a": 1}, "either": "x"}
+    assert from_dict(OfPlugin, values, "hs") == OfPlugin((1, "a"), [2], {"a": 1}, "x")
+    assert from_dict(OfPlugin, {"either": 3}, "hs").either == 3
+    with pytest.raises(InputError, match="hs: table: expected a dict, got 3"):
+        from_dict(OfPlugin, {"table": 3}, "hs")
+    with pytest.raises(InputError, match="hs: either: expected a string, got a list"):
+        from_dict(OfPlugin, {"either": []}, "hs")
+
+
 def test_scalars_of_numpy_are_numbers() -> None:
     found = read({"count": np.int64(3), "rate": np.float32(0.5), "flag": np.bool_(True), "numbers": [np.int32(2)]})
     assert found == Outer(count=3, rate=0.5, flag=True, numbers=(2.0,))

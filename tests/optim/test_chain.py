@@ -266,6 +266,22 @@ def test_a_chain_that_fails_on_the_parameters_is_refused() -> None:
         check_chain(bad, GRADS, PARAMS)
 
 
+@pytest.mark.parametrize(
+    ("calls", "where"),
+    [(("sum_tasks()", "sgd('lr')"), "optimizer[1] = \"sgd('lr')\""), (("chain(sgd('lr'))",), "optimizer[0] = ")],
+)
+def test_a_link_that_fails_on_the_parameters_is_named(calls: tuple[str, ...], where: str) -> None:
+    with pytest.raises(InputError, match=r"does not run on .* \(a name such as lr stands without quotes\)") as caught:
+        check_chain(build(*calls), PARAMS, PARAMS)
+    assert str(caught.value).startswith(where)
+
+
+@pytest.mark.parametrize("call", ["gradvac(num_tasks=2)", "pcgrad(num_tasks=2)"])
+def test_another_number_of_tasks_than_the_steps_is_refused(call: str) -> None:
+    with pytest.raises(InputError, match="num_tasks = 2, and the step has 3 tasks"):
+        check_chain(build(call, "sgd(lr)"), GRADS, PARAMS)
+
+
 def test_a_chain_that_makes_updates_of_another_structure_is_refused() -> None:
     with pytest.raises(InputError, match="updates are not shaped like the parameters"):
         check_chain(build("sum_tasks()", "measure_with_ema(lr, 2)"), GRADS, PARAMS)
