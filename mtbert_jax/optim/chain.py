@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtbert_jax import trees
-from mtbert_jax.calls import Vocabulary, place, read_call
+from mtbert_jax.calls import Vocabulary, names_in, place, read_call
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.nn import lora
 from mtbert_jax.optim import aggregators
@@ -67,6 +67,11 @@ def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = No
         "parts": jax.tree_util.tree_map_with_path(lambda path, _: trees.path_of(path).partition("/")[0], params),
         "num_tasks": num_tasks,
     }
+
+
+def uses_rate(calls: tuple[str, ...]) -> bool:
+    """Whether a chain goes by the stage's learning rate."""
+    return any("lr" in names_in(text) for text in calls)
 
 
 def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.GradientTransformation:

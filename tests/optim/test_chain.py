@@ -14,7 +14,7 @@ import pytest
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim import aggregators, depth
 from mtbert_jax.optim.aggregators.grouping import groups_of
-from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, uses_rate
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls, register_transformation, unregister
 
 PARAMS = {
@@ -69,6 +69,20 @@ def test_a_string_means_what_the_same_call_means() -> None:
     )
     a, b = (tx.update(GRADS, tx.init(PARAMS), PARAMS)[0] for tx in (ours, theirs))
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize(
+    ("calls", "uses"),
+    [
+        (("pcgrad()", "adam(lr)"), True),
+        (("partition({'encoder': chain(scale_by_adam(), scale_by_learning_rate(lr)), 'heads': sgd(1)}, parts)",), True),
+        (("uw(lr=0.1)", "adam(1e-3)"), False),
+        (("adam(1e-3)", "add_noise('lr')"), False),
+        (("adam(",), False),
+    ],
+)
+def test_whether_a_chain_goes_by_the_stages_rate_shows_in_its_names(calls: tuple[str, ...], uses: bool) -> None:
+    assert uses_rate(calls) is uses
 
 
 def test_kernels_are_matrices_and_tables_only() -> None:
