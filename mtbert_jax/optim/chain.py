@@ -50,6 +50,9 @@ REFUSED = {
 PROBES = ((0, 1.0), (1, 1.0), (2**30, 1.0), (2, float("nan")))
 """Counts, and values of the gradient, from which `check_chain` looks at the next count."""
 
+LARGEST_STATE = 10**6
+"""Numbers in the state of the stand-in by which `check_descent` judges a chain; usual ones have some hundreds."""
+
 
 def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = None) -> dict[str, Any]:
     """The names that a call string may use besides calls.
@@ -214,6 +217,44 @@ def _check_counts(
                     "waits for some falls out of step with the learning rate and with the heads of other tasks. "
                     "micro_batches = N adds up gradients; a task that is not finite is left out without it"
                 )
+
+
+def check_descent(calls: tuple[str, ...], lr: optax.Schedule, params: Params, tasks: tuple[str, ...]) -> None:
+    """Refuses a chain whose first update goes up the gradients: one without a step size, or with its sign turned twice.
+
+    It is built again for a stand-in: one parameter of each name in the encoder and in each head of the step, with two
+    numbers an axis, all 0, so that weight decay does nothing; with one task's gradients, which aggregators pass on. An
+    update of 0 passes, as does a chain that runs on the real parameters alone, or whose state is large even here.
+    """
+    chosen: dict[tuple[str, str], str] = {}
+    for path in trees.paths(params):
+        part, _, rest = path.partition("/")
+        head = rest.partition("/")[0] if part == "heads" else ""
+        if not head or head in tasks:
+            chosen.setdefault((head, path.rpartition("/")[2]), path)
+    few = trees.split(params, tuple(path for path in trees.paths(params) if path not in chosen.values()))[1]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros([min(size, 2) for size in leaf.shape], leaf.dtype), few)
+    slopes = jax.tree.map(lambda leaf: 1 + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape), zeros)
+    about = {"losses": jnp.ones(len(tasks)), "finite": {task: jnp.array(True) for task in tasks}}
+
+    def gains(step: Any) -> Any:
+        updates = tx.update(slopes, tx.init(zeros), zeros, step=step, **about)[0]
+        return jax.tree.map(jnp.vdot, updates, slopes)
+
+    try:
+        tx = build_chain(calls, chain_context(lr, few, len(tasks)))
+        if trees.count(jax.eval_shape(tx.init, zeros)) > LARGEST_STATE:  # the memory check may refuse it
+            return
+        compiled = jax.jit(gains)
+        found = jax.device_get([compiled(step) for step in (0, 1)])  # a warm-up begins at 0
+    except Exception:  # noqa: BLE001 - masks of one's own may name parameters that are not chosen
+        return
+    for path, first, second in zip(trees.paths(few), *map(jax.tree.leaves, found), strict=True):
+        if min(first, second) >= 0 and max(first, second) > 0:
+            raise InputError(
+                f"optimizer: the first update of {path} goes up its gradient, and the loss with it; a chain takes one "
+                "step against the gradient, of a positive size and for all parameters, such as adam(lr) or sgd(lr)"
+            )
 
 
 def _signature(leaf: Any) -> tuple[Any, ...]:

@@ -30,7 +30,7 @@ from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
 from mtbert_jax.nn.heads import NO_POOLER
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.nn.products import choose_dtype
-from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, uses_rate
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, check_descent, uses_rate
 from mtbert_jax.optim.registry import known_calls
 from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
@@ -260,6 +260,7 @@ def _checked_chain(
     heads = trainable.get("heads", {})
     grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in names}
     check_chain(tx, jax.eval_shape(stack_gradients, trainable, grads), trainable, tuple(grads))
+    check_descent(stage.optimizer, rate, trainable, tuple(grads))
     return tx, rate if uses_rate(stage.optimizer) else None
 
 

@@ -14,7 +14,7 @@ import pytest
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim import aggregators, depth
 from mtbert_jax.optim.aggregators.grouping import groups_of
-from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, uses_rate
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, check_descent, uses_rate
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls, register_transformation, unregister
 
 PARAMS = {
@@ -360,5 +360,66 @@ def test_what_a_plugin_makes_must_count_every_step(make: Any, count: str) -> Non
         with pytest.raises(InputError, match=message) as caught:
             check_chain(build("sum_tasks()", "clip(1.0)", "own()"), GRADS, PARAMS)
         assert "\n" not in str(caught.value)
+    finally:
+        unregister("own")
+
+
+SEVERAL = {
+    "encoder": {"layer_0": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}},
+    "heads": {task: {"output": {"kernel": jnp.ones((2, 5)), "bias": jnp.ones(5)}} for task in ("sst", "sts", "later")},
+}
+
+
+def goes_down(*calls: str, lr: optax.Schedule = lambda step: 0.1) -> None:
+    check_descent(calls, lr, SEVERAL, ("sst", "sts"))
+
+
+@pytest.mark.parametrize(
+    ("calls", "path"),
+    [
+        (("pcgrad()",), "encoder/layer_0/bias"),
+        (("pcgrad()", "clip_by_global_norm(0.5)"), "encoder/layer_0/bias"),
+        (("pcgrad()", "scale_by_adam()"), "encoder/layer_0/bias"),
+        (("pcgrad()", "adam(-1.0)"), "encoder/layer_0/bias"),
+        (("pcgrad()", "sgd(lr)", "sgd(lr)"), "encoder/layer_0/bias"),
+        (("pcgrad()", "masked(sgd(lr), kernels)"), "encoder/layer_0/bias"),  # biases pass as they are
+        (("pcgrad()", "partition({'encoder': sgd(lr), 'heads': identity()}, parts)"), "heads/sst/output/bias"),
+    ],
+)
+def test_a_chain_that_goes_uphill_is_refused(calls: tuple[str, ...], path: str) -> None:
+    with pytest.raises(InputError, match=f"the first update of {path} goes up its gradient, .* such as adam"):
+        goes_down(*calls)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        ("pcgrad()", "clip_by_global_norm(1.0)", "adamw(lr, weight_decay=0.1, mask=kernels)"),
+        ("sum_tasks()", "scale_by_adam()", "scale_by_schedule(lr)", "scale(-1.0)"),
+        ("smoothed(pcgrad())", "partition({'encoder': sgd(lr), 'heads': adam(1e-3)}, parts)"),
+        ("sum_tasks()", "set_to_zero()"),
+        ("sum_tasks()", "masked(set_to_zero(), heads)", "layerwise_decay(0.9)", "lion(lr)"),
+    ],
+)
+def test_a_chain_that_goes_down_or_nowhere_passes(calls: tuple[str, ...]) -> None:
+    goes_down(*calls)
+
+
+def test_a_warm_up_from_nothing_is_looked_at_in_its_second_step() -> None:
+    warm_up = optax.linear_schedule(0.0, 1.0, 100)
+    goes_down("sum_tasks()", "sgd(lr)", lr=warm_up)
+    with pytest.raises(InputError, match="goes up its gradient"):
+        goes_down("sum_tasks()", "sgd(lr, momentum=0.9)", "scale(-1.0)", lr=warm_up)
+
+
+def test_a_chain_of_a_large_state_is_not_computed() -> None:
+    goes_down("sum_tasks()", "scale_by_lbfgs(memory_size=1000000000000)")
+
+
+def test_what_runs_on_the_real_parameters_alone_passes() -> None:
+    """A transformation of one's own may hold arrays of their sizes; it is not judged."""
+    register_transformation("own")(lambda: optax.stateless(lambda updates, _: jax.tree.map(jnp.add, updates, SEVERAL)))
+    try:
+        goes_down("sum_tasks()", "own()")
     finally:
         unregister("own")

@@ -270,3 +270,8 @@ def test_a_rule_of_ones_own_can_weigh_losses() -> None:
             found, state = tx.update(GRADS, state, PARAMS, **ABOUT)
             np.testing.assert_allclose(found["heads"]["sst"]["bias"][0], factor * 1.9**0.5, rtol=1e-5)
         assert mt.aggregator_weights("by_root", jnp.eye(1), losses=[4.0]).tolist() == [4.0]
+
+
+def test_a_weight_by_which_a_loss_would_rise_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"weights = \[1, 2, -3\]: must be at least 0, or a task's loss would rise"):
+        mt.stch(weights=[1, 2, -3], num_tasks=3)
