@@ -15,6 +15,8 @@ from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.limits import LARGEST_COUNT, LONGEST_CALL
 
 T = TypeVar("T")
+NO_CALL = (SyntaxError, SyntaxWarning, ValueError, MemoryError, RecursionError)
+"""What Python raises on reading a text that is no expression, or one of no use."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Vocabulary(Generic[T]):
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
+def place(text: str, position: str) -> str:
+    """A call string and its place in the config, for a message."""
+    return f"{position} = {text if len(text) <= 80 else text[:77] + '...'!r}"
+
+
 def read_call(text: str, position: str, vocabulary: Vocabulary[T]) -> T:
     """What a call string makes; `position` is its place in the config, such as ``optimizer[2]``.
 
@@ -51,21 +58,32 @@ def read_call(text: str, position: str, vocabulary: Vocabulary[T]) -> T:
         InputError: The string is no call, a name is unknown, an argument does not fit, or the value is not what is
             wanted.
     """
-    where = f"{position} = {text if len(text) <= 80 else text[:77] + '...'!r}"
+    where = place(text, position)
     if len(text) > LONGEST_CALL:
         raise InputError(f"{where}: longer than {LONGEST_CALL} characters")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", SyntaxWarning)
-            tree = ast.parse(text.strip(), mode="eval").body
-        value = _Reader(where, vocabulary).value(tree)
-    except (SyntaxError, SyntaxWarning, ValueError, MemoryError, RecursionError) as error:
+        value = _Reader(where, vocabulary).value(_tree(text))
+    except NO_CALL as error:
         raise InputError(f'{where}: is no call such as "{vocabulary.example}": {error}') from None
     accepted = None if isinstance(value, _NotCalled) else vocabulary.accept(value)
     if accepted is None:
         hint = f'; write "{text.strip()}()"' if isinstance(value, _NotCalled) else ""
         raise InputError(f"{where}: is not {vocabulary.wanted}{hint}")
     return accepted
+
+
+def names_in(text: str) -> set[str]:
+    """All names in a call string, its functions' among them; none where it is no call."""
+    try:
+        return {node.id for node in ast.walk(_tree(text)) if isinstance(node, ast.Name)}
+    except NO_CALL:
+        return set()
+
+
+def _tree(text: str) -> ast.expr:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        return ast.parse(text.strip(), mode="eval").body
 
 
 class _NotCalled(NamedTuple):

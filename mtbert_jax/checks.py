@@ -2,20 +2,19 @@
 
 import math
 import re
-from collections.abc import Callable
 
 from mtbert_jax.config import Config, LoraConfig, ParallelConfig, Stage, Task, TaskConfig
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.config.schema import check_number, must_be, nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import (
     DEEPEST_HEAD,
     LARGEST_BATCH,
-    MOST_ASCENTS,
     MOST_ENTRIES,
     MOST_EPOCHS,
     MOST_STEPS,
     WIDEST_LAYER,
 )
+from mtbert_jax.regularizers.smart import check_smart
 from mtbert_jax.tasks import kind_of, primary_metric
 from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.tasks.scores import AVERAGES, check_chosen_score
@@ -26,13 +25,6 @@ TAKEN = (*AVERAGES, "file", "allow_pickle")
 
 READ = {"tokens": "its tokens", "masked": "its tokens", "texts": "two, under dropout"}
 """What heads read that features cannot be kept of."""
-RANGES: dict[str, Callable[[float], bool]] = {
-    "at least 0": lambda value: 0 <= value < math.inf,
-    "above 0": lambda value: 0 < value < math.inf,
-    "from 0 to 1": lambda value: 0 <= value <= 1,
-    "at least 0 and below 1": lambda value: 0 <= value < 1,
-}
-"""What a number may have to be, in the words of the message."""
 
 
 def check_config(config: Config) -> None:
@@ -49,7 +41,7 @@ def check_config(config: Config) -> None:
     check_chosen_score(config.tasks, config.checkpoint_metric)
     if min(config.lengths, default=1) < 1:
         raise InputError("lengths: give positive numbers, such as [32, 64, 128], or none to fit them to the data")
-    _must_be("at least 0 and below 1", "", config, "encoder_dropout")
+    must_be("at least 0 and below 1", "", config, "encoder_dropout")
     for name, least, most in (
         ("max_shapes", 1, math.inf),
         ("eval_batch_size", 1, LARGEST_BATCH),
@@ -61,7 +53,7 @@ def check_config(config: Config) -> None:
         ("max_bad_steps", 0, math.inf),
         ("micro_batches", 1, LARGEST_BATCH),
     ):
-        _check_number(name, getattr(config, name), least, most)
+        check_number(name, getattr(config, name), least, most)
     for name in ("encoder", "init_from", "data_dir", "cache_dir", "out"):
         _check_path(name, getattr(config, name))
     for name in ("tasks", "stages", "seeds"):
@@ -128,21 +120,6 @@ def check_config(config: Config) -> None:
                 )
 
 
-def _must_be(wanted: str, where: str, table: object, *names: str) -> None:
-    """Refuses numbers of a table that are out of one of the `RANGES`; a number may be left out."""
-    for name in names:
-        value = getattr(table, name)
-        if value is not None and not RANGES[wanted](value):
-            raise InputError(f"{where}{name} = {value}: must be {wanted}")
-
-
-def _check_number(where: str, value: float, least: float, most: float) -> None:
-    if not value >= least:
-        raise InputError(f"{where} = {value}: must be at least {least}")
-    if value > most:
-        raise InputError(f"{where} = {value}: must be at most {most}")
-
-
 def _check_path(where: str, path: str) -> None:
     if "\0" in path:
         raise InputError(f"{where} = {path!r}: no path has a NUL in it")
@@ -158,8 +135,8 @@ def _check_parallel(parallel: ParallelConfig) -> None:
 
 
 def _check_lora(lora: LoraConfig) -> None:
-    _check_number("lora.rank", lora.rank, 0, WIDEST_LAYER)
-    _must_be("above 0", "lora.", lora, "alpha")
+    check_number("lora.rank", lora.rank, 0, WIDEST_LAYER)
+    must_be("above 0", "lora.", lora, "alpha")
     if lora.paths and not lora.rank:
         raise InputError(
             "lora.paths: lora.rank = 0 turns LoRA off, and the encoder itself would train; set lora.rank, such as 8, "
@@ -187,7 +164,7 @@ def _check_task(task: Task, where: str) -> None:
     for name in ("temperature", "min_label"):
         if getattr(task, name) != getattr(usual, name) and kind_of(task).reads != "texts":
             refuse(f"{name} is for kind = 'contrastive', not for kind = {task.kind!r}")
-    _must_be("above 0", f"{where}: ", task, "temperature")
+    must_be("above 0", f"{where}: ", task, "temperature")
     if task.min_label is not None and not math.isfinite(task.min_label):
         refuse(f"min_label = {task.min_label}: must be a finite number")
     if task.label in task.text and not kind_of(task).auxiliary:
@@ -208,25 +185,25 @@ def _check_task(task: Task, where: str) -> None:
     except InputError as error:
         refuse(str(error))
     head = task.head
-    _must_be("at least 0 and below 1", f"{where}: head.", head, "dropout")
+    must_be("at least 0 and below 1", f"{where}: head.", head, "dropout")
     if (reads := head_reads(task)) in ("pair", "towers", "both") and len(task.text) != 2:
         refuse(f"head.pooling = {reads!r} needs two texts; take 'mean' or 'cls' for one")
     if head.hidden_layers < 0 or head.hidden_size < 0:
         refuse("head.hidden_layers and head.hidden_size must be at least 0")
     if head.hidden_layers > DEEPEST_HEAD or head.hidden_size > WIDEST_LAYER:
         refuse(f"head.hidden_layers must be at most {DEEPEST_HEAD}, head.hidden_size at most {WIDEST_LAYER}")
-    _must_be("above 0", f"{where}: ", task, "loss_weight")
+    must_be("above 0", f"{where}: ", task, "loss_weight")
     if task.batch_size is not None:
-        _check_number(f"{where}: batch_size", task.batch_size, 1, LARGEST_BATCH)
+        check_number(f"{where}: batch_size", task.batch_size, 1, LARGEST_BATCH)
     if task.max_length < 3:
         refuse(f"max_length = {task.max_length}: an example needs at least 3 tokens")
-    _must_be("at least 0", f"{where}: ", task, "smart_factor")
+    must_be("at least 0", f"{where}: ", task, "smart_factor")
     for name in ("class_weights", "loss_balance", "sampling_balance"):
         if getattr(task, name) and not kind_of(task).one_class_each:
             refuse(f"{name} is for tasks with classes, one for each example, not for kind = {task.kind!r}")
-    _must_be("from 0 to 1", f"{where}: ", task, "loss_balance", "sampling_balance", "swap_pairs")
-    _must_be("at least 0 and below 1", f"{where}: ", task, "word_deletion")
-    _must_be("from 0 to 1", f"{where}: ", task, "word_swap")
+    must_be("from 0 to 1", f"{where}: ", task, "loss_balance", "sampling_balance", "swap_pairs")
+    must_be("at least 0 and below 1", f"{where}: ", task, "word_deletion")
+    must_be("from 0 to 1", f"{where}: ", task, "word_swap")
     for name in ("word_deletion", "word_swap"):
         if getattr(task, name) and kind_of(task).reads != "vector":
             what = READ[kind_of(task).reads].replace("its", "their")
@@ -258,7 +235,7 @@ def _check_stage_tasks(where: str, tasks: tuple[str, ...], names: list[str]) -> 
 
 def _check_length(where: str, steps: int | None, epochs: float | None) -> None:
     if steps is not None:
-        _check_number(f"{where}steps", steps, 1, MOST_STEPS)
+        check_number(f"{where}steps", steps, 1, MOST_STEPS)
     if epochs is not None and not 0 < epochs <= MOST_EPOCHS:
         raise InputError(f"{where}epochs = {epochs}: must be above 0, and at most {MOST_EPOCHS}")
 
@@ -266,11 +243,11 @@ def _check_length(where: str, steps: int | None, epochs: float | None) -> None:
 def _check_stage(stage: Stage, where: str) -> None:
     if not stage.name.isprintable():
         raise InputError(f"stage name {stage.name!r}: must be printable")
-    _check_number(f"{where}batch_size", stage.batch_size, 1, LARGEST_BATCH)
-    _must_be("above 0", where, stage, "lr")
-    _must_be("from 0 to 1", where, stage, "sampling_exponent")
-    _check_number(f"{where}sampling_cap", stage.sampling_cap, 0, math.inf)
-    _must_be("from 0 to 1", where, stage, "warmup_fraction")
+    check_number(f"{where}batch_size", stage.batch_size, 1, LARGEST_BATCH)
+    must_be("above 0", where, stage, "lr")
+    must_be("from 0 to 1", where, stage, "sampling_exponent")
+    check_number(f"{where}sampling_cap", stage.sampling_cap, 0, math.inf)
+    must_be("from 0 to 1", where, stage, "warmup_fraction")
     if stage.cache_features:
         if "encoder" not in stage.freeze:
             raise InputError(f'{where}cache_features needs a frozen encoder: freeze = ["encoder"]')
@@ -278,17 +255,15 @@ def _check_stage(stage: Stage, where: str) -> None:
             raise InputError(
                 f"{where}cache_features leaves no embeddings for SMART to perturb; set smart.weight = 0 in this stage"
             )
-    _must_be("at least 0", f"{where}smart.", stage.smart, "weight", "radius", "noise_std", "step_size")
-    _check_number(f"{where}smart.steps", stage.smart.steps, 0, MOST_ASCENTS)
-    _must_be("from 0 to 1", f"{where}smart.", stage.smart, "ramp_fraction")
-    _must_be("at least 0", f"{where}proximal.", stage.proximal, "weight")
-    _must_be("at least 0 and below 1", f"{where}proximal.", stage.proximal, "momentum", "early_momentum")
-    _must_be("from 0 to 1", f"{where}proximal.", stage.proximal, "early_fraction")
+    check_smart(stage.smart, f"{where}smart.")
+    must_be("at least 0", f"{where}proximal.", stage.proximal, "weight")
+    must_be("at least 0 and below 1", f"{where}proximal.", stage.proximal, "momentum", "early_momentum")
+    must_be("from 0 to 1", f"{where}proximal.", stage.proximal, "early_fraction")
     if (anchor := stage.proximal.anchor_every_steps) < 2:
         raise InputError(
             f"{where}proximal.anchor_every_steps = {anchor}: must be at least 2; with 1 the "
             "teacher is the student itself in every step, and the gradient of the proximal term is zero"
         )
-    _check_number(f"{where}proximal.anchor_every_steps", anchor, 2, MOST_STEPS)
+    check_number(f"{where}proximal.anchor_every_steps", anchor, 2, MOST_STEPS)
     if not stage.optimizer:
         raise InputError(f'{where}optimizer is empty; give call strings such as "pcgrad()", "adam(lr)"')

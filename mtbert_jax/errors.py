@@ -38,5 +38,10 @@ class TrainingError(_PlainError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line; its kind where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    r"""What an error says, in one line; its kind where it says nothing.
+
+    >>> first_line(ValueError("sizes differ:\n  2 and 3\nelsewhere"))
+    'sizes differ: 2 and 3'
+    """
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return " ".join(map(str.strip, lines[:2])) if lines[0].endswith(":") else lines[0]

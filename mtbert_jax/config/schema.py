@@ -1,5 +1,6 @@
 """Nested dicts ↔ frozen dataclasses: one strict reader and one TOML writer."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -8,6 +9,8 @@ import os
 import types
 import typing
 from typing import Any, TypeVar
+
+import numpy as np
 
 from mtbert_jax.errors import InputError
 
@@ -39,21 +42,35 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
     return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 
+def plain_scalar(value: Any) -> Any:
+    """A scalar of NumPy or JAX as Python's own; all else as it is."""
+    is_scalar = getattr(value, "shape", None) == () and isinstance(getattr(value, "dtype", None), np.dtype)
+    return value.item() if is_scalar else value
+
+
 def _convert(kind: Any, value: Any, where: str) -> Any:
+    value = plain_scalar(value)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return from_dict(typing.cast(type, kind), value, where)
     if origin in (typing.Union, types.UnionType):
-        (inner,) = (arg for arg in args if arg is not type(None))
-        return None if value is None else _convert(inner, value, where)
+        *others, last = (arg for arg in args if arg is not type(None))
+        for inner in others:
+            with contextlib.suppress(InputError):
+                return _convert(inner, value, where)
+        return None if value is None else _convert(last, value, where)
     if origin is typing.Literal:
         if value not in args or isinstance(value, bool):
             hint = nearest(value, args) if isinstance(value, str) else ""
             raise InputError(f"{where} = {describe(value)} is none of {', '.join(map(repr, args))}{hint}")
         return value
-    if origin is tuple:
+    if kind is Any:
+        return value
+    if origin is tuple or kind is tuple:
+        args = args or (Any,)
         if not isinstance(value, (list, tuple)):
-            raise InputError(f"{where}: expected a list, got {describe(value)}")
+            hint = f"; write [{describe(value)}]" if isinstance(value, str) and args[0] is str else ""
+            raise InputError(f"{where}: expected a list, got {describe(value)}{hint}")
         return tuple(_convert(args[0], item, f"{where}[{number}]{_named(item)}") for number, item in enumerate(value))
     if kind is float and type(value) is int:
         try:
@@ -62,8 +79,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where}: is too large") from None
     if type(value) is int and not -(2**63) <= value < 2**63:
         raise InputError(f"{where}: is too large")
+    kind = origin or kind
     if type(value) is not kind:
-        raise InputError(f"{where}: expected {_NAMES[kind]}, got {describe(value)}")
+        wanted = _NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")  # a plugin's field may be of any type
+        raise InputError(f"{where}: expected {wanted}, got {describe(value)}")
     if kind is float and math.isnan(value):
         raise InputError(f"{where}: is not a number")
     return value
@@ -89,6 +108,31 @@ def describe(value: Any) -> str:
         return "a number that is too large"  # Python would not even print very large ones
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+RANGES: dict[str, typing.Callable[[float], bool]] = {
+    "at least 0": lambda value: 0 <= value < math.inf,
+    "above 0": lambda value: 0 < value < math.inf,
+    "from 0 to 1": lambda value: 0 <= value <= 1,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+}
+"""What a number may have to be, in the words of the message."""
+
+
+def must_be(wanted: str, where: str, table: object, *names: str) -> None:
+    """Refuses numbers of a table that are out of one of the `RANGES`; a number may be left out."""
+    for name in names:
+        value = getattr(table, name)
+        if value is not None and not RANGES[wanted](value):
+            raise InputError(f"{where}{name} = {value}: must be {wanted}")
+
+
+def check_number(where: str, value: float, least: float, most: float) -> None:
+    """Refuses a number that is below `least` or above `most`."""
+    if not value >= least:
+        raise InputError(f"{where} = {value}: must be at least {least}")
+    if value > most:
+        raise InputError(f"{where} = {value}: must be at most {most}")
 
 
 def to_dict(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import huggingface_hub
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -198,15 +199,28 @@ def save_pretrained(directory: str | Path, config: EncoderConfig, params: Params
         config: The encoder's config.
         params: The encoder's parameters.
         tokenizer: A `tokenizers.Tokenizer`, or None.
+
+    Raises:
+        InputError: The parameters are not those of an encoder of this config; nothing is written.
     """
+    leaves = {trees.path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    _check_fit(config, {path: jnp.shape(leaf) for path, leaf in leaves.items()})
     directory = Path(directory)
     save_description(directory, config, tokenizer)
-    leaves = {trees.path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     tensors = {}
     for ours, theirs in names(config):
         value = np.asarray(leaves[ours], np.float32)
         tensors[theirs] = np.ascontiguousarray(value.T if ours.endswith("kernel") else value)
     save_tensors(directory / WEIGHTS, tensors)
+
+
+def _check_fit(config: EncoderConfig, given: dict[str, tuple[int, ...]]) -> None:
+    """Refuses parameters, given by their shapes, that an encoder of this config does not have so."""
+    wanted = _shapes(config)
+    for path in sorted(wanted.keys() | given.keys()):
+        if given.get(path) != wanted.get(path):
+            has, asks = (str(shapes.get(path, "no such parameter")) for shapes in (given, wanted))
+            raise InputError(f"params do not fit the config: {path} is {has} in params and {asks} by the config")
 
 
 def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:

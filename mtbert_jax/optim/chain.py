@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mtbert_jax import trees
-from mtbert_jax.calls import Vocabulary, read_call
+from mtbert_jax.calls import Vocabulary, names_in, place, read_call
 from mtbert_jax.errors import InputError, first_line
 from mtbert_jax.nn import lora
 from mtbert_jax.optim import aggregators
@@ -57,6 +57,9 @@ REFUSED = {
 PROBES = ((0, 1.0), (1, 1.0), (2**30, 1.0), (2, float("nan")))
 """Counts, and values of the gradient, from which `check_chain` looks at the next count."""
 
+LARGEST_STATE = 10**6
+"""Numbers in the state of the stand-in by which `check_descent` judges a chain; usual ones have some hundreds."""
+
 
 def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = None) -> dict[str, Any]:
     """The names that a call string may use besides calls.
@@ -74,6 +77,11 @@ def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = No
         "parts": jax.tree_util.tree_map_with_path(lambda path, _: trees.path_of(path).partition("/")[0], params),
         "num_tasks": num_tasks,
     }
+
+
+def uses_rate(calls: tuple[str, ...]) -> bool:
+    """Whether a chain goes by the stage's learning rate."""
+    return any("lr" in names_in(text) for text in calls)
 
 
 def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.GradientTransformation:
@@ -97,13 +105,31 @@ def build_chain(calls: tuple[str, ...], context: dict[str, Any]) -> optax.Gradie
         counted=COUNTED,
         refused=REFUSED,
     )
-    links = chain(*(read_call(text, f"optimizer[{n}]", vocabulary) for n, text in enumerate(calls)))
+    named = [(text, f"optimizer[{number}]") for number, text in enumerate(calls)]
+    links = chain(*(_placed(read_call(*one, vocabulary), place(*one)) for one in named))
 
     def update(updates: Any, state: Any, params: Any = None, *, step: Any = None, **others: Any) -> Any:
         with clock.at(step):
             return links.update(updates, state, params, **others)
 
     return Headwise(links.init, update)
+
+
+def _placed(link: optax.GradientTransformation, where: str) -> Headwise:
+    """A link whose errors have its place as a note."""
+    link = headwise(link)
+
+    def noting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **about: Any) -> Any:
+            try:
+                return function(*given, **about)
+            except Exception as error:
+                error.add_note(where)
+                raise
+
+        return call
+
+    return Headwise(noting(link.init), noting(link.update))
 
 
 def _headwise(factory: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,6 +148,8 @@ def _headwise(factory: Callable[..., Any]) -> Callable[..., Any]:
 def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, tasks: tuple[str, ...] = ()) -> None:
     """Refuses a chain whose updates are not shaped like the parameters, or whose state or counts fall out of step.
 
+    So it does an aggregator behind another.
+
     optax does not check this: without an aggregator, adam would broadcast stacked gradients silently. Shapes are
     enough; nothing of the model's size is computed. `tasks` are the step's, in the order of their gradients.
     """
@@ -131,16 +159,21 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, ta
         (leaf.shape[0] for leaf, is_stacked in zip(jax.tree.leaves(grads), stacked, strict=True) if is_stacked), 1
     )
     losses = jax.ShapeDtypeStruct((number,), jnp.float32)
-    about = {"finite": {task: jnp.array(True) for task in tasks}} if tasks else {}
+    about: dict[str, Any] = {"finite": {task: jnp.array(True) for task in tasks}} if tasks else {}
     try:
         state = jax.eval_shape(tx.init, params)
         # Jitted, it is traced once for both checks.
-        update = jax.jit(lambda *given, losses: tx.update(*given, losses=losses, **about))
+        update = jax.jit(lambda *given, losses: tx.update(*given, losses=losses, combined_by={}, **about))
         updates, new_state = jax.eval_shape(update, grads, state, params, losses=losses)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - any transformation may fail in its own way
-        raise InputError(f"optimizer: the chain does not run on these parameters: {first_line(error)}") from None
+        notes = getattr(error, "__notes__", ())  # JAX may have added others
+        where = next((note for note in notes if note.startswith("optimizer[")), "optimizer")
+        raise InputError(
+            f"{where}: does not run on these parameters: {first_line(error)}; are its arguments of the right types (a "
+            "name such as lr stands without quotes), and does it fit the parameters?"
+        ) from None
     made, wanted = ([(path, leaf.shape) for path, leaf in trees.leaves(tree)] for tree in (updates, params))
     if made != wanted:
         if trees.paths(updates) == trees.paths(params) and any(aggregators.stacked_leaves(updates, params)):
@@ -191,6 +224,44 @@ def _check_counts(
                     "waits for some falls out of step with the learning rate and with the heads of other tasks. "
                     "micro_batches = N adds up gradients; a task that is not finite is left out without it"
                 )
+
+
+def check_descent(calls: tuple[str, ...], lr: optax.Schedule, params: Params, tasks: tuple[str, ...]) -> None:
+    """Refuses a chain whose first update goes up the gradients: one without a step size, or with its sign turned twice.
+
+    It is built again for a stand-in: one parameter of each name in the encoder and in each head of the step, with two
+    numbers an axis, all 0, so that weight decay does nothing; with one task's gradients, which aggregators pass on. An
+    update of 0 passes, as does a chain that runs on the real parameters alone, or whose state is large even here.
+    """
+    chosen: dict[tuple[str, str], str] = {}
+    for path in trees.paths(params):
+        part, _, rest = path.partition("/")
+        head = rest.partition("/")[0] if part == "heads" else ""
+        if not head or head in tasks:
+            chosen.setdefault((head, path.rpartition("/")[2]), path)
+    few = trees.split(params, tuple(path for path in trees.paths(params) if path not in chosen.values()))[1]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros([min(size, 2) for size in leaf.shape], leaf.dtype), few)
+    slopes = jax.tree.map(lambda leaf: 1 + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape), zeros)
+    about = {"losses": jnp.ones(len(tasks)), "finite": {task: jnp.array(True) for task in tasks}}
+
+    def gains(step: Any) -> Any:
+        updates = tx.update(slopes, tx.init(zeros), zeros, step=step, **about)[0]
+        return jax.tree.map(jnp.vdot, updates, slopes)
+
+    try:
+        tx = build_chain(calls, chain_context(lr, few, len(tasks)))
+        if trees.count(jax.eval_shape(tx.init, zeros)) > LARGEST_STATE:  # the memory check may refuse it
+            return
+        compiled = jax.jit(gains)
+        found = jax.device_get([compiled(step) for step in (0, 1)])  # a warm-up begins at 0
+    except Exception:  # noqa: BLE001 - masks of one's own may name parameters that are not chosen
+        return
+    for path, first, second in zip(trees.paths(few), *map(jax.tree.leaves, found), strict=True):
+        if min(first, second) >= 0 and max(first, second) > 0:
+            raise InputError(
+                f"optimizer: the first update of {path} goes up its gradient, and the loss with it; a chain takes one "
+                "step against the gradient, of a positive size and for all parameters, such as adam(lr) or sgd(lr)"
+            )
 
 
 def _signature(leaf: Any) -> tuple[Any, ...]:

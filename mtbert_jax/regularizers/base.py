@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks import TaskKind, kind_of
+from mtbert_jax.tasks import KINDS, TaskKind, kind_of
 from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.types import Batch, FeatureBatch
 
@@ -107,6 +108,27 @@ class GroupTask:
 
 Comparison = TaskKind | GroupTask
 """How two outputs for the same examples are compared: by `divergence`, or `one_sided`."""
+
+
+def comparison(kind: Comparison | str, logits: Logits, others: Logits, weights: Float[Array, " batch"]) -> Comparison:
+    """What compares these outputs, perhaps given by its name.
+
+    Raises:
+        InputError: There is no such kind, it compares places and does not know which count, or the arrays, which would
+            broadcast, do not fit each other.
+    """
+    if isinstance(kind, str):
+        if kind not in KINDS:
+            raise InputError(f"kind = {kind!r} is none of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+        kind = KINDS[kind]
+    if isinstance(kind, TaskKind) and kind.has_places:
+        raise InputError(f"kind = {kind.name!r} has logits of places, not of whole texts, of which this loss is")
+    if jnp.ndim(logits) < 2 or jnp.shape(logits) != jnp.shape(others) or jnp.shape(weights) != jnp.shape(logits)[:1]:
+        raise InputError(
+            f"logits of shapes {jnp.shape(logits)} and {jnp.shape(others)} with weights of shape {jnp.shape(weights)}: "
+            "give both logits as [batch output], and weights as [batch]"
+        )
+    return kind
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import ProximalConfig
-from mtbert_jax.regularizers.base import Comparison, Forward, Logits, Penalty, Regularizer, register_regularizer
-from mtbert_jax.tasks import KINDS
+from mtbert_jax.regularizers.base import (
+    Comparison,
+    Forward,
+    Logits,
+    Penalty,
+    Regularizer,
+    comparison,
+    register_regularizer,
+)
 from mtbert_jax.tasks.losses import mean_loss
 
 Tree = Any
@@ -46,8 +53,11 @@ def proximal_loss(
         logits: Logits of the parameters θ.
         teacher_logits: Logits of the teacher's parameters.
         weights: 0 for a row that only fills the batch up.
+
+    Raises:
+        InputError: There is no such kind, or the arrays do not fit each other.
     """
-    kind = KINDS[kind] if isinstance(kind, str) else kind
+    kind = comparison(kind, logits, teacher_logits, weights)
     return mean_loss(kind.divergence(logits, jax.lax.stop_gradient(teacher_logits), False), weights)
 
 

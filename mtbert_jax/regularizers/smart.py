@@ -17,7 +17,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from optax.projections import projection_l1_ball, projection_l2_ball
 
 from mtbert_jax.config import SmartConfig, TaskConfig
+from mtbert_jax.config.schema import check_number, from_dict, must_be
 from mtbert_jax.errors import InputError
+from mtbert_jax.limits import MOST_ASCENTS
 from mtbert_jax.regularizers.base import (
     Comparison,
     Embeddings,
@@ -25,9 +27,9 @@ from mtbert_jax.regularizers.base import (
     Logits,
     Penalty,
     Regularizer,
+    comparison,
     register_regularizer,
 )
-from mtbert_jax.tasks import KINDS
 from mtbert_jax.tasks.losses import mean_loss
 from mtbert_jax.types import FeatureBatch
 
@@ -155,16 +157,35 @@ def smoothness_loss(  # noqa: PLR0913 - the public contract
         clean_logits: ``logits_fn(embeddings)``, where the caller has them; they may be of other dropout masks.
         weights: 0 for a row that only fills the batch up.
 
+    Raises:
+        InputError: A number of the config is out of its range, there is no such kind, or the arrays do not fit each
+            other.
+
     >>> weights = jnp.array([[1.0, -1.0], [0.5, 2.0]])
     >>> x, mask = jnp.ones((3, 4, 2)), jnp.ones((3, 4), int)
     >>> smoothness = smoothness_loss(lambda x: x.mean(1) @ weights, x, mask, jax.random.key(0), SmartConfig())
     >>> bool(smoothness > 0)
     True
     """
+    check_smart(config, "config.")
+    if embeddings.ndim != 3 or jnp.shape(mask) != embeddings.shape[:2]:
+        raise InputError(
+            f"embeddings of shape {embeddings.shape} with a mask of shape {jnp.shape(mask)}: give embeddings as "
+            "[batch seq hidden], and the mask as [batch seq]"
+        )
+    logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(embeddings.shape, jnp.float32))  # as noise makes them
     clean = logits_fn(embeddings) if clean_logits is None else clean_logits
-    weights = jnp.ones(clean.shape[0]) if weights is None else weights
-    compare = KINDS[kind] if isinstance(kind, str) else kind
+    weights = jnp.ones(logits.shape[:1]) if weights is None else weights
+    compare = comparison(kind, logits, clean, weights)
     return smoothness(CleanPass(logits_fn, clean, embeddings, mask, compare, weights), key, config)[0]
+
+
+def check_smart(config: SmartConfig, where: str) -> None:
+    """Refuses options that no ascent can have; `where` they stand is put before the name of the field."""
+    config = from_dict(SmartConfig, vars(config), where.removesuffix("."))
+    must_be("at least 0", where, config, "weight", "radius", "noise_std", "step_size")
+    check_number(f"{where}steps", config.steps, 0, MOST_ASCENTS)
+    must_be("from 0 to 1", where, config, "ramp_fraction")
 
 
 @dataclass(frozen=True)

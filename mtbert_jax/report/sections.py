@@ -8,6 +8,7 @@ import numpy as np
 
 from mtbert_jax.config import Config
 from mtbert_jax.config.schema import to_toml
+from mtbert_jax.optim.chain import uses_rate
 from mtbert_jax.report import curves
 from mtbert_jax.report.contents import Judgement, RunContents
 from mtbert_jax.report.effects import mean_effects, sentences
@@ -148,7 +149,8 @@ def _facts(run: RunContents) -> Section:
         chain = " → ".join(stage.optimizer)
         if config.lora.rank and "encoder" not in stage.freeze:
             frozen = f", LoRA of rank {config.lora.rank}{frozen}"
-        facts[f"stage {stage.name}"] = f"{length}, {stage.order}{frozen}, lr {stage.lr:g}: {chain}"
+        rate = f", lr {stage.lr:g}" if uses_rate(stage.optimizer) else ""
+        facts[f"stage {stage.name}"] = f"{length}, {stage.order}{frozen}{rate}: {chain}"
     for name, sizes in run.sizes.items():
         facts[f"examples of {name}"] = ", ".join(f"{count} {split}" for split, count in sizes.items())
     known = {key: str(value) for key, value in facts.items() if value}

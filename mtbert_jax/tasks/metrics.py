@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from mtbert_jax.errors import InputError
+
 Predictions = Float[np.ndarray, "*leading example"]
 """Predictions or labels; leading axes are resamples, or seeds."""
 GROUP = 64
@@ -43,6 +45,11 @@ class Metric:
     function: Callable[[Predictions, Predictions], Float[np.ndarray, "*leading"]]
     best: Literal["max", "min"] = "max"
     to_unit: Callable[[Float[np.ndarray, "*leading"]], Float[np.ndarray, "*leading"]] = lambda value: value
+
+    def __post_init__(self) -> None:
+        """Refuses a direction that is none."""
+        if self.best not in ("max", "min"):
+            raise InputError(f"metric {self.name!r}: best = {self.best!r} must be 'max' or 'min'")
 
     def __call__(self, predictions: Predictions, labels: Predictions) -> float:
         """The score of one set of predictions, as a plain float; NaN where a prediction is not finite."""

@@ -1,12 +1,12 @@
 """All task kinds by name: how one is registered, how a metric is added, and which one a task is of."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks.kind import TaskKind
+from mtbert_jax.tasks.kind import Decision, Reads, TaskKind
 from mtbert_jax.tasks.metrics import Metric
 
 K = TypeVar("K", bound=type[TaskKind])
@@ -24,7 +24,7 @@ def register_kind(name: str) -> Callable[[K], K]:
         name: What a config's `kind` calls it.
 
     Raises:
-        InputError: The name is taken, or something is missing in the class.
+        InputError: The name is taken, or something in the class is missing, or a word that it cannot be.
     """
 
     def register(kind: K) -> K:
@@ -33,6 +33,12 @@ def register_kind(name: str) -> Callable[[K], K]:
             raise InputError(f"task kind {name!r} cannot be registered: a kind of that name exists")
         if missing := [needed for needed in ("metrics", "decision") if not getattr(kind, needed, None)]:
             raise InputError(f"task kind {name!r} cannot be registered: the class lacks {', '.join(missing)}")
+        for attribute, words in (("decision", get_args(Decision)), ("reads", get_args(Reads))):
+            if (word := getattr(kind, attribute)) not in words:
+                raise InputError(
+                    f"task kind {name!r} cannot be registered: {attribute} = {word!r} is none of {', '.join(words)}"
+                    f"{nearest(str(word), words)}"
+                )
         kind.name = name
         KINDS[name] = kind()
         return kind
@@ -59,7 +65,7 @@ def register_metric(
         to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average.
 
     Raises:
-        InputError: There is no such kind, or it has another metric of that name.
+        InputError: There is no such kind, it has another metric of that name, or `best` is neither.
     """
 
     def register(function: M) -> M:

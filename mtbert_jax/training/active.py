@@ -181,7 +181,7 @@ class ActiveRun:
         """
         steps = jax.device_get(steps)
         self._check_finite(steps, done)
-        record = step_record(steps, rate, float(plan.rate(done - 1)))
+        record = step_record(steps, rate, None if plan.rate is None else float(plan.rate(done - 1)))
         self.write("train", plan, done, {"epoch": done / plan.batches.steps_per_epoch, **record})
         return record
 

@@ -188,7 +188,17 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         told = [*_adapted(setup, plan), *plan.describe()]
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
         yield f"stage {plan.stage.name}: {some}{', '.join(told)}: {' → '.join(plan.stage.optimizer)}"
+        yield from _unused(plan)
     yield _best_checkpoint(setup.config, dev)
+
+
+def _unused(plan: Plan) -> Iterator[str]:
+    """What was said of the learning rate of a stage whose chain does not use it."""
+    usual = Config()
+    said = [name for name in ("lr", "schedule", "warmup_fraction") if getattr(plan.stage, name) != getattr(usual, name)]
+    if plan.rate is None and said:
+        names = ", ".join(said)
+        yield f"stage {plan.stage.name}: {names} without effect: its optimizer does not use lr, as adam(lr) would"
 
 
 def _adapted(setup: Setup, plan: Plan) -> Iterator[str]:

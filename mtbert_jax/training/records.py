@@ -30,7 +30,7 @@ SHAPES = {
         **dict.fromkeys(("loss", "cosine?", "conflict?", "layer_conflict?", "weight?", "share?"), _NUMBERS),
         "*": _NUMBERS,  # penalties, under the names of their regularisers' titles
         "left_out?": {"*": int},
-        "lr": (float, None),
+        "lr?": (float, None),
         "examples_per_second": float,
     },
     "eval": {**_ANY, "split": str, "scores": {"*": (float, None, _NUMBERS)}},
@@ -99,10 +99,10 @@ class Clock:
         return self.examples / max(working_seconds() - self.since, 1e-9)
 
 
-def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
+def step_record(steps: list[StepMetrics], rate: float, lr: float | None) -> Record:
     """One record of several steps: mean losses, penalties, cosines between tasks, weights, and what was left out.
 
-    `rate` is in examples per second, `lr` that of the last step.
+    `rate` is in examples per second, `lr` that of the last step, if there is one.
     """
     found: dict[str, dict[str, list[float]]] = {"loss": {}}
     left_out: Counter[str] = Counter()
@@ -128,7 +128,8 @@ def step_record(steps: list[StepMetrics], rate: float, lr: float) -> Record:
                 add(kind, task, value)
     record = {kind: _means(values) for kind, values in found.items()}
     counts = {"left_out": dict(left_out)} if left_out else {}
-    return {**record, **counts, "lr": lr, "examples_per_second": rate}
+    used = {} if lr is None else {"lr": lr}
+    return {**record, **counts, **used, "examples_per_second": rate}
 
 
 def mean_record(records: Sequence[Record]) -> Record:

@@ -30,7 +30,7 @@ from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
 from mtbert_jax.nn.heads import NO_POOLER
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.nn.products import choose_dtype
-from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, check_descent, uses_rate
 from mtbert_jax.optim.registry import known_calls
 from mtbert_jax.optim.schedules import learning_rate
 from mtbert_jax.parallel import ALONE, Layout
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
         frozen: Paths of what does not train.
         batches: Its batches, by step.
         tx: Its optax chain, checked.
-        rate: Its learning rate, by step.
+        rate: Its learning rate, by step; None where the chain does not use it.
     """
 
     number: int
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
     frozen: tuple[str, ...]
     batches: TrainBatches
     tx: optax.GradientTransformation
-    rate: optax.Schedule
+    rate: optax.Schedule | None
 
     def spec(self, start: int) -> StageSpec:
         """What of the stage its steps need to know, if it begins at step `start`."""
@@ -236,8 +236,8 @@ class Setup:
         fill = partial(self.layout.fit, parts=self.config.micro_batches)
         return stage_batches(self.config, number, stage, train, fill)
 
-    def chain(self, stage: Stage, batches: TrainBatches) -> tuple[optax.GradientTransformation, optax.Schedule]:
-        """The stage's optax chain, checked against the gradients that it will get, and its learning rate.
+    def chain(self, stage: Stage, batches: TrainBatches) -> tuple[optax.GradientTransformation, optax.Schedule | None]:
+        """The stage's optax chain, checked against the gradients that it will get, and its learning rate if it is used.
 
         Raises:
             InputError: The chain or what is frozen does not fit the model.
@@ -256,8 +256,8 @@ class Setup:
 @made_once
 def _checked_chain(
     model: EncoderWithHeads, stage: Stage, num_steps: int, names: tuple[str, ...], known: tuple[Any, ...]
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """A stage's chain and learning rate; `known` are the functions that its call strings can name.
+) -> tuple[optax.GradientTransformation, optax.Schedule | None]:
+    """A stage's chain, and its learning rate if it uses that; `known` are the functions that its call strings can name.
 
     Raises:
         InputError: The chain does not fit the model.
@@ -270,7 +270,8 @@ def _checked_chain(
     heads = trainable.get("heads", {})
     grads = {name: encoder | {"heads": {n: h for n, h in heads.items() if n == name}} for name in names}
     check_chain(tx, jax.eval_shape(stack_gradients, trainable, grads), trainable, tuple(grads))
-    return tx, rate
+    check_descent(stage.optimizer, rate, trainable, tuple(grads))
+    return tx, rate if uses_rate(stage.optimizer) else None
 
 
 @made_once

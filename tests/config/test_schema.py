@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,33 @@ def test_a_whole_number_is_taken_as_a_float_where_one_is_due() -> None:
     assert type(rate) is float
 
 
+@dataclass(frozen=True)
+class OfPlugin:
+    """Types that a plugin's options may be of, though no field of a config is."""
+
+    sizes: tuple = ()  # type: ignore[type-arg]
+    own: Any = None
+    table: dict[str, int] = field(default_factory=dict)
+    either: int | str = 0
+
+
+def test_options_of_other_types_are_read_too() -> None:
+    values = {"sizes": [1, "a"], "own": [2], "table": {"a": 1}, "either": "x"}
+    assert from_dict(OfPlugin, values, "hs") == OfPlugin((1, "a"), [2], {"a": 1}, "x")
+    assert from_dict(OfPlugin, {"either": 3}, "hs").either == 3
+    with pytest.raises(InputError, match="hs: table: expected a dict, got 3"):
+        from_dict(OfPlugin, {"table": 3}, "hs")
+    with pytest.raises(InputError, match="hs: either: expected a string, got a list"):
+        from_dict(OfPlugin, {"either": []}, "hs")
+
+
+def test_scalars_of_numpy_are_numbers() -> None:
+    found = read({"count": np.int64(3), "rate": np.float32(0.5), "flag": np.bool_(True), "numbers": [np.int32(2)]})
+    assert found == Outer(count=3, rate=0.5, flag=True, numbers=(2.0,))
+    values = (found.count, found.rate, found.flag, *found.numbers)
+    assert [type(value) for value in values] == [int, float, bool, float]
+
+
 def test_none_stands_for_a_field_that_may_be_left_out() -> None:
     assert read({"maybe": None}).maybe is None
     assert read({"maybe": 2}).maybe == 2.0
@@ -73,6 +101,10 @@ def test_none_stands_for_a_field_that_may_be_left_out() -> None:
         ({"rate": "1"}, "run.toml: rate: expected a number, got '1'"),
         ({"rate": float("nan")}, "run.toml: rate: is not a number"),
         ({"name": 1}, "run.toml: name: expected a string, got 1"),
+        ({"count": np.float32(1)}, "run.toml: count: expected a whole number, got 1.0"),
+        ({"rate": np.bool_(True)}, "run.toml: rate: expected a number, got True"),
+        ({"rate": np.float64("nan")}, "run.toml: rate: is not a number"),
+        ({"inner": {"names": "x"}}, "run.toml: inner: names: expected a list, got 'x'; write ['x']"),
         ({"name": ["x"]}, "run.toml: name: expected a string, got a list"),
         ({"flag": 1}, "run.toml: flag: expected true or false, got 1"),
         ({"maybe": "x"}, "run.toml: maybe: expected a number, got 'x'"),

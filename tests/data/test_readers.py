@@ -327,3 +327,11 @@ def test_json_booleans_are_binary_labels(tmp_path: Path) -> None:
     task = TaskConfig("t", "binary", ("x",), "y", id="", train="a.jsonl")
     (tmp_path / "a.jsonl").write_text('{"x": "one", "y": true}\n{"x": "two", "y": false}\n')
     assert [example.label for example in read_task(task, "train", tmp_path)] == [1.0, 0.0]
+
+
+def test_a_split_or_a_task_of_wrong_types_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="split = 'trian' is none of train, dev, test; did you mean 'train'"):
+        read_task(SST, "trian", tmp_path)  # type: ignore[arg-type]
+    wrong = dataclasses.replace(SST, text="sentence")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"task sst: text: expected a list, got 'sentence'; write \['sentence'\]"):
+        read_task(wrong, "train", tmp_path)

@@ -73,6 +73,19 @@ def test_saving_and_loading_gives_every_bit_back(encoder_dir: Path, tmp_path: Pa
     assert same(loaded, params)
 
 
+def test_parameters_of_another_shape_than_the_configs_are_not_saved(tmp_path: Path, encoder_dir: Path) -> None:
+    config, params = load_pretrained(encoder_dir)
+    wider = dataclasses.replace(config, vocab_size=2 * config.vocab_size)
+    with pytest.raises(
+        InputError, match=r"params do not fit the config: embeddings/word/embedding is \(.*\) in params"
+    ):
+        save_pretrained(tmp_path / "new", wider, params)
+    without = {name: leaf for name, leaf in params.items() if name != "pooler"}
+    with pytest.raises(InputError, match=r"pooler/bias is no such parameter in params and \(\d+,\) by the config"):
+        save_pretrained(tmp_path / "new", config, without)
+    assert not (tmp_path / "new").exists()
+
+
 def test_every_field_of_the_config_is_saved(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, hidden_act="relu", hidden_dropout_prob=0.3, layer_norm_eps=1e-6, pad_token_id=3)
     hub.save_description(tmp_path, config)

@@ -1,11 +1,14 @@
 """PCGrad, sum and mean over the Gramian (docs/numerics.md, section 3)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from mtbert_jax.errors import InputError
 from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, pcgrad_weights, sum_tasks
 from mtbert_jax.optim.aggregators import cosines, gramian, random_orders
 
@@ -239,3 +242,51 @@ def test_in_a_chain_with_clip_adam_and_multisteps() -> None:
     alone = optax.chain(pcgrad(), inner)
     expected, _ = alone.update(grads, alone.init(params), params)  # the mean of two equal gradients
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), second, expected)
+
+
+@pytest.mark.parametrize("of", [np.array, jnp.array, list])
+def test_weights_of_whole_numbers_are_not_rounded(of: Any) -> None:
+    np.testing.assert_allclose(pcgrad_weights(of([[2, -1], [-1, 3]]), of([[1], [0]])), [3 / 2, 4 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("gram", "order", "message"),
+    [
+        (np.eye(2), [[1], [2]], r"order = \[\[1\], \[2\]\]: tasks have the numbers from 0 to 1"),
+        (np.eye(2), [[1], [-1]], "tasks have the numbers from 0 to 1"),
+        (np.eye(2), [[1.0], [0.0]], r"a row of whole numbers for each of the 2 tasks, .* \(2, 1\) and the type float"),
+        (np.eye(2), [1, 0], r"a row of whole numbers for each of the 2 tasks, .* shape \(2,\)"),
+        (np.eye(3), [[1], [0]], "a row of whole numbers for each of the 3 tasks"),
+        (np.ones((2, 3)), [[1], [0]], r"a Gramian has a row and a column for each task, .* shape \(2, 3\)"),
+    ],
+)
+def test_weights_of_arrays_that_do_not_fit_are_refused(gram: Any, order: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pcgrad_weights(gram, order)
+
+
+def test_an_order_that_is_traced_is_taken_as_it_is() -> None:
+    found = jax.jit(pcgrad_weights)(jnp.array([[2, -1], [-1, 3]]), jnp.array([[1], [0]]))
+    np.testing.assert_allclose(found, [3 / 2, 4 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("grads", "about", "message"),
+    [
+        ({"w": jnp.array([[2, -1], [-1, 3]])}, {}, "gradients of type int32 cannot be weighted; give floating-point"),
+        (
+            {"w": jnp.array(1.0)},
+            {},
+            r"gradients need a leading axis, as long as there are tasks; their shapes are \(\)",
+        ),
+        ({"w": jnp.ones((0, 2))}, {}, r"their shapes are \(0, 2\)"),
+        ({"a": jnp.ones((3, 2)), "b": jnp.ones((2, 2))}, {}, r"their shapes are \(3, 2\), \(2, 2\)"),
+        ({"w": jnp.eye(2)}, {"finite": [True, False]}, r'finite says by name which tasks .* such as {"sst": True'),
+        ({"w": jnp.eye(2)}, {"finite": {"sst": True}}, "finite names sst, and the step has 2 tasks"),
+        ({"w": jnp.eye(3)}, {}, "num_tasks = 2, and the step has 3 tasks"),
+    ],
+)
+def test_gradients_that_do_not_fit_are_refused(grads: Any, about: Any, message: str) -> None:
+    tx = pcgrad(num_tasks=2)
+    with pytest.raises(InputError, match=f"^aggregator pcgrad: .*{message}"):
+        tx.update(grads, tx.init(None), None, **about)

@@ -14,7 +14,7 @@ import pytest
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim import aggregators, depth
 from mtbert_jax.optim.aggregators.grouping import groups_of
-from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, check_descent, uses_rate
 from mtbert_jax.optim.registry import AGGREGATORS, known_calls, register_transformation, unregister
 
 PARAMS = {
@@ -68,6 +68,20 @@ def test_a_string_means_what_the_same_call_means() -> None:
     )
     a, b = (tx.update(GRADS, tx.init(PARAMS), PARAMS)[0] for tx in (ours, theirs))
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize(
+    ("calls", "uses"),
+    [
+        (("pcgrad()", "adam(lr)"), True),
+        (("partition({'encoder': chain(scale_by_adam(), scale_by_learning_rate(lr)), 'heads': sgd(1)}, parts)",), True),
+        (("uw(lr=0.1)", "adam(1e-3)"), False),
+        (("adam(1e-3)", "add_noise('lr')"), False),
+        (("adam(",), False),
+    ],
+)
+def test_whether_a_chain_goes_by_the_stages_rate_shows_in_its_names(calls: tuple[str, ...], uses: bool) -> None:
+    assert uses_rate(calls) is uses
 
 
 def test_kernels_are_matrices_and_tables_only() -> None:
@@ -229,10 +243,56 @@ def test_with_one_task_in_a_step_no_aggregator_is_needed() -> None:
     check_chain(build("pcgrad()", "adam(lr)"), PARAMS, PARAMS)
 
 
+@pytest.mark.parametrize(
+    ("calls", "named"),
+    [
+        (("sum_tasks()", "pcgrad()"), "pcgrad has no effect behind sum_tasks"),
+        (("pcgrad()", "clip(1.0)", "chain(gls(), sgd(lr))"), "gls has no effect behind pcgrad"),
+        (("smoothed(mgda(), num_tasks=3)", "masked(pcgrad(), encoder)"), r"pcgrad has no .* smoothed\(mgda\(\)\)"),
+        (("pcgrad()", "partition({'encoder': mgda(), 'heads': sgd(lr)}, parts)"), "mgda has no effect behind pcgrad"),
+    ],
+)
+def test_an_aggregator_behind_another_is_refused(calls: tuple[str, ...], named: str) -> None:
+    with pytest.raises(InputError, match=f"^aggregator {named}, which has combined .* take one of the two"):
+        check_chain(build(*calls), GRADS, PARAMS)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        ("smoothed(pcgrad(), num_tasks=3)",),
+        ("masked(mgda(), kernels)", "sum_tasks()"),
+        ("partition({'encoder': chain(mgda(), sgd(lr)), 'heads': chain(pcgrad(), sgd(lr))}, parts)",),
+    ],
+)
+def test_aggregators_of_gradients_that_none_has_combined_stand_together(calls: tuple[str, ...]) -> None:
+    check_chain(build(*calls, "scale(1.0)"), GRADS, PARAMS)
+
+
+def test_in_a_step_of_one_task_no_aggregator_combines_anything() -> None:
+    check_chain(build("sum_tasks()", "pcgrad()", "sgd(lr)"), PARAMS, PARAMS)
+
+
 def test_a_chain_that_fails_on_the_parameters_is_refused() -> None:
     bad = build("pcgrad()", "masked(scale(2.0), {'encoder': True})")
     with pytest.raises(InputError, match="does not run on these parameters"):
         check_chain(bad, GRADS, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("calls", "where"),
+    [(("sum_tasks()", "sgd('lr')"), "optimizer[1] = \"sgd('lr')\""), (("chain(sgd('lr'))",), "optimizer[0] = ")],
+)
+def test_a_link_that_fails_on_the_parameters_is_named(calls: tuple[str, ...], where: str) -> None:
+    with pytest.raises(InputError, match=r"does not run on .* \(a name such as lr stands without quotes\)") as caught:
+        check_chain(build(*calls), PARAMS, PARAMS)
+    assert str(caught.value).startswith(where)
+
+
+@pytest.mark.parametrize("call", ["gradvac(num_tasks=2)", "pcgrad(num_tasks=2)"])
+def test_another_number_of_tasks_than_the_steps_is_refused(call: str) -> None:
+    with pytest.raises(InputError, match="num_tasks = 2, and the step has 3 tasks"):
+        check_chain(build(call, "sgd(lr)"), GRADS, PARAMS)
 
 
 def test_a_chain_that_makes_updates_of_another_structure_is_refused() -> None:
@@ -301,5 +361,66 @@ def test_what_a_plugin_makes_must_count_every_step(make: Any, count: str) -> Non
         with pytest.raises(InputError, match=message) as caught:
             check_chain(build("sum_tasks()", "clip(1.0)", "own()"), GRADS, PARAMS)
         assert "\n" not in str(caught.value)
+    finally:
+        unregister("own")
+
+
+SEVERAL = {
+    "encoder": {"layer_0": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}},
+    "heads": {task: {"output": {"kernel": jnp.ones((2, 5)), "bias": jnp.ones(5)}} for task in ("sst", "sts", "later")},
+}
+
+
+def goes_down(*calls: str, lr: optax.Schedule = lambda step: 0.1) -> None:
+    check_descent(calls, lr, SEVERAL, ("sst", "sts"))
+
+
+@pytest.mark.parametrize(
+    ("calls", "path"),
+    [
+        (("pcgrad()",), "encoder/layer_0/bias"),
+        (("pcgrad()", "clip_by_global_norm(0.5)"), "encoder/layer_0/bias"),
+        (("pcgrad()", "scale_by_adam()"), "encoder/layer_0/bias"),
+        (("pcgrad()", "adam(-1.0)"), "encoder/layer_0/bias"),
+        (("pcgrad()", "sgd(lr)", "sgd(lr)"), "encoder/layer_0/bias"),
+        (("pcgrad()", "masked(sgd(lr), kernels)"), "encoder/layer_0/bias"),  # biases pass as they are
+        (("pcgrad()", "partition({'encoder': sgd(lr), 'heads': identity()}, parts)"), "heads/sst/output/bias"),
+    ],
+)
+def test_a_chain_that_goes_uphill_is_refused(calls: tuple[str, ...], path: str) -> None:
+    with pytest.raises(InputError, match=f"the first update of {path} goes up its gradient, .* such as adam"):
+        goes_down(*calls)
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        ("pcgrad()", "clip_by_global_norm(1.0)", "adamw(lr, weight_decay=0.1, mask=kernels)"),
+        ("sum_tasks()", "scale_by_adam()", "scale_by_schedule(lr)", "scale(-1.0)"),
+        ("smoothed(pcgrad())", "partition({'encoder': sgd(lr), 'heads': adam(1e-3)}, parts)"),
+        ("sum_tasks()", "set_to_zero()"),
+        ("sum_tasks()", "masked(set_to_zero(), heads)", "layerwise_decay(0.9)", "lion(lr)"),
+    ],
+)
+def test_a_chain_that_goes_down_or_nowhere_passes(calls: tuple[str, ...]) -> None:
+    goes_down(*calls)
+
+
+def test_a_warm_up_from_nothing_is_looked_at_in_its_second_step() -> None:
+    warm_up = optax.linear_schedule(0.0, 1.0, 100)
+    goes_down("sum_tasks()", "sgd(lr)", lr=warm_up)
+    with pytest.raises(InputError, match="goes up its gradient"):
+        goes_down("sum_tasks()", "sgd(lr, momentum=0.9)", "scale(-1.0)", lr=warm_up)
+
+
+def test_a_chain_of_a_large_state_is_not_computed() -> None:
+    goes_down("sum_tasks()", "scale_by_lbfgs(memory_size=1000000000000)")
+
+
+def test_what_runs_on_the_real_parameters_alone_passes() -> None:
+    """A transformation of one's own may hold arrays of their sizes; it is not judged."""
+    register_transformation("own")(lambda: optax.stateless(lambda updates, _: jax.tree.map(jnp.add, updates, SEVERAL)))
+    try:
+        goes_down("sum_tasks()", "own()")
     finally:
         unregister("own")

@@ -209,6 +209,37 @@ def test_the_head_of_a_task_that_is_left_out_gets_no_gradient(bad: float) -> Non
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["uw", "dwa", "gls", "famo", "gradnorm", "stch"])
+def test_a_task_whose_loss_is_not_finite_is_left_out(name: str, bad: float) -> None:
+    """As if its gradient were not finite, without the extra argument `finite`, by which training says so."""
+    losses = ABOUT["losses"].at[1].set(bad)
+    nothing = jax.tree.map(jnp.array, GRADS)
+    nothing["encoder"]["layer_0"]["bias"] = nothing["encoder"]["layer_0"]["bias"].at[1].set(0.0)
+    tx = getattr(mt, name)(num_tasks=3)
+    expected, _ = tx.update(nothing, tx.init(PARAMS), PARAMS, losses=ABOUT["losses"].at[1].set(0.0))
+    found, state = tx.update(GRADS, tx.init(PARAMS), PARAMS, losses=losses)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert found["heads"]["sst"]["bias"].tolist() == [0.0, 0.0]
+    numbers = [leaf for leaf in jax.tree.leaves(state) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    assert all(np.isfinite(leaf).all() for leaf in numbers)
+    rows = GRADS["encoder"]["layer_0"]["bias"]
+    weights = mt.aggregator_weights(name, rows @ rows.T, losses=losses)
+    assert np.isfinite(weights).all()
+    assert [bool(weight) for weight in weights] == [True, False, True]
+
+
+@pytest.mark.parametrize("losses", [jnp.ones(1), jnp.ones(4), jnp.ones((3, 1)), 1.0])
+def test_there_is_one_loss_for_each_task(losses: Any) -> None:
+    tx = mt.uw(num_tasks=3)
+    with pytest.raises(
+        InputError, match=r"aggregator uw: losses of shape \(.*\) for 3 tasks; give a mean loss for each"
+    ):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS, losses=losses)
+    with pytest.raises(InputError, match=r"aggregator gls: losses of shape \(.*\) for 3 tasks"):
+        mt.aggregator_weights("gls", jnp.eye(3), losses=losses)
+
+
 def test_without_losses_they_refuse_to_run() -> None:
     for name in ("gls", "stch"):
         tx = getattr(mt, name)()
@@ -239,3 +270,8 @@ def test_a_rule_of_ones_own_can_weigh_losses() -> None:
             found, state = tx.update(GRADS, state, PARAMS, **ABOUT)
             np.testing.assert_allclose(found["heads"]["sst"]["bias"][0], factor * 1.9**0.5, rtol=1e-5)
         assert mt.aggregator_weights("by_root", jnp.eye(1), losses=[4.0]).tolist() == [4.0]
+
+
+def test_a_weight_by_which_a_loss_would_rise_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"weights = \[1, 2, -3\]: must be at least 0, or a task's loss would rise"):
+        mt.stch(weights=[1, 2, -3], num_tasks=3)

@@ -161,6 +161,19 @@ def test_weights_by_name_are_those_of_the_functions() -> None:
         mt.aggregator_weights("pcgard", gram)
 
 
+@pytest.mark.parametrize("gram", [np.ones((2, 3)), np.ones(2), np.ones((0, 0)), np.ones((2, 2, 2))])
+def test_weights_are_of_a_square(gram: np.ndarray) -> None:
+    with pytest.raises(InputError, match="a Gramian has a row and a column for each task, and this one has the shape"):
+        mt.aggregator_weights("pcgrad", gram)
+
+
+@pytest.mark.parametrize("scalar", [jnp.float32, np.float32, np.float64])
+def test_an_option_may_be_a_scalar_of_an_array_library(scalar: Any) -> None:
+    gram = jnp.array([[2.0, -1.0], [-1.0, 3.0]])
+    expected = mt.aggregator_weights("cagrad", gram, c=0.25)
+    np.testing.assert_array_equal(mt.aggregator_weights("cagrad", gram, c=scalar(0.25)), expected)
+
+
 def test_weights_take_the_losses() -> None:
     mt.register_aggregator("by_loss")(by_loss)
     assert mt.aggregator_weights("by_loss", jnp.eye(2), losses=[2.0, 3.0], power=2.0).tolist() == [4.0, 9.0]

@@ -132,6 +132,26 @@ def test_a_function_that_is_no_rule_is_refused_at_once(rule: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("init", "expected"),
+    [
+        (lambda num_tasks, zz: jnp.zeros(num_tasks), "missing a required argument: 'zz'"),
+        (lambda: jnp.zeros(2), "too many positional arguments"),
+        (3, "3 is not a callable object"),
+    ],
+)
+def test_a_first_state_that_cannot_be_made_is_refused_at_once(init: Any, expected: str) -> None:
+    message = f"aggregator odd: init takes the number of tasks, then options of the rule by their names: {expected}"
+    with pytest.raises(InputError, match=message):
+        mt.register_aggregator("odd", init=init)(lambda gram, state, key, losses, power=0.5: (losses, state))
+    assert "odd" not in known_calls()
+
+
+def test_a_first_state_may_have_parameters_of_its_own() -> None:
+    make = mt.register_aggregator("odd", init=jnp.zeros)(lambda gram, state, key, losses: (losses, state))
+    assert make(num_tasks=3).init(None).rule_state.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [("pcgrad", "exists"), ("adam", "exists"), ("my name", "need a name such as my_name"), ("", "need a name")],
 )

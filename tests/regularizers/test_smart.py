@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import ProximalConfig, SmartConfig
+from mtbert_jax.errors import InputError
 from mtbert_jax.regularizers.proximal import proximal_loss, update_teacher
 from mtbert_jax.regularizers.smart import CleanPass, adversarial_noise, resolve, smoothness, smoothness_loss
 from mtbert_jax.tasks import KINDS
@@ -448,3 +449,48 @@ def test_the_vanilla_teacher_is_renewed_every_so_many_steps() -> None:
         seen.append(float(teacher))
         teacher = update_teacher(config, teacher, jnp.asarray(step + 1.0), jnp.asarray(step), 8)
     assert seen == [0, 0, 0, 3, 3, 3, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"radius": -1.0}, "config.radius = -1.0: must be at least 0"),
+        ({"noise_std": -1.0}, "config.noise_std = -1.0: must be at least 0"),
+        ({"steps": -1}, "config.steps = -1: must be at least 0"),
+        ({"norm": "3"}, "config: norm = '3' is none of 'inf', '2', '1'"),
+        ({"preset": "paperr"}, "config: preset = 'paperr' is none of .*; did you mean 'paper'"),
+    ],
+)
+def test_a_config_made_in_python_is_checked_as_one_of_a_file(options: dict[str, Any], message: str) -> None:
+    bench = network("classification")
+    with pytest.raises(InputError, match=message):
+        bench.loss(SmartConfig(**options), "classification")(bench.params)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clean_logits": jnp.ones((1, 5))}, r"logits of shapes \(3, 5\) and \(1, 5\) with weights of shape \(3,\)"),
+        ({"weights": jnp.ones((BATCH, 1))}, r"weights of shape \(3, 1\): give both logits as \[batch output\], and"),
+        ({"mask": jnp.ones((1, SEQ), int)}, r"embeddings of shape \(3, 5, .\) with a mask of shape \(1, 5\)"),
+        ({"kind": "clasification"}, "kind = 'clasification' is none of .*; did you mean 'classification'"),
+        ({"kind": "tokens"}, "kind = 'tokens' has logits of places"),
+    ],
+)
+def test_smoothness_of_arrays_that_would_broadcast_is_refused(options: dict[str, Any], message: str) -> None:
+    bench = network("classification")
+    mask = options.pop("mask", bench.mask)
+    with pytest.raises(InputError, match=message):
+        smoothness_loss(functools.partial(bench.logits, bench.params), bench.x, mask, KEY, SmartConfig(), **options)
+
+
+@pytest.mark.parametrize("kind", ["binary", "regression", "multilabel"])
+@pytest.mark.parametrize("shapes", [((3,), (3,), (3,)), ((3, 1), (1, 1), (3,)), ((3, 1), (3, 1), (3, 1))])
+def test_a_distance_of_arrays_that_would_broadcast_is_refused(kind: str, shapes: Any) -> None:
+    with pytest.raises(InputError, match=r"give both logits as \[batch output\], and weights as \[batch\]"):
+        proximal_loss(kind, *map(jnp.ones, shapes))
+
+
+def test_a_distance_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="kind = 'binry' is none of .*; did you mean 'binary'"):
+        proximal_loss("binry", jnp.ones((3, 1)), jnp.ones((3, 1)), jnp.ones(3))

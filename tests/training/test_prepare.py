@@ -72,6 +72,17 @@ def test_rows_without_a_label_in_a_file_of_several_tasks_are_counted(config: Con
     assert any(line.startswith("task x: 3 train, 1 dev examples") for line in said)
 
 
+def test_a_rate_that_no_chain_uses_is_said_to_have_no_effect(config: Config) -> None:
+    """And no record of the run claims it."""
+    stages = (StageConfig("own", optimizer=("sgd(1e-3)",)), StageConfig("ours"))
+    config = dataclasses.replace(light(config), lr=0.5, warmup_fraction=0.5, schedule="constant", stages=stages)
+    said = [line for line in rehearse(config) if "without effect" in line]
+    assert said == ["stage own: lr, warmup_fraction without effect: its optimizer does not use lr, as adam(lr) would"]
+    own, ours = prepare.prepare(config, RunFolder(Path(config.out))).runs[0].plans
+    assert own.rate is None
+    assert ours.rate is not None
+
+
 def test_what_is_wrong_with_a_run_is_wrong_with_its_rehearsal(config: Config) -> None:
     with pytest.raises(InputError, match="freeze: no parameter lies below 'encodr'"):
         list(rehearse(dataclasses.replace(config, freeze=("encodr",))))

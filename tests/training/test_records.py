@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.config.schema import finite
+from mtbert_jax.config.schema import finite, fits
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.display import Display, scores_line
-from mtbert_jax.training.records import Clock, MetricsFile, Record, pack, read_metrics, step_record, unpack
+from mtbert_jax.training.records import SHAPES, Clock, MetricsFile, Record, pack, read_metrics, step_record, unpack
 from mtbert_jax.training.update import StepMetrics
 
 
@@ -40,6 +40,12 @@ def test_a_record_holds_means_and_the_share_of_conflicts() -> None:
     assert record["lr"] == 0.1
     assert record["examples_per_second"] == 12.0
     assert "left_out" not in record
+
+
+def test_a_chain_without_a_rate_has_none_in_its_records() -> None:
+    record = step_record([metrics(1.0, 4.0, -0.5)], 12.0, None)
+    assert "lr" not in record
+    assert fits({"kind": "train", "stage": "a", "step": 1, **record}, SHAPES["train"])
 
 
 def test_a_task_left_out_is_counted_and_not_averaged() -> None:

@@ -57,6 +57,12 @@ def test_without_lengths_all_tasks_share_those_that_fit_their_examples(limited: 
     assert setup.fixed_lengths("sts").tolist() == [16, 24, 32, 48, 60]
 
 
+def test_a_stage_that_would_train_uphill_is_refused_before_its_first_step(limited: Config) -> None:
+    setup = Setup.load(dataclasses.replace(limited, optimizer=("pcgrad()", "scale_by_adam()")), Path(limited.encoder))
+    with pytest.raises(InputError, match=r"^optimizer: the first update of encoder/\S* goes up its gradient"):
+        setup.plans(setup.datasets("train"))
+
+
 def test_batches_of_a_short_task_are_padded_no_further_than_its_limit(limited: Config) -> None:
     setup = Setup.load(limited, Path(limited.encoder))
     train = setup.datasets("train")

@@ -9,7 +9,7 @@ whatever the rule keeps from step to step (None for most), a fresh key in every 
 A task that is left out of a step has zeros in both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -98,17 +98,19 @@ def aggregator(
     their parameter belong to one task alone (a head's, or every leaf when a step has one task): they pass as they are,
     unless `heads` is set. Without `params` every leaf is stacked.
 
-    A task with a gradient that is not finite is left out of that step: it counts as a zero gradient and a zero loss.
-    So is one of which the extra argument `finite` says so; it has an entry for each task, in their order.
+    A task with a gradient or a loss that is not finite is left out of that step: it counts as a zero gradient and a
+    zero loss. So is one of which the extra argument `finite` says so; it has an entry for each task, in their order.
 
     The tasks' losses are an extra argument, ``tx.update(grads, state, params, losses=losses)``; without them the rule
-    gets zeros, and one with `heads` refuses to run. The extra argument `observe` is called with a `Combined`.
+    gets zeros, and one with `heads` refuses to run. The extra argument `observe` is called with a `Combined`. The extra
+    argument `combined_by` holds of each gradient of a step, by its path, which aggregator has combined it: one that
+    would have no effect behind another refuses to run.
 
     Args:
         rule: ``(gramian, state, key, losses) → (weights, state)``, one weight per task.
         seed: Seed of the keys that the rule gets, a fresh one in every step.
         init: ``num_tasks → state`` before the first step, arrays; None for a rule without a state.
-        num_tasks: Number of tasks of a step.
+        num_tasks: Number of tasks of a step; where it is given, a step of several tasks must have so many.
         by: What the rule looks at: the whole ``"encoder"`` at once; or each ``"layer"`` or each ``"matrix"`` by itself,
             with a Gramian, weights, a key and a state of its own.
         heads: Whether the rule weighs losses, so that a task's weight is its head's factor, too: of the leaves below
@@ -147,17 +149,21 @@ def aggregator(
         losses: Losses | None = None,
         finite: dict[str, Any] | None = None,
         observe: Callable[[Combined], None] | None = None,
-        **_: Any,  # meant for other transformations of the chain
+        **others: Any,  # meant for other transformations of the chain
     ) -> tuple[optax.Updates, AggregatorState | StatefulAggregatorState]:
         paths, (leaves, treedef) = trees.paths(updates), jax.tree.flatten(updates)
         places = [number for number, is_stacked in enumerate(stacked_leaves(updates, params)) if is_stacked]
         carry, key = jax.random.split(state.key)
         rule_state = state.rule_state if isinstance(state, StatefulAggregatorState) else None
+        if "combined_by" in others:
+            _note(method, [paths[place] for place in places], paths, others["combined_by"])
         if places:
+            stacked = [leaves[place] for place in places]
+            number = _num_tasks(method, stacked, finite)
+            losses = losses_of(method, losses, number, "it needs update(..., losses=losses)")
             groups = groups_of([paths[place] for place in places], by)
-            grams, whole = finite_part(grouped_gramian([leaves[place] for place in places], groups), finite)
-            losses = _losses(method, losses, whole)
-            weights, rule_state = _follow_groups(method, grams, rule_state, key, losses)
+            grams, whole = finite_part(grouped_gramian(stacked, groups), finite, losses)
+            weights, rule_state = _follow_groups(method, grams, rule_state, key, jnp.where(whole, losses, 0.0))
             if observe is not None:
                 observe(Combined(grams, weights))
             for place, group in zip(places, groups, strict=True):
@@ -195,6 +201,53 @@ def follow(rule: Rule, gram: Gramian, state: State, key: Key, losses: Losses) ->
     return weights, new_state
 
 
+def _num_tasks(method: Method, stacked: list[Array], finite: Any) -> int:
+    """The number of tasks of a step; `InputError` if gradients or flags do not fit it, or each other."""
+
+    def refuse(why: str) -> None:
+        raise InputError(f"aggregator {method.name}: {why}")
+
+    lengths = {jnp.shape(leaf)[:1] for leaf in stacked}
+    if len(lengths) > 1 or lengths & {(), (0,)}:
+        shapes = ", ".join(dict.fromkeys(str(jnp.shape(leaf)) for leaf in stacked))
+        refuse(f"gradients need a leading axis, as long as there are tasks; their shapes are {shapes}")
+    if whole := [leaf.dtype for leaf in stacked if not jnp.issubdtype(leaf.dtype, jnp.floating)]:
+        refuse(f"gradients of type {whole[0]} cannot be weighted; give floating-point numbers")
+    number = len(stacked[0])
+    if method.num_tasks not in (None, number):
+        refuse(f"num_tasks = {method.num_tasks}, and the step has {number} tasks")
+    if finite is not None and not isinstance(finite, Mapping):
+        refuse('finite says by name which tasks take part, in their order, such as {"sst": True, "sts": False}')
+    if finite and len(finite) != number:
+        refuse(f"finite names {', '.join(finite)}, and the step has {number} tasks")
+    return number
+
+
+def _note(method: Method, stacked: list[str], paths: list[str], combined_by: dict[str, str]) -> None:
+    """Notes which gradients an aggregator combines; refuses one for which another has left none."""
+    before = [combined_by[path] for path in paths if path in combined_by]
+    if before and not stacked:
+        raise InputError(
+            f"aggregator {method.name} has no effect behind {before[0]}, which has combined the tasks' gradients "
+            "already; take one of the two"
+        )
+    combined_by.update(dict.fromkeys(stacked, method.name))
+
+
+def losses_of(method: Method, given: Any, num_tasks: int, needs: str) -> Losses:
+    """The losses that a rule may read, zeros where none are given; `needs` says how to give them to one that must."""
+    if given is None:
+        if method.heads:
+            raise InputError(f"aggregator {method.name} weighs losses: {needs}")
+        return jnp.zeros(num_tasks)
+    losses = jnp.asarray(given, jnp.float32)
+    if losses.shape != (num_tasks,):
+        raise InputError(
+            f"aggregator {method.name}: losses of shape {losses.shape} for {num_tasks} tasks; give a mean loss for each"
+        )
+    return losses
+
+
 def _follow_groups(
     method: Method, grams: Float[Array, "group task task"], state: State, key: Key, losses: Losses
 ) -> tuple[Float[Array, "group task"], State]:
@@ -205,14 +258,6 @@ def _follow_groups(
     each = lambda gram, state, key: follow(method.rule, gram, state, key, losses)  # noqa: E731
     result: tuple[Float[Array, "group task"], State] = jax.vmap(each)(grams, state, jax.random.split(key, len(grams)))
     return result
-
-
-def _losses(method: Method, losses: Losses | None, finite: Bool[Array, " task"]) -> Losses:
-    if losses is None:
-        if method.heads:
-            raise InputError(f"aggregator {method.name} weighs losses: it needs update(..., losses=losses)")
-        return jnp.zeros(len(finite))
-    return jnp.where(finite & jnp.isfinite(losses), losses, 0.0)
 
 
 def _factors(

@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+
+from mtbert_jax.errors import InputError
 
 Gramian = Float[Array, "task task"]
 Grams = Float[Array, "*group task task"]
@@ -45,6 +48,14 @@ def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
     return jnp.stack([jnp.sum(jnp.sum(one, axis=-1)) for one in products])
 
 
+def as_gramian(values: Any) -> Gramian:
+    """What a caller gives as a Gramian, in floating point; `InputError` if it has another shape."""
+    gram = jnp.asarray(values)
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not gram.size:
+        raise InputError(f"a Gramian has a row and a column for each task, and this one has the shape {gram.shape}")
+    return gram.astype(jnp.promote_types(gram.dtype, jnp.float32))  # of whole numbers weights would be rounded
+
+
 def norms(gram: Gramian) -> Float[Array, " task"]:
     """The gradients' norms."""
     return jnp.sqrt(jnp.maximum(jnp.diagonal(gram), 0.0))
@@ -58,16 +69,21 @@ def cosines(gram: Gramian) -> Float[Array, "task task"]:
 
 
 def finite_part(
-    grams: Grams, present: Mapping[str, Bool[Array, ""] | bool] | None = None
+    grams: Grams,
+    present: Mapping[str, Bool[Array, ""] | bool] | None = None,
+    losses: Float[Array, " task"] | None = None,
 ) -> tuple[Grams, Bool[Array, " task"]]:
     """Gramians with zeros in place of tasks that are left out, and which tasks are not.
 
-    Left out are those whose gradient is not finite, and those that `present`, in the order of the tasks, says False of.
+    Left out are those whose gradient or loss is not finite, and those that `present`, in the order of the tasks, says
+    False of.
     """
     squares = jnp.diagonal(grams, axis1=-2, axis2=-1)
     finite = jnp.isfinite(squares.sum(tuple(range(squares.ndim - 1))))
     if present:
         finite &= jnp.stack([jnp.asarray(flag) for flag in present.values()])
+    if losses is not None:
+        finite &= jnp.isfinite(losses)
     return jnp.where(finite[:, None] & finite[None, :], grams, 0.0), finite
 
 

@@ -114,7 +114,7 @@ def stch(  # noqa: PLR0913 - the chain gives four
         reference: z, the losses that could be reached, in that order; zeros if left out.
 
     Raises:
-        ValueError: `mu` is not above 0, or there are not as many numbers as tasks.
+        ValueError: `mu` is not above 0, a weight is negative, or there are not as many numbers as tasks.
     """
     if not mu > 0:
         raise ValueError(f"mu = {mu}: must be above 0")
@@ -122,6 +122,8 @@ def stch(  # noqa: PLR0913 - the chain gives four
     for name, values in (("weights", weights), ("reference", reference)):
         if values is not None and len(values) != len(gram):
             raise ValueError(f"{name} has {len(values)} numbers for {len(gram)} tasks in a step")
+    if weights is not None and not all(weight >= 0 for weight in weights):
+        raise ValueError(f"weights = {list(weights)}: must be at least 0, or a task's loss would rise")
     factors = shares(gram) if weights is None else jnp.asarray(weights, jnp.float32)
     lowest = 0.0 if reference is None else jnp.asarray(reference, jnp.float32)
     return factors * softmax(factors * (losses - lowest) / mu, present), state

@@ -11,10 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from mtbert_jax.errors import InputError
 from mtbert_jax.optim.aggregators.base import Key, Losses, Weights
-from mtbert_jax.optim.aggregators.gramian import Gramian, taking_part
+from mtbert_jax.optim.aggregators.gramian import Gramian, as_gramian, taking_part
 from mtbert_jax.optim.aggregators.registry import register_aggregator
 
 
@@ -61,7 +63,11 @@ def pcgrad_weights(gram: Float[Array, "task task"], order: Int[Array, "task met"
     Args:
         gram: ``gram[i, j] = g_i · g_j``.
         order: Row i: the tasks that task i meets, in order.
+
+    Raises:
+        InputError: An array has another shape, or `order` holds something else than the tasks' numbers.
     """
+    gram, order = as_gramian(gram), _checked(order, len(gram))
 
     def project(own: Float[Array, " task"], meets: Int[Array, " met"]) -> Float[Array, " task"]:
         def meet(coefficients: Float[Array, " task"], j: Int[Array, ""]) -> tuple[Float[Array, " task"], None]:
@@ -73,3 +79,17 @@ def pcgrad_weights(gram: Float[Array, "task task"], order: Int[Array, "task met"
         return jax.lax.scan(meet, own, meets)[0]
 
     return jnp.sum(jax.vmap(project)(jnp.eye(gram.shape[0], dtype=gram.dtype), order), axis=0)
+
+
+def _checked(order: Any, tasks: int) -> Int[Array, "task met"]:
+    """An order; what is traced has no values yet to look at, and JAX would clamp those that are out of range."""
+    order = order if isinstance(order, jax.Array) else np.asarray(order)
+    known = not isinstance(order, jax.core.Tracer)
+    if order.ndim != 2 or len(order) != tasks or not jnp.issubdtype(order.dtype, jnp.integer):
+        raise InputError(
+            f"order has a row of whole numbers for each of the {tasks} tasks, and this one has the shape {order.shape} "
+            f"and the type {order.dtype}"
+        )
+    if known and not all(0 <= number < tasks for number in np.ravel(order)):
+        raise InputError(f"order = {np.asarray(order).tolist()}: tasks have the numbers from 0 to {tasks - 1}")
+    return jnp.asarray(order)

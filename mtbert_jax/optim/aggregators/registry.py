@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.config.schema import nearest, plain_scalar
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim.aggregators.base import (
     Aggregator,
@@ -22,8 +22,9 @@ from mtbert_jax.optim.aggregators.base import (
     aggregator,
     first_state,
     follow,
+    losses_of,
 )
-from mtbert_jax.optim.aggregators.gramian import Gramian, finite_part
+from mtbert_jax.optim.aggregators.gramian import Gramian, as_gramian, finite_part
 from mtbert_jax.optim.aggregators.grouping import ENCODER
 from mtbert_jax.optim.registry import AGGREGATORS, add
 from mtbert_jax.programs import made_once
@@ -67,7 +68,7 @@ def register_aggregator(name: str, *, init: Init | None = None, heads: bool = Fa
             it heads keep their own gradients, as for methods about shared parameters alone.
 
     Raises:
-        InputError: The name is taken, or is none, or the function takes other arguments than a rule.
+        InputError: The name is taken, or is none, or a function takes other arguments than a rule or its `init`.
 
     >>> @register_aggregator("strongest")
     ... def strongest(gramian, state, key, losses, scale=1.0):
@@ -83,13 +84,20 @@ def register_aggregator(name: str, *, init: Init | None = None, heads: bool = Fa
     def register(rule: Rule) -> Factory:
         def make(*values: Any, **named: Any) -> optax.GradientTransformationExtraArgs:
             bound = signature.bind(*values, **named)
+            # A rule may compare an option with a number, which it cannot do with an array while it is traced.
+            traced = jax.core.Tracer
+            bound.arguments = {
+                key: value if isinstance(value, traced) else plain_scalar(value)
+                for key, value in bound.arguments.items()
+            }
             own = {key: bound.arguments.pop(key, default) for key, default in OWN.items()}
             chosen, first = bind(*bound.args, **bound.kwargs)
             return tried(aggregator(chosen, **own, init=first, heads=heads))
 
         def bind(*values: Any, **named: Any) -> tuple[Rule, Callable[[int], State] | None]:
-            return _with_options(name, rule, *values, **named), _first(rule, init, *values, **named)
+            return _with_options(name, rule, *values, **named), _first(rule, init, taken, *values, **named)
 
+        taken = _taken(name, rule, init) if init is not None else ()
         factory, signature = cast(Factory, functools.wraps(rule)(make)), _signature(name, rule)
         factory.__signature__ = signature  # type: ignore[attr-defined]
         factory.rule, factory.init = rule, init
@@ -133,20 +141,20 @@ def aggregator_weights(
         options: The aggregator's options.
 
     Raises:
-        InputError: There is no such aggregator, or it needs the losses.
+        InputError: There is no such aggregator, it needs the losses, or an array has another shape.
 
     >>> aggregator_weights("pcgrad", jnp.array([[18.0, -22.0], [-22.0, 38.0]])).round(4).tolist()
     [2.22..., 1.57...]
     """
     if name not in AGGREGATORS:
         raise InputError(f"unknown aggregator {name!r}{nearest(name, AGGREGATORS)} ({', '.join(sorted(AGGREGATORS))})")
-    gram, finite = finite_part(jnp.asarray(gramian, jnp.float32))
+    gram = as_gramian(gramian).astype(jnp.float32)
     method = AGGREGATORS[name](**options, num_tasks=len(gram)).method
-    if losses is None and method.heads:
-        raise InputError(f"aggregator {name} weighs losses: give losses, the mean loss of each task")
-    losses = jnp.zeros(len(gram)) if losses is None else jnp.where(finite, jnp.asarray(losses, jnp.float32), 0.0)
+    losses = losses_of(method, losses, len(gram), "give losses, the mean loss of each task")
+    gram, finite = finite_part(gram, losses=losses)
     state = first_state(method.init, len(gram)) if state is None else state
-    return _follow(method.rule, gram, state, jax.random.key(0) if key is None else key, losses)[0]
+    key = jax.random.key(0) if key is None else key
+    return _follow(method.rule, gram, state, key, jnp.where(finite, losses, 0.0))[0]
 
 
 _follow = jax.jit(follow, static_argnums=0)
@@ -162,14 +170,28 @@ def _with_options(name: str, rule: Rule, *values: Any, **named: Any) -> Rule:
 
 
 @made_once
-def _first(rule: Rule, init: Init | None, *values: Any, **named: Any) -> Callable[[int], State] | None:
+def _first(
+    rule: Rule, init: Init | None, taken: tuple[str, ...], *values: Any, **named: Any
+) -> Callable[[int], State] | None:
     """`init` with the options that it takes."""
     if init is None:
         return None
     bound = inspect.signature(rule).bind(*[None] * GIVEN, *values, **named)
     bound.apply_defaults()
-    wanted = list(inspect.signature(init).parameters)[1:]
-    return functools.partial(init, **{key: bound.arguments[key] for key in wanted})
+    return functools.partial(init, **{key: bound.arguments[key] for key in taken})
+
+
+def _taken(name: str, rule: Rule, init: Init) -> tuple[str, ...]:
+    """The options that `init` takes."""
+    try:
+        options = list(inspect.signature(rule).parameters)[GIVEN:]
+        taken = tuple(key for key in list(inspect.signature(init).parameters)[1:] if key in options)
+        inspect.signature(init).bind(1, **dict.fromkeys(taken))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"aggregator {name}: init takes the number of tasks, then options of the rule by their names: {error}"
+        ) from None
+    return taken
 
 
 @made_once

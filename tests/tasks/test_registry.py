@@ -1,0 +1,39 @@
+"""What cannot be registered as a kind or as a metric."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mtbert_jax as mt
+from mtbert_jax.errors import InputError
+from mtbert_jax.tasks import KINDS
+from mtbert_jax.tasks.binary import Binary
+
+
+def mistakes(predictions: np.ndarray, labels: np.ndarray) -> Any:
+    return np.sum(predictions != labels, axis=-1)
+
+
+@pytest.mark.parametrize("best", ["maximum", "larger", "", None])
+def test_a_metric_is_better_the_larger_or_the_smaller_it_is(best: Any) -> None:
+    before = KINDS["binary"].metrics
+    message = f"metric 'mistakes': best = {best!r} must be 'max' or 'min'"
+    with pytest.raises(InputError, match=message):
+        mt.register_metric("mistakes", ["binary"], best=best)(mistakes)
+    with pytest.raises(InputError, match=message):
+        mt.Metric("mistakes", mistakes, best)
+    assert KINDS["binary"].metrics == before
+
+
+@pytest.mark.parametrize(
+    ("attribute", "word", "message"),
+    [
+        ("decision", "signn", "decision = 'signn' is none of argmax, sign, .*; did you mean 'sign'"),
+        ("reads", "token", "reads = 'token' is none of vector, tokens, masked, texts; did you mean 'tokens'"),
+    ],
+)
+def test_a_word_that_a_kind_cannot_be_is_refused(attribute: str, word: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^task kind 'odd' cannot be registered: {message}"):
+        mt.register_kind("odd")(type("Odd", (Binary,), {attribute: word}))
+    assert "odd" not in KINDS
