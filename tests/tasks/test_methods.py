@@ -1,0 +1,102 @@
+"""A plugin's metrics and methods are called once before any step, and what is wrong with one is said in one line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mtbert_jax as mt
+from mtbert_jax.cli.main import main
+from mtbert_jax.config import Config, TaskConfig, save_config
+from mtbert_jax.errors import InputError
+from mtbert_jax.tasks.methods import check_methods
+from tests.plugins import forgetting
+
+PARA = TaskConfig("para", "binary")
+TAGS = TaskConfig("ner", "tokens", ("text",), "tags", classes=("PER",))
+PAIRS = TaskConfig("pairs", "contrastive")
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    with forgetting():
+        yield
+
+
+def refusal(task: TaskConfig) -> str:
+    with pytest.raises(InputError) as caught:
+        check_methods(task)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda p, y: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda p, y: p == y, "returns shape (2,) for predictions of shape (2,); it must return one number"),
+        (
+            lambda p, y: (p == y).mean(),
+            "returns shape () for predictions of shape (3, 2); it must return an array of shape (3,), a number for "
+            "each set of examples",
+        ),
+        (lambda p, y: sum(p == y) / len(p), "returns shape (2,) for predictions of shape (3, 2)"),
+        (lambda p, y: float(p[0]), "TypeError: "),
+        (lambda p, y: None, "returns None for predictions of shape (2,)"),
+        (lambda p, y: "good", "returns 'good' for predictions of shape (2,)"),
+        (lambda p, y: [[1.0], [1.0, 2.0]], "ValueError: setting an array element with a sequence"),
+        (lambda p: 1.0, "TypeError: "),
+    ],
+)
+def test_a_metric_that_is_no_score_of_many_sets_is_refused(function: Any, message: str) -> None:
+    mt.register_metric("hits", ["binary"])(function)
+    assert refusal(PARA).removeprefix("metric 'hits': ").removeprefix("metric 'hits' ").startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("to_unit", "message"),
+    [
+        (lambda value: value.mean(), "metric 'hits': to_unit: AttributeError"),
+        (float, "metric 'hits': to_unit: TypeError"),
+        (np.mean, "metric 'hits' returns shape () by to_unit for scores of shape (3,); it must"),
+        (lambda value: None, "metric 'hits' returns None by to_unit for scores of shape (); it must return one number"),
+    ],
+)
+def test_a_map_onto_the_unit_interval_that_is_none_is_refused(to_unit: Any, message: str) -> None:
+    mt.register_metric("hits", ["binary"], to_unit=to_unit)(lambda p, y: (p == y).mean(-1))
+    assert refusal(PARA).startswith(message)
+
+
+def test_metrics_see_labels_as_their_kind_has_them() -> None:
+    """Tags of words, vectors of two texts; and a score that is undefined is a score."""
+    seen = []
+
+    def shape(p: Any, y: Any) -> Any:
+        seen.append(p.shape)
+        return np.full(p.shape[:-2], np.nan)
+
+    mt.register_metric("shape", ["tokens"])(shape)
+    check_methods(TAGS)
+    assert seen == [(2, 3), (3, 2, 3)]
+    mt.register_metric("shape", ["contrastive"])(lambda p, y: shape(p, y).mean(-1))
+    check_methods(PAIRS)
+    assert seen[2:] == [(2, 2, 2), (3, 2, 2, 2)]
+
+
+def test_a_metric_that_comes_later_is_called_too() -> None:
+    check_methods(PARA)
+    mt.register_metric("hits", ["binary"])(lambda p, y: p == y)
+    assert "metric 'hits'" in refusal(PARA)
+
+
+def test_a_plugins_metric_is_refused_before_the_first_step(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_config(config, tmp_path / "tiny.toml")
+    code = "import mtbert_jax as mt\n\n\n@mt.register_metric('hits', ['binary'])\ndef hits(p, y):\n    return p == y\n"
+    (tmp_path / "hits.py").write_text(code)
+    assert main(["train", str(tmp_path / "tiny.toml"), "--plugins", str(tmp_path / "hits.py")]) == 2
+    assert capsys.readouterr().err.startswith("mtbert: metric 'hits' returns shape (2,)")
+    assert not Path(config.out).exists()
