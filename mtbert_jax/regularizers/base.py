@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError
+from mtbert_jax.plugins import must_extend
 from mtbert_jax.tasks import TaskKind, kind_of
 from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.types import Batch, FeatureBatch
@@ -206,13 +207,15 @@ def register_regularizer(name: str) -> Callable[[R], R]:
         name: What call strings are to call it.
 
     Raises:
-        InputError: The name is taken, or is none; the class is no dataclass; or what it records has no name of its own.
+        InputError: The name is taken, or is none; the class is no `Regularizer` or no dataclass; or what it records has
+            no name of its own.
     """
 
     def register(cls: R) -> R:
         def refuse(why: str) -> None:
             raise InputError(f"regularizer {name!r} cannot be registered: {why}")
 
+        must_extend(cls, Regularizer, f"regularizer {name!r}")
         if not name.isidentifier():
             refuse("call strings need a name such as my_name")
         if name in REGULARIZERS and REGULARIZERS[name].__module__ != cls.__module__:  # the same file may run again
@@ -221,6 +224,10 @@ def register_regularizer(name: str) -> Callable[[R], R]:
             refuse("put @dataclasses.dataclass(frozen=True) below @register_regularizer")
         if not getattr(cls, "titles", {}):
             refuse("it has no titles, which name what it records")
+        if not isinstance(cls.titles, Mapping):
+            refuse("its titles must be a dict of titles by name")
+        if not isinstance(cls.loss_share, int | float) or not 0 <= cls.loss_share <= 1:
+            refuse(f"loss_share = {cls.loss_share!r}: must be a number from 0 to 1")
         others = {
             title: f"as {other} does" for other in REGULARIZERS if other != name for title in REGULARIZERS[other].titles
         }

@@ -41,7 +41,7 @@ from mtbert_jax.tasks.kind import TaskKind
 from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.training.objective import StageSpec, check_objective
 from mtbert_jax.training.update import stack_gradients
-from mtbert_jax.types import Params
+from mtbert_jax.types import Batch, FeatureBatch, Params
 
 
 class Plan(NamedTuple):
@@ -216,10 +216,17 @@ class Setup:
                 raise InputError(f"stage {stage.name}: would take {steps} steps in {epochs:.0f} epochs; {most}")
             frozen = self.model.frozen(stage.freeze)
             plans.append(Plan(number, stage, frozen, batches, *self.chain(stage, batches)))
-            for name, batch in batches[0].items() if stage.regularizers else ():
-                shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
+            for name, own in batches.tasks.items() if stage.regularizers else ():
+                shapes = self._shapes_of(name, own[0], stage.cache_features)
                 _check_objective(self.model, self.tasks[name], kind_of(self.tasks[name]), plans[-1].spec(0), shapes)
         return plans
+
+    def _shapes_of(self, task: str, batch: Batch | FeatureBatch, as_features: bool) -> Any:
+        """Shapes of a batch of a task, or of the same examples as a frozen encoder's features."""
+        if as_features:
+            features = jax.ShapeDtypeStruct((len(batch.labels), self.model.num_features(task)), np.float32)
+            batch = FeatureBatch(features, batch.labels, batch.weights)  # type: ignore[arg-type]
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
 
     def batches(self, number: int, stage: Stage, train: dict[str, Dataset]) -> TrainBatches:
         """The batches of stage `number`."""

@@ -1,5 +1,6 @@
 """A plugin's metrics and methods are called once before any step, and what is wrong with one is said in one line."""
 
+import abc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import mtbert_jax as mt
 from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, TaskConfig, save_config
 from mtbert_jax.errors import InputError
+from mtbert_jax.tasks import KINDS
+from mtbert_jax.tasks.binary import Binary
 from mtbert_jax.tasks.methods import check_methods
+from mtbert_jax.tasks.metrics import ACCURACY
 from tests.plugins import forgetting
 
 PARA = TaskConfig("para", "binary")
@@ -89,6 +93,27 @@ def test_a_metric_that_comes_later_is_called_too() -> None:
     check_methods(PARA)
     mt.register_metric("hits", ["binary"])(lambda p, y: p == y)
     assert "metric 'hits'" in refusal(PARA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": (len,)}, "metrics must be a tuple of mt.Metric"),
+        ({"metrics": [ACCURACY]}, "metrics must be a tuple of mt.Metric"),
+        ({"decision": "largest"}, "decision = 'largest': must be one of argmax, sign, value, signs, count, tags"),
+        ({"reads": "words"}, "reads = 'words': must be one of vector, tokens, masked, texts"),
+        ({"loss": abc.abstractmethod(lambda self: None)}, "the class lacks loss"),
+    ],
+)
+def test_a_kind_that_cannot_work_is_not_registered(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^task kind 'new' cannot be registered: {message}$"):
+        mt.register_kind("new")(type("New", (Binary,), changes))
+    assert "new" not in KINDS
+
+
+def test_what_is_no_kind_is_not_registered() -> None:
+    with pytest.raises(InputError, match=r"^task kind 'new' cannot be registered: it must be a class that extends mt"):
+        mt.register_kind("new")(type("New", (), {"metrics": (), "decision": "sign"}))
 
 
 def test_a_plugins_metric_is_refused_before_the_first_step(
