@@ -17,6 +17,7 @@ from mtbert_jax.limits import (
     WIDEST_LAYER,
 )
 from mtbert_jax.tasks import kind_of, primary_metric
+from mtbert_jax.tasks.methods import check_fields
 from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.tasks.scores import AVERAGES, check_chosen_score
 
@@ -203,7 +204,7 @@ def _check_task(task: Task, where: str) -> None:
     if not task.train and not task.dev and not task.test:
         refuse("no file: give train, dev or test")
     try:
-        kind_of(task).check(task)
+        check_fields(task)
         primary_metric(task)
     except InputError as error:
         refuse(str(error))

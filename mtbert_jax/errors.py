@@ -39,6 +39,9 @@ class TrainingError(_PlainError):
     """
 
 
+PLAIN = (InputError, TrainingError)
+
+
 class failures_of:  # noqa: N801 - it stands in a ``with``, as functions of contextlib do
     """Inside a ``with``, whatever somebody's own code raises becomes an `InputError` that names it.
 
@@ -52,15 +55,14 @@ class failures_of:  # noqa: N801 - it stands in a ``with``, as functions of cont
     __slots__ = ("passed", "what")
 
     def __init__(self, what: str, *passed: type[Exception]) -> None:
-        self.what = what
-        self.passed: tuple[type[Exception], ...] = (InputError, TrainingError, *passed)
+        self.what, self.passed = what, passed
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
         # To leave the program is not its affair, either; Ctrl-C is the user's.
-        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, self.passed):
+        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, (*self.passed, *PLAIN)):
             raise InputError(f"{self.what}: {type(error).__name__}: {first_line(error)}") from error
 
 

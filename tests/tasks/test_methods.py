@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mtbert_jax as mt
+from mtbert_jax.checks import check_config
 from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, TaskConfig, save_config
 from mtbert_jax.errors import InputError
@@ -109,6 +110,58 @@ def test_a_kind_that_cannot_work_is_not_registered(changes: dict[str, Any], mess
     with pytest.raises(InputError, match=f"^task kind 'new' cannot be registered: {message}$"):
         mt.register_kind("new")(type("New", (Binary,), changes))
     assert "new" not in KINDS
+
+
+@pytest.mark.parametrize(
+    ("name", "returned", "message"),
+    [
+        ("check", ZeroDivisionError("odd"), "check: ZeroDivisionError: odd"),
+        ("num_outputs", "3", "num_outputs returns '3'; it must be a whole number of at least 0"),
+        ("num_outputs", None, "num_outputs returns None; it must be a whole number"),
+        ("classes", "01", "classes returns '01'; it must be a tuple of strings"),
+        ("classes", (0, 1), "classes returns a list; it must be a tuple of strings"),
+        ("classes", KeyError("odd"), "classes: KeyError: 'odd'"),
+        ("label_shape", 3, "label_shape returns 3; it must be a tuple of whole numbers"),
+        ("expected", None, "expected returns None; it must be a string"),
+        ("reads_label", SystemExit(0), "reads_label: SystemExit: 0"),
+    ],
+)
+def test_what_a_kind_says_of_a_task_is_checked_with_the_config(name: str, returned: Any, message: str) -> None:
+    task = of_kind(**{name: returned})
+    with pytest.raises(InputError) as caught:
+        check_config(Config(tasks=(task,)))
+    assert str(caught.value).startswith(f"tasks[0] (own): kind 'own': {message}")
+    assert refusal(task).startswith(f"kind 'own': {message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "returned", "message"),
+    [
+        ("describe", KeyError("odd"), "describe: KeyError: 'odd'"),
+        ("format", 1.0, "format returns 1.0; it must be a string"),
+        ("format", TypeError("odd"), "format: TypeError: odd"),
+        ("errors", np.zeros((2, 2)), "errors returns shape (2, 2) for 2 examples; it must be (2,)"),
+        ("predict", np.array(["a", "b"]), "predict: ValueError: could not convert string to float"),
+    ],
+)
+def test_what_files_and_reports_ask_of_a_kind_is_called_before_any_step(name: str, returned: Any, message: str) -> None:
+    assert refusal(of_kind(**{name: returned})).startswith(f"kind 'own': {message}")
+
+
+def of_kind(**methods: Any) -> TaskConfig:
+    """A task of a kind of its own, whose methods return what is given, or raise it."""
+
+    def method(returned: Any) -> Any:
+        def own(self: Any, *_: Any) -> Any:
+            if isinstance(returned, BaseException):
+                raise returned
+            return returned
+
+        return own
+
+    body = {name: method(returned) for name, returned in methods.items()}
+    mt.register_kind("own")(type("Own", (Binary,), {**body, "__module__": __name__}))
+    return TaskConfig("own", "own", label="y", train="a.tsv")
 
 
 def test_what_is_no_kind_is_not_registered() -> None:
