@@ -33,11 +33,11 @@ def run_plugins(paths: Sequence[Path]) -> None:
             spec.loader.exec_module(module)
         except InputError as error:
             raise InputError(f"{_place(path, error)}: {error}") from None
-        except Exception as error:  # whatever the file does
+        except (Exception, SystemExit) as error:  # whatever the file does
             raise InputError(f"{_place(path, error)}: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _place(path: Path, error: Exception) -> str:
+def _place(path: Path, error: BaseException) -> str:
     """The plugin's own line in an error's traceback."""
     if isinstance(error, SyntaxError):
         return f"{path}:{error.lineno}"
