@@ -101,6 +101,9 @@ def check_config(config: Config) -> None:
             "lora: every stage freezes the encoder, and LoRA's products with it; set lora.rank = 0, or leave 'encoder' "
             "out of freeze in some stage"
         )
+    if len({stage.name for stage in stages}) < len(stages):
+        told = ", ".join(stage.name for stage in stages)
+        raise InputError(f"stage names must differ, got {told}; one without a name is stage1, stage2 and so on")
     for number, given in enumerate(config.stages, start=1):
         where = f"stage {given.name or f'stage{number}'}: "
         _check_length(where, given.steps, given.epochs)
