@@ -164,6 +164,7 @@ class Regularizer(abc.ABC):
         titles: What it records, by name: the title of its plot.
         needs_embeddings: Whether it perturbs embeddings, and so cannot train on kept features.
         needs_teacher: Whether it compares with the teacher.
+        needs_dropout: Whether it compares passes under different dropout masks, and is nothing without dropout.
         table: Whether its options are a table of the config of the same name, in place of a call string.
         loss_share: Share of the task's own loss that stays in the objective; below 1 where a term takes its place.
         key_fold: What is folded into a step's key to make the key of `penalty`; of the name, if not overridden.
@@ -173,6 +174,7 @@ class Regularizer(abc.ABC):
     titles: ClassVar[Mapping[str, str]]
     needs_embeddings: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
+    needs_dropout: ClassVar[bool] = False
     table: ClassVar[bool] = False
     loss_share: ClassVar[float] = 1.0
     key_fold: ClassVar[int]

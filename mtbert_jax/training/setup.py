@@ -27,7 +27,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_EPOCHS, MOST_STEPS
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
-from mtbert_jax.nn.heads import NO_POOLER
+from mtbert_jax.nn.heads import NO_POOLER, Head
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
@@ -209,6 +209,7 @@ class Setup:
         plans = []
         for number, stage in enumerate(self.config.resolved_stages()):
             check_regularizers(stage)
+            self._check_masks(stage)
             batches = self.batches(number, stage, train)
             steps, epochs = batches.num_steps, batches.num_steps / batches.steps_per_epoch
             if steps > MOST_STEPS or epochs > MOST_EPOCHS:
@@ -220,6 +221,19 @@ class Setup:
                 shapes = self._shapes_of(name, own[0], stage.cache_features)
                 _check_objective(self.model, self.tasks[name], kind_of(self.tasks[name]), plans[-1].spec(0), shapes)
         return plans
+
+    def _check_masks(self, stage: Stage) -> None:
+        """Refuses to compare passes under different dropout masks, where the stage has no dropout at all."""
+        heads = [self.model.heads[name] for name in stage.tasks]
+        in_heads = any(isinstance(head, Head) and head.hidden_layers and head.dropout for head in heads)
+        if in_heads or (_has_dropout(self.model.encoder.config) and not stage.cache_features):
+            return
+        for regularizer in stage_regularizers(stage):
+            if regularizer.needs_dropout:
+                remedy = "head.dropout = 0.1" if stage.cache_features else "encoder_dropout = 0.1"
+                where = "on kept features the heads have" if stage.cache_features else "encoder and heads have"
+                what = f"stage {stage.name}: {regularizer.name} compares passes under different dropout masks"
+                raise InputError(f"{what}, and {where} no dropout; set {remedy}, or leave {regularizer.name} out")
 
     def _shapes_of(self, task: str, batch: Batch | FeatureBatch, as_features: bool) -> Any:
         """Shapes of a batch of a task, or of the same examples as a frozen encoder's features."""
@@ -294,10 +308,14 @@ def _shapes(model: EncoderWithHeads) -> Params:
     return {"encoder": encoder, "heads": jax.eval_shape(model.init_heads, key)}
 
 
+def _has_dropout(rates: EncoderConfig) -> bool:
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "mlp_dropout")
+    return any(getattr(rates, name, 0) for name in names)
+
+
 def _check_dropout(task: Task, rates: EncoderConfig) -> None:
     """Refuses to compare a text with itself under two dropout masks, where there is no dropout."""
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "mlp_dropout")
-    if kind_of(task).reads == "texts" and len(task.text) == 1 and not any(getattr(rates, name, 0) for name in names):
+    if kind_of(task).reads == "texts" and len(task.text) == 1 and not _has_dropout(rates):
         raise InputError(
             f"task {task.name}: kind = {task.kind!r} of one text compares it with itself under other dropout masks, "
             "and the encoder has no dropout; set encoder_dropout = 0.1, or give two text columns"
