@@ -122,7 +122,7 @@ def test_a_regularizer_is_tried_on_kept_features_where_the_stage_has_them(config
 
 def test_a_regularizer_is_tried_on_every_task_where_a_step_has_one(config: Config) -> None:
     def of_classes(self: Any, forward: Any, key: Any) -> dict[str, mt.Penalty]:
-        return {"broken": mt.Penalty(forward.logits[:, :1].mean() / (forward.logits.shape[1] - 1), 1.0)}
+        return {"broken": mt.Penalty(forward.logits.mean(), 1.0 / (forward.logits.shape[1] - 1))}
 
     last = dataclasses.replace(config, order="sequential", tasks=(config.tasks[0], config.tasks[2]))
     assert refusal(last, penalty=of_classes).startswith("regularizer broken: ZeroDivisionError")
