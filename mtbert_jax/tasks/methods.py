@@ -47,6 +47,12 @@ def check_methods(task: TaskConfig) -> None:
     _check(task, kind, kind.metrics)
 
 
+def check_methods_again(task: TaskConfig) -> None:
+    """`check_methods` of a plugin's kind, which may be another than in training; the library's own are the same."""
+    if type(kind_of(task)).__module__.partition(".")[0] != __name__.partition(".")[0]:
+        check_methods(task)
+
+
 @made_once
 def _check(task: TaskConfig, kind: TaskKind, metrics: tuple[Metric, ...]) -> None:
     """The same, once for a task, an object of its kind, and the metrics that the kind has by now."""

@@ -15,7 +15,7 @@ from mtbert_jax.config import Config, TaskConfig, save_config
 from mtbert_jax.errors import InputError
 from mtbert_jax.tasks import KINDS
 from mtbert_jax.tasks.binary import Binary
-from mtbert_jax.tasks.methods import check_methods
+from mtbert_jax.tasks.methods import check_methods, check_methods_again
 from mtbert_jax.tasks.metrics import ACCURACY
 from tests.plugins import forgetting
 
@@ -146,6 +146,13 @@ def test_what_a_kind_says_of_a_task_is_checked_with_the_config(name: str, return
 )
 def test_what_files_and_reports_ask_of_a_kind_is_called_before_any_step(name: str, returned: Any, message: str) -> None:
     assert refusal(of_kind(**{name: returned})).startswith(f"kind 'own': {message}")
+
+
+def test_a_plugins_kind_is_checked_again_where_a_run_is_read() -> None:
+    with pytest.raises(InputError, match="^kind 'own': format returns 1.0"):
+        check_methods_again(of_kind(format=1.0))
+    mt.register_metric("hits", ["binary"])(lambda p, y: 1 / 0)
+    check_methods_again(PARA)  # its kind is the library's, and the metric is named where it is asked
 
 
 def of_kind(**methods: Any) -> TaskConfig:
