@@ -4,6 +4,7 @@
 >>> tx = mt.pcgrad(reduction="sum")
 """
 
+from mtbert_jax import start  # noqa: F401 - first: from then on Ctrl-C ends a command that still imports
 from mtbert_jax.config import (
     Config,
     HeadConfig,

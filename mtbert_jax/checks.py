@@ -16,6 +16,7 @@ from mtbert_jax.limits import (
 )
 from mtbert_jax.regularizers.smart import check_smart
 from mtbert_jax.tasks import kind_of, primary_metric
+from mtbert_jax.tasks.methods import check_fields
 from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.tasks.scores import AVERAGES, check_chosen_score
 
@@ -92,6 +93,9 @@ def check_config(config: Config) -> None:
             "lora: every stage freezes the encoder, and LoRA's products with it; set lora.rank = 0, or leave 'encoder' "
             "out of freeze in some stage"
         )
+    if len({stage.name for stage in stages}) < len(stages):
+        told = ", ".join(stage.name for stage in stages)
+        raise InputError(f"stage names must differ, got {told}; one without a name is stage1, stage2 and so on")
     for number, given in enumerate(config.stages, start=1):
         where = f"stage {given.name or f'stage{number}'}: "
         _check_length(where, given.steps, given.epochs)
@@ -180,7 +184,7 @@ def _check_task(task: Task, where: str) -> None:
     if not task.train and not task.dev and not task.test:
         refuse("no file: give train, dev or test")
     try:
-        kind_of(task).check(task)
+        check_fields(task)
         primary_metric(task)
     except InputError as error:
         refuse(str(error))

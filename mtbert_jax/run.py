@@ -229,8 +229,11 @@ def train(
     if resume and overwrite:
         raise InputError("resume and overwrite exclude each other")
     loaded = config if isinstance(config, Config) else load_run_config(Path(config))
-    table = lay_over(to_dict(loaded), to_dict(fields), by_name=("tasks",))
-    place = out or table["out"] or ("" if isinstance(config, Config) else f"runs/{Path(config).stem}")
+    given = to_dict({**fields, **({"out": out} if out else {})})
+    for own in (to_dict(loaded), given):
+        from_dict(Config, _without_rows(own), "train()")  # both are somebody's code, and no reader has seen them
+    table = lay_over(to_dict(loaded), given, by_name=("tasks",))
+    place = table["out"] or ("" if isinstance(config, Config) else f"runs/{Path(config).stem}")
     if not str(place):
         raise InputError('out: name the run folder, such as out="runs/mine"')
     existing: Existing = "resume" if resume else "overwrite" if overwrite else "refuse"
@@ -239,6 +242,15 @@ def train(
     complete = from_dict(Config, table, "train()")
     _write_rows(complete, {path: text for task in tasks for path, text in task.files.items()}, existing)
     return train_in(complete, existing, display)
+
+
+def _without_rows(table: dict[str, Any]) -> dict[str, Any]:
+    """A config's table with a file's name in place of rows in memory, whose types are not the config's affair."""
+    tasks = table.get("tasks")
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        return table
+    rows = [{split: "rows" for split in SPLITS if task.get(split) is not None} for task in tasks]
+    return {**table, "tasks": [{**task, **own} for task, own in zip(tasks, rows, strict=True)]}
 
 
 def _write_rows(config: Config, files: Mapping[Path, str], existing: Existing) -> None:

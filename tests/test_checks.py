@@ -213,6 +213,18 @@ def test_the_name_of_a_stage_can_be_printed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "told"), [(("x", "y", "x"), "x, y, x"), (("stage2", ""), "stage2, stage2"), (("",), None)]
+)
+def test_stage_names_differ(names: tuple[str, ...], told: str | None) -> None:
+    """Flags and records go by them."""
+    config = Config(tasks=(SST,), stages=tuple(map(StageConfig, names)))
+    if told is None:
+        check_config(config)
+    else:
+        assert refusal(config).startswith(f"stage names must differ, got {told}; ")
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"name": "average"}, "no task can be called average, plain_average, file or allow_pickle"),

@@ -80,6 +80,8 @@ def test_a_run_with_a_plugin_is_resumed_with_it_and_read_without(
             "import mtbert_jax as mt\n\nmt.register_aggregator('pcgrad')(lambda gramian, state, key, losses: 0)\n",
             "my_code.py:3: 'pcgrad' cannot be registered",
         ),
+        ("import sys\n\nsys.exit(0)\n", "my_code.py:3: SystemExit: 0"),
+        ("raise SystemExit('bye')\n", "my_code.py:1: SystemExit: bye"),
         ("import no_such_module_here\n", "my_code.py:1: ModuleNotFoundError: No module named 'no_such_module_here'"),
     ],
 )
@@ -91,6 +93,12 @@ def test_a_plugin_that_fails_is_named_by_its_line(
     err = capsys.readouterr().err
     assert f"mtbert: {tmp_path}/{expected}" in err
     assert err.count("\n") == 1
+
+
+def test_ctrl_c_in_a_plugin_is_the_users(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "my_code.py").write_text("raise KeyboardInterrupt\n")
+    assert main(["train", str(toml), "--plugins", str(tmp_path / "my_code.py")]) == 130
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["nowhere.py", "tiny.toml", "."])

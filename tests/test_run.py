@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,16 @@ def test_resume_goes_on_and_overwrite_begins_anew(config: mt.Config, tmp_path: P
     [
         ({"lrr": 1e-3}, "train(): unknown key 'lrr'; did you mean 'lr'?"),
         ({"head": {"layers": 2}}, "train(): head: unknown key 'layers'"),
+        ({"head": None}, "train(): head: expected a table, got None"),
+        ({"lr": "fast"}, "train(): lr: expected a number, got 'fast'"),
+        ({"tasks": {"sst": {}}}, "train(): tasks: expected a list, got a table"),
+        ({"tasks": "sst"}, "train(): tasks: expected a list, got 'sst'"),
+        ({"tasks": None}, "train(): tasks: expected a list, got None"),
+        ({"tasks": ["sst"]}, "train(): tasks[0]: expected a table, got 'sst'"),
+        (
+            {"tasks": [{"name": "sst", "text": 5, "train": [{"a": "b"}]}]},
+            "train(): tasks[0] (sst): text: expected a list, got 5",
+        ),
         ({"tasks": [{"name": "sst", "kind": "clasification"}]}, "did you mean 'classification'?"),
         ({"checkpoint_metric": "sst.pearson"}, "task sst has the metrics accuracy, f1"),
         ({"checkpoint_metric": "stss"}, "checkpoint_metric = 'stss' is none of"),
@@ -185,6 +196,24 @@ def test_what_is_wrong_is_named_before_anything_is_there(
         mt.train(config, out=tmp_path / "run", **fields)
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": "sst"}, "train(): tasks: expected a list, got 'sst'"),
+        ({"tasks": 5}, "train(): tasks: expected a list, got 5"),
+        ({"out": 5}, "train(): out: expected a string, got 5"),
+        ({"head": 0.5}, "train(): head: expected a table, got 0.5"),
+    ],
+)
+def test_a_config_of_wrong_types_is_named_by_its_field(
+    config: mt.Config, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(mt.InputError, match=f"^{re.escape(message)}$"):
+        mt.train(dataclasses.replace(config, **changes))
+    with pytest.raises(mt.InputError, match="out: expected a string, got 5$"):
+        mt.train(config, out=5)  # type: ignore[arg-type]
 
 
 def test_a_config_without_a_folder_needs_one(config: mt.Config) -> None:

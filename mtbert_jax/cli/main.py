@@ -31,6 +31,7 @@ from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
 from mtbert_jax.results.tables import terminal
 from mtbert_jax.run import Run, train_in, write_report
+from mtbert_jax.start import started
 from mtbert_jax.submission.hand_in import hand_in
 from mtbert_jax.terminal import console, scores_table
 from mtbert_jax.training.existing import Existing
@@ -226,6 +227,7 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     keep_compiled_programs()
     try:
+        started()
         command = COMMANDS.get(argv[0])
         if command is None:
             raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} (see mtbert --help)")

@@ -37,7 +37,7 @@ def _visit(path: Path, root: Path, above: dict[Path, Path], found: dict[Path, tu
         return
     if len(found) + len(above) == MOST_INCLUDES:
         raise InputError(f"{path}: this is file {MOST_INCLUDES + 1} that includes lead to; {MOST_INCLUDES} are allowed")
-    values = _read_toml(path)
+    values = _read_toml(path, next(reversed(above.values()), None))
     for name in _included(path, values.pop("include", [])):
         must_lie_in(root, path.parent / name, "includes go up to the folder above the config's and no further")
         must_be_file(path.parent / name)
@@ -54,7 +54,7 @@ def _included(path: Path, include: Any) -> list[str]:
     return names
 
 
-def _read_toml(path: Path) -> Table:
+def _read_toml(path: Path, including: Path | None) -> Table:
     try:
         text = read_text(path, LARGEST_TOML).removeprefix("\ufeff")  # as Windows editors begin a file
         for number, line in enumerate(text.split("\n"), start=1):
@@ -62,7 +62,8 @@ def _read_toml(path: Path) -> Table:
                 raise InputError(f"{path}:{number}: has more than {MOST_DOTS} dots")
         return tomllib.loads(text)
     except OSError as error:
-        raise InputError(f"cannot read the config {path}: {error.strerror or error}") from None
+        whose = f", which {including} includes" if including else ""
+        raise InputError(f"cannot read the config {path}{whose}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise not_utf8(path, error.object) from None
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,9 @@ import numpy as np
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.json_rows import Doubled
 from mtbert_jax.data.raw_rows import NUMBERED, Fault, fault
+from mtbert_jax.errors import failures_of
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.arrays import parsed
 from mtbert_jax.types import Example
 
 Labels = Literal["needed", "left out", "optional", "ignored"]
@@ -28,7 +30,8 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
     texts: tuple[str, ...] = ()
     for column in task.text:
         try:
-            texts += (clean(kind.text(row[column])),)
+            with failures_of(f"kind {kind.name!r}: text", ValueError):
+                texts += (clean(kind.text(row[column])),)
         except ValueError as error:
             return fault(f"field {column!r} {str(error) or f'is {_json_type(row[column])}, not a text'}")
     name = _id(task, row[task.id]) if task.id else number
@@ -40,7 +43,7 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
     if isinstance(text, Fault):
         return text
     try:
-        example = Example(name, texts, kind.parse(task, text))
+        example = Example(name, texts, parsed(task, text))
     except ValueError:
         if rule == "left out" and not text:
             return None
@@ -48,9 +51,11 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
             return Example(name, texts)
         column, expected = f"column {task.label!r} is", f"not {kind.expected(task)}"
         return Fault(f"{column} {expected}" if text else f"{column} empty", f"{column} {text!r}, {expected}")
-    if not kind.takes(task, example.label):
+    with failures_of(f"kind {kind.name!r}: takes or misfit"):
+        misfit = kind.misfit(task, example) or "" if kind.takes(task, example.label) else None
+    if misfit is None:
         return None
-    if misfit := kind.misfit(task, example):
+    if misfit:
         return Fault(f"column {task.label!r} does not fit its text", f"column {task.label!r} {misfit}")
     return example
 
@@ -100,7 +105,7 @@ def clean(text: str) -> str:
 def are_unknown(task: TaskConfig, examples: Sequence[Example]) -> bool:
     """Whether every label is -1, which a task may have as a label, too."""
     try:
-        unknown = kind_of(task).parse(task, UNKNOWN[0])
+        unknown = parsed(task, UNKNOWN[0])
     except ValueError:
         return False
     return all(example.label is not None and np.array_equal(example.label, unknown) for example in examples)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.errors import InputError
+from mtbert_jax.errors import InputError, failures_of
 from mtbert_jax.files import must_be_file, not_utf8, read_text
 from mtbert_jax.limits import LARGEST_PREDICTIONS, LONGEST_FIELD
 from mtbert_jax.tasks import kind_of
@@ -86,7 +86,8 @@ def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Predictio
     ids, values = [], []
     for line, name, written in _course_rows(text) if text.startswith(_COURSE) else _plain_rows(path, text):
         try:
-            values.append(kind_of(task).read(task, written))
+            with failures_of(f"kind {task.kind!r}: read", ValueError):
+                values.append(kind_of(task).read(task, written))
         except ValueError:
             raise InputError(f"{path}:{line}: {written!r} is no prediction of task {task.name}") from None
         ids.append(name)

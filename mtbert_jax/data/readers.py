@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TextIO
 
 from mtbert_jax.config import Config, TaskConfig
-from mtbert_jax.config.schema import from_dict, nearest, to_dict
+from mtbert_jax.config.schema import describe, from_dict, nearest, to_dict
 from mtbert_jax.data.examples import Labels, Read, are_unknown, make_example
 from mtbert_jax.data.json_rows import is_json, json_rows
 from mtbert_jax.data.lines import TAGGED, has_tagged_words, tagged_words, text_lines
@@ -134,6 +134,7 @@ def read_split(
         raise InputError(_no_rows(path, task, reading))
     if rule == "optional" and are_unknown(task, reading.examples):
         reading = reading._replace(examples=[example._replace(label=None) for example in reading.examples])
+    _check_classes(path, task, reading)
     return reading
 
 
@@ -150,6 +151,16 @@ def _path(task: TaskConfig, split: Split, data_dir: Path) -> Path:
         must_lie_in(data_dir, path, "give its whole path if that is meant")
     must_be_file(path, f"the {split} file of task {task.name}")
     return path
+
+
+def _check_classes(path: Path, task: TaskConfig, reading: Reading) -> None:
+    """Refuses a label that is the place of no class; not row by row, since naming all classes takes its time."""
+    kind = kind_of(task)
+    count = len(kind.classes(task)) if kind.one_class_each else 0
+    for example, line in zip(reading.examples, reading.lines, strict=True) if count else ():
+        if example.label is not None and not (0 <= example.label < count and example.label == int(example.label)):
+            what = f"parse returns {describe(example.label)}, which is the place of none of the {count} classes"
+            raise InputError(f"{path}:{line}: kind {kind.name!r}: {what}")
 
 
 def _no_rows(path: Path, task: TaskConfig, reading: Reading) -> str:
@@ -209,4 +220,8 @@ def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator
             advice = NUMBERED if missing[0] == task.id else SKIP
             yield row, fault(f"has no field {missing[0]!r}", nearest(missing[0], fields), advice)
         else:
-            yield row, make_example(task, fields, str(number), rule)
+            try:
+                made = make_example(task, fields, str(number), rule)
+            except InputError as error:  # of the task's kind
+                raise InputError(f"{name}:{row.line}: {error}") from error
+            yield row, made

@@ -18,6 +18,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.layers import EncoderConfig
+from mtbert_jax.plugins import must_extend
 from mtbert_jax.programs import made_once
 from mtbert_jax.types import EncoderOutput, Params
 
@@ -231,6 +232,7 @@ def register_family(name: str) -> Callable[[F], F]:
     """
 
     def register(family: F) -> F:
+        must_extend(family, Family, f"encoder family {name!r}")
         if problem := _problem(name, family):
             raise InputError(f"encoder family {name!r} cannot be registered: {problem}")
         family.name = family.config.family = name
@@ -248,6 +250,14 @@ def _problem(name: str, family: type[Family]) -> str | None:
     if missing := [key for key in required if not hasattr(family, key)]:
         return f"the class lacks {', '.join(missing)}"
     config: Any = family.config
+    if not isinstance(config, type):
+        return f"config = {describe(config)}: must be a frozen dataclass"
+    if not isinstance(family.encoder, type) or not issubclass(family.encoder, Encoder):
+        return f"encoder = {describe(family.encoder)}: must be a class that extends mt.Encoder"
+    if not isinstance(family.tokenizer, TokenizerRules):
+        return f"tokenizer = {describe(family.tokenizer)}: must be an mt.TokenizerRules"
+    if not isinstance(family.tensors, dict):
+        return f"tensors = {describe(family.tensors)}: must be a dict of names by path"
     called, owner = config.__name__, vars(config).get("family", name)
     if owner != name:
         return f"{called} is the config of {owner!r}; subclass it"

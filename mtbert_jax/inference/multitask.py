@@ -18,6 +18,7 @@ from mtbert_jax.data.readers import Split
 from mtbert_jax.errors import InputError
 from mtbert_jax.inference.predictor import Predictor, check_finite, text_parts
 from mtbert_jax.parallel import ALONE, Layout
+from mtbert_jax.tasks.methods import check_methods_again
 from mtbert_jax.training.evaluate import (
     EvalStep,
     all_logits,
@@ -80,6 +81,8 @@ class MultitaskModel(Predictor):
         """
         folder = RunFolder(Path(run))
         config = config or folder.load_config()
+        for task in config.tasks:
+            check_methods_again(task)
         here = replace(config, data_dir=data_dir or config.data_dir, attention="auto")  # whatever this machine has
         setup = Setup.load(here, folder.encoder, layout)
         step, params = restore_params(folder, config, setup, which)

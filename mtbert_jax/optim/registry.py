@@ -44,10 +44,12 @@ def register_transformation(name: str) -> Callable[[F], F]:
         The decorator of a function that returns an optax gradient transformation; call strings give its arguments.
 
     Raises:
-        InputError: The name is taken, or is none.
+        InputError: The name is taken, or is none, or what is to have it is no function.
     """
 
     def register(function: F) -> F:
+        if not callable(function):
+            raise InputError(f"{name!r} cannot be registered: it must be a function that returns a transformation")
         add(name, function, function.__module__)
         return function
 

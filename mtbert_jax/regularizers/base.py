@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
+from mtbert_jax.plugins import must_extend
 from mtbert_jax.tasks import KINDS, TaskKind, kind_of
 from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.types import Batch, FeatureBatch
@@ -185,6 +186,7 @@ class Regularizer(abc.ABC):
         titles: What it records, by name: the title of its plot.
         needs_embeddings: Whether it perturbs embeddings, and so cannot train on kept features.
         needs_teacher: Whether it compares with the teacher.
+        needs_dropout: Whether it compares passes under different dropout masks, and is nothing without dropout.
         table: Whether its options are a table of the config of the same name, in place of a call string.
         loss_share: Share of the task's own loss that stays in the objective; below 1 where a term takes its place.
         key_fold: What is folded into a step's key to make the key of `penalty`; of the name, if not overridden.
@@ -194,6 +196,7 @@ class Regularizer(abc.ABC):
     titles: ClassVar[Mapping[str, str]]
     needs_embeddings: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
+    needs_dropout: ClassVar[bool] = False
     table: ClassVar[bool] = False
     loss_share: ClassVar[float] = 1.0
     key_fold: ClassVar[int]
@@ -228,13 +231,15 @@ def register_regularizer(name: str) -> Callable[[R], R]:
         name: What call strings are to call it.
 
     Raises:
-        InputError: The name is taken, or is none; the class is no dataclass; or what it records has no name of its own.
+        InputError: The name is taken, or is none; the class is no `Regularizer` or no dataclass; or what it records has
+            no name of its own.
     """
 
     def register(cls: R) -> R:
         def refuse(why: str) -> None:
             raise InputError(f"regularizer {name!r} cannot be registered: {why}")
 
+        must_extend(cls, Regularizer, f"regularizer {name!r}")
         if not name.isidentifier():
             refuse("call strings need a name such as my_name")
         if name in REGULARIZERS and REGULARIZERS[name].__module__ != cls.__module__:  # the same file may run again
@@ -243,6 +248,10 @@ def register_regularizer(name: str) -> Callable[[R], R]:
             refuse("put @dataclasses.dataclass(frozen=True) below @register_regularizer")
         if not getattr(cls, "titles", {}):
             refuse("it has no titles, which name what it records")
+        if not isinstance(cls.titles, Mapping):
+            refuse("its titles must be a dict of titles by name")
+        if not isinstance(cls.loss_share, int | float) or not 0 <= cls.loss_share <= 1:
+            refuse(f"loss_share = {cls.loss_share!r}: must be a number from 0 to 1")
         others = {
             title: f"as {other} does" for other in REGULARIZERS if other != name for title in REGULARIZERS[other].titles
         }

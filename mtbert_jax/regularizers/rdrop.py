@@ -16,8 +16,8 @@ class RDrop(Regularizer):
     """½ (ℓ₁ + ℓ₂) + weight · ½ (KL(P₁ ‖ P₂) + KL(P₂ ‖ P₁)), where 1 and 2 are the two passes (equations 2 to 4).
 
     The first pass is the one that the task's loss is of; SMART reads it, too. Tasks without classes have the squared
-    difference of the two outputs in place of the divergence. Without dropout both passes are the same, and the term is
-    zero.
+    difference of the two outputs in place of the divergence. Without dropout both passes would be the same, and the
+    term zero, so a stage without any is refused.
 
     Attributes:
         weight: α, at least 0. The paper's tasks of GLUE take .1 to 1.
@@ -29,6 +29,7 @@ class RDrop(Regularizer):
         "rdrop": "R-Drop: distance between two passes",
         "second_loss": "R-Drop: loss of the second pass",
     }
+    needs_dropout: ClassVar[bool] = True
     loss_share: ClassVar[float] = 0.5
 
     def __post_init__(self) -> None:

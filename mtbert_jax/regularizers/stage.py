@@ -8,8 +8,8 @@ from typing import Any
 
 from mtbert_jax.calls import Vocabulary, read_call
 from mtbert_jax.config import Stage
-from mtbert_jax.config.schema import from_dict
-from mtbert_jax.errors import InputError
+from mtbert_jax.config.schema import describe, from_dict
+from mtbert_jax.errors import InputError, failures_of
 from mtbert_jax.regularizers.base import REGULARIZERS, Regularizer
 
 
@@ -41,8 +41,12 @@ def stage_regularizers(stage: Stage) -> tuple[Regularizer, ...]:
 
 
 def check_regularizers(stage: Stage) -> None:
-    """Refuses regularisers that do not exist, or need embeddings in a stage that keeps features."""
+    """Refuses regularisers that do not exist, have no words, or need embeddings in a stage that keeps features."""
     for regularizer in stage_regularizers(stage):
+        with failures_of(f"regularizer {regularizer.name}: describe"):
+            told = regularizer.describe()
+        if not isinstance(told, str):
+            raise InputError(f"regularizer {regularizer.name}: describe returns {describe(told)}; it must be a string")
         if stage.cache_features and regularizer.needs_embeddings:
             raise InputError(
                 f"stage {stage.name}: cache_features leaves no embeddings for {regularizer.name} to perturb; turn one "

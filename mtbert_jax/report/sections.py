@@ -124,11 +124,11 @@ def average_text(config: Config) -> str:
 def _mapped(metric: Metric) -> str:
     """How a metric enters the average."""
     at = np.array([0.2, 0.6])
-    if np.allclose(metric.to_unit(at), at):
+    if np.allclose(metric.on_unit(at), at):
         return metric.name
-    if np.allclose(metric.to_unit(at), (at + 1) / 2):
+    if np.allclose(metric.on_unit(at), (at + 1) / 2):
         return f"({metric.name} + 1) / 2"
-    if np.allclose(metric.to_unit(at), 1 / (1 + at)):
+    if np.allclose(metric.on_unit(at), 1 / (1 + at)):
         return f"1 / (1 + {metric.name})"
     return f"{metric.name}, mapped onto 0 to 1"
 

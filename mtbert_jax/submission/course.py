@@ -9,6 +9,7 @@ from mtbert_jax.data.predictions import header
 from mtbert_jax.data.readers import read_split
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.tasks.arrays import parsed
 
 _PAIR = ("sentence1", "sentence2")
 COURSE = {
@@ -75,7 +76,7 @@ def faults(path: Path, task: TaskConfig, ids: Sequence[str]) -> Iterator[str]:
         else:
             seen[name] = number
         try:
-            kind.parse(task, rest[:-1])
+            parsed(task, rest[:-1])
         except ValueError:
             yield plain(f"{path}:{number}: prediction {rest[:-1]!r} is not {kind.expected(task)}")
     in_order = [name for name in due if name in seen]

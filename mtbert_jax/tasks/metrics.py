@@ -10,12 +10,13 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from mtbert_jax.errors import InputError
+from mtbert_jax.config.schema import describe
+from mtbert_jax.errors import InputError, failures_of
 
 Predictions = Float[np.ndarray, "*leading example"]
 """Predictions or labels; leading axes are resamples, or seeds."""
@@ -23,6 +24,8 @@ GROUP = 64
 """Examples that the loss of contrastive learning compares with each other on dev: SimCSE's batch."""
 NEIGHBOURS = 1024
 """Examples of which uniformity compares each two."""
+NUMBERS = "biuf"
+"""Kinds of NumPy's types that are numbers."""
 LEAST_UNIFORMITY = 8.0
 """How far below 0 uniformity can be: where every two vectors were opposite."""
 
@@ -30,6 +33,8 @@ LEAST_UNIFORMITY = 8.0
 @dataclass(frozen=True)
 class Metric:
     """A score of predictions against labels.
+
+    Its functions may be a plugin's: whatever they raise, or return that is no score, is an `InputError`.
 
     Attributes:
         name: Short name, as it stands in ``results.json`` and in a config's `metric`.
@@ -44,23 +49,45 @@ class Metric:
     name: str
     function: Callable[[Predictions, Predictions], Float[np.ndarray, "*leading"]]
     best: Literal["max", "min"] = "max"
-    to_unit: Callable[[Float[np.ndarray, "*leading"]], Float[np.ndarray, "*leading"]] = lambda value: value
+    to_unit: Callable[[Any], Any] = lambda value: value
 
     def __post_init__(self) -> None:
-        """Refuses a direction that is none."""
+        """Refuses what is no function, and a `best` that is none."""
+        if not callable(self.function) or not callable(self.to_unit):
+            raise InputError(f"metric {self.name!r}: its function and to_unit must be functions")
         if self.best not in ("max", "min"):
-            raise InputError(f"metric {self.name!r}: best = {self.best!r} must be 'max' or 'min'")
+            raise InputError(f"metric {self.name!r}: best = {self.best!r}: must be 'max' or 'min'")
 
     def __call__(self, predictions: Predictions, labels: Predictions) -> float:
         """The score of one set of predictions, as a plain float; NaN where a prediction is not finite."""
-        return float(self.of_resamples(predictions, labels))
+        return float(self._scores(predictions, labels, 0))
 
-    def of_resamples(self, predictions: Predictions, labels: Predictions) -> Float[np.ndarray, "*leading"]:
+    def of_resamples(self, predictions: Predictions, labels: Predictions) -> Float[np.ndarray, " resample"]:
         """The scores of many sets of predictions, ``[resample example]``; NaN for a set with one that is not finite."""
+        return self._scores(predictions, labels, 1)
+
+    def _scores(self, predictions: Predictions, labels: Predictions, leading: int) -> Float[np.ndarray, "*leading"]:
         predictions, labels = np.broadcast_arrays(predictions, labels)
-        known = np.isfinite(predictions)
-        scores = np.asarray(self.function(np.where(known, predictions, labels), labels))  # no function sees a NaN
-        return np.where(known.reshape(*scores.shape, -1).all(axis=-1), scores, math.nan)
+        known, wanted = np.isfinite(predictions), predictions.shape[:leading]
+        with failures_of(f"metric {self.name!r}"):
+            found = self.function(np.where(known, predictions, labels), labels)  # no function sees a NaN
+            scores = np.asarray(found)
+        self._must_be_numbers(scores, found, wanted, f"for predictions of shape {predictions.shape}")
+        return np.where(known.reshape(*wanted, -1).all(axis=-1), scores, math.nan)
+
+    def on_unit(self, score: float | Float[np.ndarray, "*leading"]) -> Float[np.ndarray, "*leading"]:
+        """`to_unit` of a score, or of many."""
+        with failures_of(f"metric {self.name!r}: to_unit"):
+            found = self.to_unit(score)
+            mapped = np.asarray(found)
+        self._must_be_numbers(mapped, found, np.shape(score), f"by to_unit for scores of shape {np.shape(score)}")
+        return mapped
+
+    def _must_be_numbers(self, values: np.ndarray, found: object, shape: tuple[int, ...], given: str) -> None:
+        if values.shape != shape or values.dtype.kind not in NUMBERS:
+            what = f"shape {values.shape}" if values.dtype.kind in NUMBERS else describe(found)
+            wanted = f"an array of shape {shape}, a number for each set of examples" if shape else "one number"
+            raise InputError(f"metric {self.name!r} returns {what} {given}; it must return {wanted}")
 
     def gain(self, value: float) -> float:
         """A number that is larger the better the score is: the score itself, or its negative."""

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar, get_args
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
+from mtbert_jax.plugins import must_extend
 from mtbert_jax.tasks.kind import Decision, Reads, TaskKind
 from mtbert_jax.tasks.metrics import Metric
 
@@ -24,15 +25,18 @@ def register_kind(name: str) -> Callable[[K], K]:
         name: What a config's `kind` calls it.
 
     Raises:
-        InputError: The name is taken, or something in the class is missing, or a word that it cannot be.
+        InputError: The name is taken, or something in the class is missing or wrong.
     """
 
     def register(kind: K) -> K:
+        must_extend(kind, TaskKind, f"task kind {name!r}")
         taken = KINDS.get(name)
         if taken is not None and type(taken).__module__ != kind.__module__:  # the same file may run again
             raise InputError(f"task kind {name!r} cannot be registered: a kind of that name exists")
         if missing := [needed for needed in ("metrics", "decision") if not getattr(kind, needed, None)]:
             raise InputError(f"task kind {name!r} cannot be registered: the class lacks {', '.join(missing)}")
+        if not isinstance(kind.metrics, tuple) or not all(isinstance(metric, Metric) for metric in kind.metrics):
+            raise InputError(f"task kind {name!r} cannot be registered: metrics must be a tuple of mt.Metric")
         for attribute, words in (("decision", get_args(Decision)), ("reads", get_args(Reads))):
             if (word := getattr(kind, attribute)) not in words:
                 raise InputError(

@@ -47,7 +47,7 @@ def means(values: Sequence[Any], tasks: Sequence[TaskConfig]) -> tuple[np.ndarra
     [0.625, 0.5]
     """
     metrics = [primary_metric(task) for task in tasks]
-    mapped = [metric.to_unit(value) for metric, value in zip(metrics, values, strict=True)]
+    mapped = [metric.on_unit(value) for metric, value in zip(metrics, values, strict=True)]
     plain = [x if metric.best == "max" else y for metric, x, y in zip(metrics, values, mapped, strict=True)]
     return np.mean(mapped, axis=0), np.mean(plain, axis=0)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import ProximalConfig, Stage, TaskConfig
-from mtbert_jax.errors import InputError, first_line
+from mtbert_jax.config.schema import describe
+from mtbert_jax.errors import InputError, failures_of
 from mtbert_jax.model import EncoderWithHeads, TaskIndex
 from mtbert_jax.regularizers import Forward, Penalty, Regularizer, stage_regularizers
 from mtbert_jax.regularizers.base import WHOLE, GroupTask, Share
@@ -43,7 +44,11 @@ class StageSpec:
 
     def is_on(self, task: TaskConfig) -> tuple[bool, ...]:
         """For each regulariser, whether a task has its terms."""
-        return tuple(regularizer.is_on(task) for regularizer in self.regularizers)
+        on = []
+        for regularizer in self.regularizers:
+            with failures_of(f"regularizer {regularizer.name}: is_on"):
+                on.append(bool(regularizer.is_on(task)))
+        return tuple(on)
 
 
 def shares(batch: Batch | FeatureBatch, part: Batch | FeatureBatch) -> Share:
@@ -120,6 +125,12 @@ class Objective:
         else:
             embeddings = model.embed(params, batch, key)
             logits = model.logits_of_embeddings(params, one, embeddings, batch, key)
+
+        def teacher_logits() -> Float[Array, "batch output"]:
+            if teacher is None:
+                raise ValueError("there is no teacher; a regularizer that reads its logits sets needs_teacher = True")
+            return model.logits(teacher, one, batch, key)
+
         return Forward(
             batch=batch,
             logits=logits,
@@ -128,7 +139,7 @@ class Objective:
             task=GroupTask(self.tasks, place.task, self._labelled(batch)),
             logits_of=lambda x, masks: model.logits_of_embeddings(params, one, x, batch, masks),  # type: ignore[arg-type]
             logits_again=lambda masks: model.logits(params, one, batch, masks),
-            teacher_logits=lambda: model.logits(teacher, one, batch, key),  # type: ignore[arg-type]
+            teacher_logits=teacher_logits,
             step=place.step - self.stage.start,
             num_steps=self.stage.num_steps,
             share=share,
@@ -136,20 +147,23 @@ class Objective:
 
 
 def _penalties(regularizer: Regularizer, forward: Forward) -> dict[str, Penalty]:
-    key = jax.random.fold_in(forward.key, regularizer.key_fold)
-    try:
+    key, what = jax.random.fold_in(forward.key, regularizer.key_fold), f"regularizer {regularizer.name}"
+    kept = "" if forward.embeddings is not None else " on kept features, without embeddings (needs_embeddings = False)"
+    with failures_of(f"{what}{kept}"):
         penalties = regularizer.penalty(forward, key)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a plugin does
-        what = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(f"regularizer {regularizer.name}: {what}") from error
+    if not isinstance(penalties, dict):
+        raise InputError(f"{what}: penalty returns {describe(penalties)}; it must be a dict of mt.Penalty by title")
     for name, penalty in penalties.items():
         if name not in regularizer.titles:
-            raise InputError(f"regularizer {regularizer.name}: it gives {name!r}, which its titles do not name")
-        if not isinstance(penalty, Penalty) or jnp.shape(penalty.value):
-            raise InputError(f"regularizer {regularizer.name}: {name!r} is no Penalty of one number and its weight")
+            raise InputError(f"{what}: it gives {name!r}, which its titles do not name")
+        is_term = isinstance(penalty, Penalty) and (penalty.weight is None or _is_number(penalty.weight))
+        if not is_term or not _is_number(penalty.value):
+            raise InputError(f"{what}: {name!r} is no Penalty of one number and its weight, another number or None")
     return penalties
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Array | np.ndarray | np.generic | int | float) and not jnp.shape(value)
 
 
 def task_groups(
@@ -172,5 +186,5 @@ def check_objective(
 ) -> None:
     """Traces the objective of a task, on shapes alone: the `InputError` of a regulariser comes before any step."""
     place = Place(np.int32(0), jax.random.key(0), np.int32(0))  # type: ignore[arg-type]
-    objective = Objective(model, (task,), stage)
-    jax.eval_shape(lambda params, batch: objective(params, params, batch, place), params, batch)
+    objective, has_teacher = Objective(model, (task,), stage), any(one.needs_teacher for one in stage.regularizers)
+    jax.eval_shape(lambda p, batch: objective(p, p if has_teacher else None, batch, place), params, batch)

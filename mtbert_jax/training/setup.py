@@ -27,7 +27,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_EPOCHS, MOST_STEPS
 from mtbert_jax.model import EncoderWithHeads
 from mtbert_jax.nn.attention import PLAIN, Choice, choose_kernel
-from mtbert_jax.nn.heads import NO_POOLER
+from mtbert_jax.nn.heads import NO_POOLER, Head
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.nn.products import choose_dtype
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain, check_descent, uses_rate
@@ -41,7 +41,7 @@ from mtbert_jax.tasks.kind import TaskKind
 from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.training.objective import StageSpec, check_objective
 from mtbert_jax.training.update import stack_gradients
-from mtbert_jax.types import Params
+from mtbert_jax.types import Batch, FeatureBatch, Params
 
 
 class Plan(NamedTuple):
@@ -210,6 +210,7 @@ class Setup:
         plans = []
         for number, stage in enumerate(self.config.resolved_stages()):
             check_regularizers(stage)
+            self._check_masks(stage)
             batches = self.batches(number, stage, train)
             steps, epochs = batches.num_steps, batches.num_steps / batches.steps_per_epoch
             if steps > MOST_STEPS or epochs > MOST_EPOCHS:
@@ -217,8 +218,8 @@ class Setup:
                 raise InputError(f"stage {stage.name}: would take {steps} steps in {epochs:.0f} epochs; {most}")
             frozen = self.model.frozen(stage.freeze)
             plans.append(Plan(number, stage, frozen, batches, *self.chain(stage, batches)))
-            for name, batch in batches[0].items() if stage.regularizers else ():
-                shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
+            for name, own in batches.tasks.items() if stage.regularizers else ():
+                shapes = self._shapes_of(name, own[0], stage.cache_features)
                 _check_objective(self.model, self.tasks[name], kind_of(self.tasks[name]), plans[-1].spec(0), shapes)
         trained = {name for plan in plans for name in plan.batches.trained}
         for plan in plans:
@@ -230,6 +231,26 @@ class Setup:
                         "task out"
                     )
         return plans
+
+    def _check_masks(self, stage: Stage) -> None:
+        """Refuses to compare passes under different dropout masks, where the stage has no dropout at all."""
+        heads = [self.model.heads[name] for name in stage.tasks]
+        in_heads = any(isinstance(head, Head) and head.hidden_layers and head.dropout for head in heads)
+        if in_heads or (_has_dropout(self.model.encoder.config) and not stage.cache_features):
+            return
+        for regularizer in stage_regularizers(stage):
+            if regularizer.needs_dropout:
+                remedy = "head.dropout = 0.1" if stage.cache_features else "encoder_dropout = 0.1"
+                where = "on kept features the heads have" if stage.cache_features else "encoder and heads have"
+                what = f"stage {stage.name}: {regularizer.name} compares passes under different dropout masks"
+                raise InputError(f"{what}, and {where} no dropout; set {remedy}, or leave {regularizer.name} out")
+
+    def _shapes_of(self, task: str, batch: Batch | FeatureBatch, as_features: bool) -> Any:
+        """Shapes of a batch of a task, or of the same examples as a frozen encoder's features."""
+        if as_features:
+            features = jax.ShapeDtypeStruct((len(batch.labels), self.model.num_features(task)), np.float32)
+            batch = FeatureBatch(features, batch.labels, batch.weights)  # type: ignore[arg-type]
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), batch)
 
     def batches(self, number: int, stage: Stage, train: dict[str, Dataset]) -> TrainBatches:
         """The batches of stage `number`."""
@@ -298,10 +319,14 @@ def _shapes(model: EncoderWithHeads) -> Params:
     return {"encoder": encoder, "heads": jax.eval_shape(model.init_heads, key)}
 
 
+def _has_dropout(rates: EncoderConfig) -> bool:
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "mlp_dropout")
+    return any(getattr(rates, name, 0) for name in names)
+
+
 def _check_dropout(task: Task, rates: EncoderConfig) -> None:
     """Refuses to compare a text with itself under two dropout masks, where there is no dropout."""
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "mlp_dropout")
-    if kind_of(task).reads == "texts" and len(task.text) == 1 and not any(getattr(rates, name, 0) for name in names):
+    if kind_of(task).reads == "texts" and len(task.text) == 1 and not _has_dropout(rates):
         raise InputError(
             f"task {task.name}: kind = {task.kind!r} of one text compares it with itself under other dropout masks, "
             "and the encoder has no dropout; set encoder_dropout = 0.1, or give two text columns"

@@ -154,9 +154,11 @@ def test_an_include_is_a_relative_path_to_a_toml_file(include: str, folder: Path
     assert message.endswith(": give the path of a .toml file, relative to this one, or a list of such paths")
 
 
-def test_an_included_file_that_is_missing_is_named(folder: Path) -> None:
-    message = refusal(write(folder / "run.toml", 'include = "study/nowhere.toml"\n'))
-    assert message == f"cannot read the config {folder / 'study' / 'nowhere.toml'}: No such file or directory"
+def test_an_included_file_that_is_missing_is_named_with_the_one_that_includes_it(folder: Path) -> None:
+    write(folder / "base.toml", 'include = "study/nowhere.toml"\n')
+    message = refusal(write(folder / "run.toml", 'include = "base.toml"\n'))
+    whose = f"which {folder / 'base.toml'} includes"
+    assert message == f"cannot read the config {folder / 'study' / 'nowhere.toml'}, {whose}: No such file or directory"
 
 
 def test_an_included_file_that_is_no_toml_is_named(folder: Path) -> None:

@@ -6,7 +6,9 @@ import gzip
 import json
 import lzma
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -335,3 +337,47 @@ def test_a_split_or_a_task_of_wrong_types_is_refused_before_anything_is_read(tmp
     wrong = dataclasses.replace(SST, text="sentence")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"task sst: text: expected a list, got 'sentence'; write \['sentence'\]"):
         read_task(wrong, "train", tmp_path)
+
+
+SCORE = TaskConfig("score", "regression", ("text",), "y", id="", train="a.csv", test="a.csv")
+SCORES = "text\ty\na\t1\nb\tnan\nc\t3\n"
+"""The second row, of line 3, has a label that `float` takes and nothing can be trained on."""
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "message"),
+    [
+        ("parse", lambda text: float(text), "3: column 'y' is 'nan', not a finite number"),
+        ("parse", lambda text: 1e300, "2: column 'y' is '1', not a finite number"),
+        ("parse", lambda text: {}[text], "2: kind 'regression': parse: KeyError: '1'"),
+        ("parse", lambda text: sys.exit(0), "2: kind 'regression': parse: SystemExit: 0"),
+        ("parse", lambda text: "x", "2: kind 'regression': parse returns 'x' for '1'; it must be a number"),
+        ("parse", lambda text: None, "2: kind 'regression': parse returns None for '1'; it must be a number"),
+        ("parse", lambda text: [1.0, 2.0], "2: kind 'regression': parse returns a list for '1'; it must be a number"),
+        ("parse", lambda text: [[1.0], []], "2: kind 'regression': parse: ValueError: setting an array element"),
+        ("text", lambda value: None, "2: kind 'regression': text: AttributeError: "),
+        ("takes", lambda label: label["y"], "2: kind 'regression': takes or misfit: "),
+        ("misfit", lambda example: example.y, "2: kind 'regression': takes or misfit: AttributeError: "),
+    ],
+)
+def test_a_kind_that_cannot_read_a_row_is_named_with_it(
+    name: str, own: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label that is not finite is a bad row; what else a plugin's kind does wrong is no fault of the row's."""
+    monkeypatch.setattr(type(kind_of(SCORE)), name, lambda self, *values: own(values[-1]))
+    assert refusal(tmp_path, SCORES, SCORE).startswith(f"a.csv:{message}")
+
+
+def test_a_row_whose_label_is_not_finite_can_be_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(kind_of(SCORE)), "parse", lambda self, task, text: float(text))
+    write(tmp_path, SCORES)
+    found = read_split(SCORE, "train", tmp_path, "skip")
+    assert [example.label for example in found.examples] == [1.0, 3.0]
+    assert found.bad[0][0] == 3
+
+
+@pytest.mark.parametrize("label", [5.0, -1.0, 0.5])
+def test_a_label_is_the_place_of_a_class(label: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(kind_of(SST)), "parse", lambda self, task, text: label)
+    what = f"parse returns {label}, which is the place of none of the 5 classes"
+    assert refusal(tmp_path, HEADER + "0\tx\ta\t1\n") == f"a.csv:2: kind 'classification': {what}"

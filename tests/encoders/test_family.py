@@ -193,6 +193,10 @@ class Listed(mt.BertConfig):
         ("new", {"config": mt.BertConfig}, "BertConfig is the config of 'bert'; subclass it"),
         ("new", {"config": Listed}, "Listed.widths is no int, float, str or bool"),
         ("new", {"config": type("Bare", (), {})}, "Bare, its config, is no dataclass"),
+        ("new", {"config": 5}, "config = 5: must be a frozen dataclass"),
+        ("new", {"encoder": None}, "encoder = None: must be a class that extends mt.Encoder"),
+        ("new", {"tokenizer": "WordPiece"}, "tokenizer = 'WordPiece': must be an mt.TokenizerRules"),
+        ("new", {"tensors": ()}, "tensors = a list: must be a dict of names by path"),
         ("new", {"tensors": {"block_{}/query": "q.{}"}}, "tensors: 'block_{}/query' must begin with layer_{}/"),
     ],
 )
@@ -202,6 +206,13 @@ def test_a_family_that_cannot_work_is_not_registered(name: str, changes: dict[st
         mt.register_family(name)(type("Other", (BertFamily,), {"config": Config1, **changes}))
     assert message in str(error.value)
     assert known == FAMILIES
+
+
+@pytest.mark.parametrize("what", [5, type("Bare", (), {}), BertFamily()])
+def test_what_is_no_family_is_not_registered(what: Any) -> None:
+    with pytest.raises(InputError, match="'new' cannot be registered: it must be a class that extends mt.Family$"):
+        mt.register_family("new")(what)
+    assert "new" not in FAMILIES
 
 
 def test_a_family_must_state_everything() -> None:

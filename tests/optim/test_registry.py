@@ -123,7 +123,9 @@ def test_what_a_rule_returns_is_checked_when_the_aggregator_is_made(rule: Any, e
 
 
 @pytest.mark.parametrize(
-    "rule", [lambda gramian, key: gramian[0], lambda gram, state, key, losses, seed: losses], ids=["of old", "seed"]
+    "rule",
+    [lambda gramian, key: gramian[0], lambda gram, state, key, losses, seed: losses, 5],
+    ids=["of old", "seed", "number"],
 )
 def test_a_function_that_is_no_rule_is_refused_at_once(rule: Any) -> None:
     with pytest.raises(InputError, match=r"aggregator odd: a rule takes \(gramian, state, key, losses\), then options"):
@@ -160,6 +162,12 @@ def test_names_that_cannot_be_are_refused(name: str, expected: str) -> None:
         register(name)
     with pytest.raises(InputError, match=expected):
         mt.register_transformation(name)(optax.scale)
+
+
+def test_what_is_no_function_is_no_transformation() -> None:
+    with pytest.raises(InputError, match="'odd' cannot be registered: it must be a function that returns a transf"):
+        mt.register_transformation("odd")(5)  # type: ignore[type-var]
+    assert "odd" not in known_calls()
 
 
 def test_the_same_file_may_register_again_and_another_may_not() -> None:

@@ -61,7 +61,12 @@ def test_every_regularizer_has_a_key_of_its_own() -> None:
         ("size", make(titles={}), "it has no titles"),
         ("size", make(titles={"noise": "n"}), "it records 'noise', as smart does"),
         ("size", make(titles={"loss": "n"}), "it records 'loss', a name that every record has"),
-        ("size", type("Bare", (mt.Regularizer,), {"titles": {"size": "s"}}), "put @dataclasses.dataclass(frozen=True)"),
+        ("size", make(titles="size"), "its titles must be a dict of titles by name"),
+        ("size", make(loss_share=2.0), "loss_share = 2.0: must be a number from 0 to 1"),
+        ("size", type("Bare", (mt.Regularizer,), {"penalty": None}), "put @dataclasses.dataclass(frozen=True)"),
+        ("size", type("Bare", (mt.Regularizer,), {"titles": {"size": "s"}}), "the class lacks penalty"),
+        ("size", dataclasses.make_dataclass("Bare", ["weight"]), "it must be a class that extends mt.Regularizer"),
+        ("size", lambda forward: 0.0, "it must be a class that extends mt.Regularizer"),
     ],
 )
 def test_what_cannot_be_registered_is_refused(name: str, cls: Any, message: str) -> None:

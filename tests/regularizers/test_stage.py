@@ -59,6 +59,21 @@ def test_one_regularizer_cannot_stand_there_twice() -> None:
         stage_regularizers(stage(regularizers=("rdrop()", "rdrop(weight=2.0)")))
 
 
+@pytest.mark.parametrize(
+    ("describe", "message"),
+    [
+        (lambda self: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda self: None, "returns None; it must be a str"),
+    ],
+)
+def test_a_regularizer_that_cannot_describe_itself_is_named(
+    describe: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RDrop, "describe", describe)
+    with pytest.raises(InputError, match=f"regularizer rdrop: describe:? {message}"):
+        check_regularizers(stage(regularizers=("rdrop()",)))
+
+
 def test_kept_features_leave_nothing_to_perturb() -> None:
     kept = stage(name="heads", regularizers=("rdrop()",), cache_features=True)
     check_regularizers(kept)

@@ -1,6 +1,8 @@
 """Metrics against hand values and literal formulas."""
 
 import math
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.errors import InputError
 from mtbert_jax.tasks import KINDS, Metric, averages, task_scores
-from mtbert_jax.tasks.metrics import PEARSON, binary_f1, macro_f1, pearson, spearman
+from mtbert_jax.tasks.metrics import PEARSON, accuracy, binary_f1, macro_f1, pearson, spearman
 
 TASKS = (TaskConfig("sst", "classification"), TaskConfig("para", "binary"), TaskConfig("sts", "regression"))
 METRICS = [
@@ -201,3 +204,24 @@ def test_a_task_may_name_its_primary_metric() -> None:
     assert next(iter(scores)) == "mae"
     assert set(scores) == {"mae", "pearson", "spearman", "rmse"}
     assert averages({"sts": scores}, [task]) == {"average": 0.4, "plain_average": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"best": "higher"}, "metric 'hits': best = 'higher': must be 'max' or 'min'"),
+        ({"function": 5}, "metric 'hits': its function and to_unit must be functions"),
+        ({"to_unit": None}, "metric 'hits': its function and to_unit must be functions"),
+    ],
+)
+def test_a_metric_that_can_be_none_is_refused_where_it_is_made(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        Metric(**{"name": "hits", "function": accuracy, **changes})
+
+
+def test_a_metric_that_fails_for_some_examples_alone_is_named() -> None:
+    """Whoever asks for scores, in training, in intervals or in a report, gets one line."""
+    lists = Metric("hits", lambda predicted, labels: [1.0, 2.0][int(predicted.sum())])
+    assert lists(np.array([0.0]), np.array([1.0])) == 1.0
+    with pytest.raises(InputError, match=re.escape("metric 'hits': IndexError: list index out of range")):
+        lists(np.array([2.0]), np.array([1.0]))

@@ -1,6 +1,7 @@
 """Runs with an aggregator or a regulariser of one's own: its formula, its records, its state in checkpoints."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mtbert_jax.regularizers import REGULARIZERS, Proximal, Smart
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.objective import StageSpec, task_groups
 from mtbert_jax.training.records import read_metrics
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
 from tests.conftest import replace_task
@@ -81,16 +83,54 @@ def test_r3f_trains_from_the_command_line_and_is_on_record(
         (lambda forward: {"other": mt.Penalty(forward.mean_loss(forward.logits), 1.0)}, "it gives 'other', which its"),
         (lambda forward: {"broken": forward.mean_loss(forward.logits)}, "'broken' is no Penalty of one number"),
         (lambda forward: {"broken": mt.Penalty(forward.real, 1.0)}, "'broken' is no Penalty of one number"),
+        (lambda forward: {"broken": mt.Penalty(1.0, jnp.ones(3))}, "'broken' is no Penalty of one number and its wei"),
+        (lambda forward: {"broken": mt.Penalty(1.0, "1")}, "'broken' is no Penalty of one number and its weight"),
+        (lambda forward: {"broken": mt.Penalty(None, 1.0)}, "'broken' is no Penalty of one number and its weight"),
+        (lambda forward: None, "penalty returns None; it must be a dict of mt.Penalty by title"),
         (lambda forward: forward.no_such_thing, "AttributeError: 'Forward' object has no attribute 'no_such_thing'"),
+        (lambda forward: sys.exit(0), "SystemExit: 0"),
+        (lambda forward: forward.teacher_logits(), "ValueError: there is no teacher; a regularizer that reads its log"),
     ],
 )
 def test_a_regularizer_that_fails_is_named_before_any_step(config: Config, gives: Any, message: str) -> None:
-    body = {"titles": {"broken": "b"}, "penalty": lambda self, forward, key: gives(forward), "__module__": __name__}
+    assert f"regularizer broken: {message}" in refusal(config, penalty=lambda self, forward, key: gives(forward))
+
+
+def refusal(config: Config, **methods: Any) -> str:
+    """What is said of a run with a regulariser of these methods."""
+    body = {"titles": {"broken": "b"}, "__module__": __name__, **methods}
     mt.register_regularizer("broken")(dataclasses.dataclass(frozen=True)(type("Broken", (mt.Regularizer,), body)))
-    bench = Bench(config)
-    setup = bench.setup.with_config(dataclasses.replace(config, regularizers=("broken()",)))
-    with pytest.raises(InputError, match=f"regularizer broken: {message}"):
+    setup = Setup.load(config, Path(config.encoder))
+    setup = setup.with_config(dataclasses.replace(config, regularizers=("broken()",)))
+    with pytest.raises(InputError) as caught:
         setup.plans(setup.datasets("train"))
+    return str(caught.value)
+
+
+def squared(self: Any, forward: Any, key: Any) -> dict[str, mt.Penalty]:
+    return {"broken": mt.Penalty((forward.embeddings**2).mean(), 1.0)}
+
+
+def test_a_regularizer_is_tried_on_kept_features_where_the_stage_has_them(config: Config) -> None:
+    kept = dataclasses.replace(config, freeze=("encoder",), cache_features=True)
+    message = "regularizer broken on kept features, without embeddings (needs_embeddings = False): TypeError: unsupp"
+    assert refusal(kept, penalty=squared).startswith(message)
+    assert "stage train: cache_features leaves no embeddings for broken to perturb" in refusal(
+        kept, penalty=squared, needs_embeddings=True
+    )
+
+
+def test_a_regularizer_is_tried_on_every_task_where_a_step_has_one(config: Config) -> None:
+    def of_classes(self: Any, forward: Any, key: Any) -> dict[str, mt.Penalty]:
+        return {"broken": mt.Penalty(forward.logits.mean(), 1.0 / (forward.logits.shape[1] - 1))}
+
+    last = dataclasses.replace(config, order="sequential", tasks=(config.tasks[0], config.tasks[2]))
+    assert refusal(last, penalty=of_classes).startswith("regularizer broken: ZeroDivisionError")
+
+
+def test_a_regularizer_that_cannot_say_whether_it_is_on_is_named(config: Config) -> None:
+    message = refusal(config, penalty=squared, is_on=lambda self, task: task.no_such_field)
+    assert message.startswith("regularizer broken: is_on: AttributeError")
 
 
 def test_tasks_with_other_regularizers_have_programs_of_their_own(config: Config) -> None:

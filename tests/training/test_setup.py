@@ -1,15 +1,17 @@
 """What single tasks ask for themselves: their own limit of tokens, and balance between their classes."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Config, StageConfig
+from mtbert_jax.config import Config, HeadConfig, StageConfig
 from mtbert_jax.data.balance import epoch_counts, loss_weights
 from mtbert_jax.data.lengths import fit_ladder
 from mtbert_jax.encoders.hub import load_pretrained
@@ -75,6 +77,27 @@ def test_batches_of_a_short_task_are_padded_no_further_than_its_limit(limited: C
     assert widths["para"] == {24, 30}
     assert {name: data.tokens.lengths.max() for name, data in train.items()} == {"sst": 10, "para": 30, "sts": 33}
     assert widths["sts"] == {24, 40}
+
+
+@pytest.mark.parametrize(
+    ("changes", "head", "message"),
+    [
+        ({"encoder_dropout": 0.0}, HeadConfig(dropout=0.0), "and encoder and heads have no dropout; set encoder_drop"),
+        ({"encoder_dropout": 0.0}, HeadConfig(hidden_layers=0), "and encoder and heads have no dropout; set encoder"),
+        ({"freeze": ("encoder",), "cache_features": True}, HeadConfig(dropout=0.0), "and on kept features the heads h"),
+        ({"encoder_dropout": 0.1}, HeadConfig(dropout=0.0), ""),
+        ({"encoder_dropout": 0.0}, HeadConfig(dropout=0.1), ""),
+    ],
+)
+def test_rdrop_without_any_dropout_is_refused(
+    config: Config, changes: dict[str, Any], head: HeadConfig, message: str
+) -> None:
+    tasks = (dataclasses.replace(config.tasks[0], head=head),)
+    config = dataclasses.replace(config, tasks=tasks, regularizers=("rdrop()",), **changes)
+    setup = Setup.load(config, Path(config.encoder))
+    said = f"^stage train: rdrop compares passes under different dropout masks, {message}"
+    with pytest.raises(InputError, match=said) if message else contextlib.nullcontext():
+        setup.plans(setup.datasets("train"))
 
 
 def test_a_tasks_limit_beyond_the_encoders_positions_is_refused(config: Config) -> None:

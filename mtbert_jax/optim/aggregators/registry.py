@@ -211,20 +211,20 @@ def _signature(name: str, rule: Rule) -> inspect.Signature:
     kinds = inspect.Parameter
     given: list[inspect.Parameter] = []
     options: list[inspect.Parameter] = []
-    for parameter in inspect.signature(rule).parameters.values():
-        by_position = {kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD} >= {parameter.kind}
-        (given if by_position and len(given) < GIVEN else options).append(parameter)
     own = [
         kinds("seed", kinds.POSITIONAL_OR_KEYWORD, default=0, annotation=int),
         kinds("num_tasks", kinds.KEYWORD_ONLY, default=None, annotation=int | None),
         kinds("by", kinds.KEYWORD_ONLY, default=ENCODER, annotation=str),
     ]
     try:
+        for parameter in inspect.signature(rule).parameters.values():
+            by_position = {kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD} >= {parameter.kind}
+            (given if by_position and len(given) < GIVEN else options).append(parameter)
         if len(given) < GIVEN:
             raise ValueError(f"it takes {len(given)} of them")
         ordered = sorted([*options, *own], key=lambda parameter: parameter.kind)
         return inspect.Signature(ordered, return_annotation=optax.GradientTransformationExtraArgs)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"aggregator {name}: a rule takes (gramian, state, key, losses), then options by name: {error}"
         ) from None
