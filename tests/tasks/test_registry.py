@@ -18,7 +18,7 @@ def mistakes(predictions: np.ndarray, labels: np.ndarray) -> Any:
 @pytest.mark.parametrize("best", ["maximum", "larger", "", None])
 def test_a_metric_is_better_the_larger_or_the_smaller_it_is(best: Any) -> None:
     before = KINDS["binary"].metrics
-    message = f"metric 'mistakes': best = {best!r} must be 'max' or 'min'"
+    message = f"metric 'mistakes': best = {best!r}: must be 'max' or 'min'"
     with pytest.raises(InputError, match=message):
         mt.register_metric("mistakes", ["binary"], best=best)(mistakes)
     with pytest.raises(InputError, match=message):
