@@ -31,8 +31,9 @@ from mtbert_jax.training.existing import Digests, Existing, check_data, check_fo
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.origin import Origin, from_directory, from_run
+from mtbert_jax.training.plan import Plan, make_plans
 from mtbert_jax.training.seeds import seeds_apart
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.source import source_of, with_encoder
 from mtbert_jax.training.trackers import check_trackers
 
@@ -111,7 +112,7 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
             check_data(place, own, digests)
     named = {"encoder": config.encoder, "revision": config.revision}
     setups = [setup.with_config(replace(own, **named)) for own, _ in apart]  # type: ignore[arg-type]
-    plans = [own_setup.plans(splits["train"]) for own_setup in setups]
+    plans = [make_plans(own_setup, splits["train"]) for own_setup in setups]
     for plan in plans[0]:
         check_state(setup, plan, layout)
     read: dict[Path, Origin] = {}
