@@ -106,7 +106,7 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     _check_datasets(config, splits)
     train, dev, _ = splits.values()
     every = {name: {"train": train[name], **({"dev": dev[name]} if name in dev else {})} for name in train}
-    digests = {name: {split: data.digest() for split, data in own.items()} for name, own in every.items()}
+    digests = {name: {split: data.digest for split, data in own.items()} for name, own in every.items()}
     for on, (own, place) in zip(goes_on, apart, strict=True):
         if on:
             check_data(place, own, digests)
@@ -175,9 +175,9 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)
         if epoch > len(data.ids):
             yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
-        skipped = [row for split in (train, dev, test) if name in split for row in split[name].skipped]
-        if skipped:
-            yield f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}"
+        for read in (split[name] for split in (train, dev, test) if name in split):
+            if left_out := read.left_out():
+                yield f"task {name}: {left_out}"
         for split, own in (("train", data), ("dev", dev.get(name))):
             if own and own.unlabelled:
                 task = setup.tasks[name]
