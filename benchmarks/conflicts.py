@@ -27,7 +27,8 @@ from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.optim.aggregators import cosines, gramian, pcgrad_weights, random_orders
 from mtbert_jax.optim.chain import build_chain, chain_context
 from mtbert_jax.training.active import first_state
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.plan import Plan, make_plans
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep, make_train_step
 from mtbert_jax.training.update import stack_gradients
@@ -52,7 +53,7 @@ def main() -> None:
         load_config(given.config), data_dir=given.data_dir, epochs=given.epochs, seed=given.seed
     )
     setup = Setup.load(config, Path(config.encoder))
-    (plan,) = setup.plans(setup.datasets("train"))
+    (plan,) = make_plans(setup, setup.datasets("train"))
     state = first_state(setup, plan, setup.initial_params(load_pretrained(config.encoder)[1]), 0)
     train_step = make_train_step(setup.model, setup.tasks, plan.tx, plan.spec(0))
     probe = Probe(setup, plan, train_step, given.batches)

@@ -30,7 +30,8 @@ from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.training.active import first_state
 from mtbert_jax.training.memory import estimate
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.plan import Plan, make_plans
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
 
 TASKS = (
@@ -97,7 +98,7 @@ def describe(folder: Path, model: str, length: int, smart: float) -> tuple[Setup
     tokens = Tokens(np.ones(32 * length, np.int32), np.arange(33) * length, np.full(32, length, np.int32))
     labels = np.zeros(32, np.float32)
     train = {task.name: Dataset([], [], tokens, labels, True, []) for task in TASKS}
-    return setup, setup.plans(train)[0]
+    return setup, make_plans(setup, train)[0]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -200,21 +201,29 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+DEVICES = {"/dev", "/proc"}
+"""Folders of names that are no files of the user's."""
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[TextIO]:
     """A text file to write, which is there whole at the end, or as it was before, even if the process dies meanwhile.
 
-    What is no ordinary file, such as a pipe, is written as it comes.
+    A link stays one, and a file keeps its mode. What is no ordinary file, such as a pipe, is written as it comes; so is
+    what has a name among devices, such as ``/dev/stdout``.
     """
-    if path.exists() and not path.is_file():
+    target = Path(os.path.realpath(path))
+    if DEVICES & {*map(str, path.absolute().parents)} or (target.exists() and not target.is_file()):
         with path.open("w", encoding="utf-8", errors="replace") as file:
             yield file
         return
-    part = path.with_name(f"{path.name}.part")
+    part = target.with_name(f".{target.name}.part")
     try:
         with part.open("w", encoding="utf-8", errors="replace") as file:
             yield file
-        part.replace(path)
+        if target.exists():
+            shutil.copymode(target, part)
+        part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -16,6 +16,7 @@ from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.heads import Head, LanguageHead, VectorHead, num_features, pool
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.nn.lora import Lora
+from mtbert_jax.programs import made_once
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.reads import head_reads
 from mtbert_jax.types import Batch, EncoderOutput, FeatureBatch, Params
@@ -206,6 +207,14 @@ class EncoderWithHeads:
     ) -> Float[Array, "batch *place width"]:
         logits = self._head(params, name, features, key)
         return jnp.pad(logits, [*[(0, 0)] * (logits.ndim - 1), (0, width - logits.shape[-1])])
+
+
+@made_once
+def param_shapes(model: EncoderWithHeads) -> Params:
+    """Shapes of a model's parameters, in a tree that callers share."""
+    key = jax.random.key(0)
+    encoder = jax.eval_shape(model.lora.added, encoder_shapes(model.encoder.config), key)
+    return {"encoder": encoder, "heads": jax.eval_shape(model.init_heads, key)}
 
 
 def _table_of_words(config: EncoderConfig) -> tuple[int, int]:

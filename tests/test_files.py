@@ -114,6 +114,34 @@ def test_a_file_that_is_written_line_by_line_is_there_whole_or_as_it_was(tmp_pat
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("out.jsonl", "new")]
 
 
+def test_a_link_stays_a_link_and_a_file_keeps_its_mode(tmp_path: Path) -> None:
+    """And a file whose name ends in .part is somebody's own."""
+    (tmp_path / "there").mkdir()
+    real, link, own = tmp_path / "there" / "real.jsonl", tmp_path / "link.jsonl", tmp_path / "link.jsonl.part"
+    real.write_text("old")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    own.write_text("mine")
+    with written_whole(link) as file:
+        file.write("new")
+    assert link.readlink() == real
+    assert (real.read_text(), own.read_text(), real.stat().st_mode & 0o777) == ("new", "mine", 0o600)
+    assert [one.name for one in real.parent.iterdir()] == ["real.jsonl"]
+    (link := tmp_path / "dangling").symlink_to(tmp_path / "there" / "other")
+    with written_whole(link) as file:
+        file.write("new")
+    assert (tmp_path / "there" / "other").read_text() == "new"
+
+
+def test_what_has_a_name_among_devices_is_written_and_not_replaced(tmp_path: Path) -> None:
+    """As ``/dev/stdout`` is where it leads to a file."""
+    with (tmp_path / "out").open("w+") as out:
+        with written_whole(Path(f"/dev/fd/{out.fileno()}")) as file:
+            file.write("new")
+        assert (out.read(), (tmp_path / "out").stat().st_ino) == ("new", os.fstat(out.fileno()).st_ino)
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_pipe_is_written_as_it_is_and_stays_a_pipe(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)

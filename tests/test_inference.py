@@ -1,6 +1,7 @@
 """A trained model on one's own text: what it says of the dev texts, and embeddings."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 import mtbert_jax as mt
+from mtbert_jax.cli.main import main
+from mtbert_jax.config import save_config
 from mtbert_jax.encoders.bert import BertEncoder
 from tests.conftest import TINY
 
@@ -134,6 +137,23 @@ def test_the_runs_limit_may_be_above_the_encoders_where_every_task_has_its_own(
     found = wide.encode([TEXTS[2], TEXTS[0]])
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[1], model.encode([TEXTS[0]])[0], atol=1e-6)
+
+
+def test_rows_that_are_left_out_of_scores_and_predictions_are_told(
+    model: mt.MultitaskModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(model.setup.config.data_dir, tmp_path / "data"))
+    lenient = Path(shutil.copytree(model.setup.config.out, tmp_path / "run"))
+    save_config(dataclasses.replace(model.setup.config, bad_rows="skip", data_dir=str(data)), lenient / "config.toml")
+    with (data / "sts-dev.csv").open("a") as file:
+        file.write("99\tx99\ta film\tthe film\t9.0\n")
+    told = f"task sts: 1 bad rows left out, the first: {data}/sts-dev.csv:23"
+    mt.MultitaskModel.from_checkpoint(lenient).evaluate("dev")
+    assert [record.getMessage()[: len(told)] for record in caplog.records] == [told]
+    caplog.clear()
+    assert main(["predict", str(lenient), "--output", str(tmp_path / "files")]) == 0
+    assert [record.getMessage()[: len(told)] for record in caplog.records if record.levelname == "WARNING"] == [told]
+    assert "sts-dev-output.csv" in capsys.readouterr().out
 
 
 def test_nothing_is_said_while_a_run_is_loaded(mixed_run: Path, caplog: pytest.LogCaptureFixture) -> None:

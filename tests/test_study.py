@@ -20,6 +20,7 @@ from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.run import write_results
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task
@@ -147,7 +148,7 @@ def test_the_chains_of_every_row_for_bert_base_fit_the_model(
     path: Path, small_encoder_dir: Path, tmp_path: Path, cache: Path
 ) -> None:
     setup = Setup.load(small(path, small_encoder_dir, tmp_path, cache), small_encoder_dir)
-    plans = setup.plans(setup.datasets("dev"))
+    plans = make_plans(setup, setup.datasets("dev"))
     one_by_one = path.stem in ("baseline", "dense", "tuned", "smart")
     assert {len(plan.batches.names(0)) for plan in plans} == {1 if one_by_one else 3}
 

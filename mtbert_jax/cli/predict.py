@@ -16,6 +16,7 @@ from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import input_errors, json_lines, must_be_writable, written_whole
 from mtbert_jax.inference import Predictor, load_predictor, output_folder
+from mtbert_jax.inference.predictor import warn_of_rows_left_out
 from mtbert_jax.training.evaluate import not_finite
 
 LONG = 1000
@@ -62,6 +63,7 @@ def _write_files(model: Predictor, folder: Path) -> None:
     read = {split: model.datasets(split) for split in SPLITS[1:]}  # both, before anything is computed
     wrong: list[str] = []
     for split, datasets in read.items():
+        warn_of_rows_left_out(datasets)
         logits = model.score(datasets)[1]
         for path in model.write_predictions(folder, split, datasets, logits):
             print(path)

@@ -1,7 +1,5 @@
 """One split of one task, ready for batches."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +10,7 @@ from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, Task
 from mtbert_jax.data.augment import Augmentation, changes_words, has_words
+from mtbert_jax.data.examples import digest
 from mtbert_jax.data.masking import FIXED, Masking
 from mtbert_jax.data.readers import Reading, Split, read_for_run
 from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached, tokenize_inputs, tokenize_texts
@@ -36,6 +35,7 @@ class Dataset(NamedTuple):
         masking: Where tokens are hidden: the texts as they were, of which every batch of training hides others.
         augmentation: How training changes the texts, where it does.
         other_order: The same examples with their two texts the other way round, where both orders are scored.
+        digest: That of a training or dev split (`mtbert_jax.data.examples.digest`).
     """
 
     ids: list[str]
@@ -50,11 +50,11 @@ class Dataset(NamedTuple):
     masking: Masking | None = None
     augmentation: Augmentation | None = None
     other_order: "Dataset | None" = None
+    digest: str = ""
 
-    def digest(self) -> str:
-        """A number in hexadecimal digits that is another one if any example has another id, text or label."""
-        rows = json.dumps([self.ids, self.texts]).encode()
-        return hashlib.sha256(rows + np.ascontiguousarray(self.labels).tobytes()).hexdigest()
+    def left_out(self) -> str:
+        """How many bad rows were left out, and what is wrong with the first; empty where none was."""
+        return f"{len(self.skipped)} bad rows left out, the first: {self.skipped[0]}" if self.skipped else ""
 
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
@@ -91,6 +91,8 @@ def load_datasets(
         own = tokens[task.name]
         plain = own._replace(words=None, num_words=None) if kind_of(task).reads == "vector" else own
         data = make_dataset(task, read[task.name], plain, tokenizer)
+        if split != "test":
+            data = data._replace(digest=digest(read[task.name].examples))
         if split == "train" and (task.swap_pairs or changes_words(task)):
             data = data._replace(augmentation=_augmentation(config, task, tokenizer, data.texts, own))
         if split != "train" and task.both_orders:

@@ -1,5 +1,6 @@
 """A row of a data file → an example of one task."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -95,6 +96,12 @@ def _json_type(value: Any) -> str:
     if isinstance(value, Doubled):
         return "there twice"
     return "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else "a number"
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """A number in hexadecimal digits that is another one if any example has another id, text or label."""
+    rows = [(example.id, example.texts, example.label) for example in examples]
+    return hashlib.sha256(json.dumps(rows, default=np.ndarray.tolist).encode()).hexdigest()
 
 
 def clean(text: str) -> str:

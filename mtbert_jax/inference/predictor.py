@@ -2,7 +2,7 @@
 
 import abc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,9 +192,10 @@ class Predictor(abc.ABC):
         """Scores, datasets and logits of one split of every task that has a file for it.
 
         Without `labels` there are no scores, and rows whose label cannot be used have logits, too. A warning names a
-        task with logits that are not finite; its scores are NaN.
+        task with logits that are not finite, whose scores are NaN; another one a task whose bad rows were left out.
         """
         datasets = self.datasets(split, labels)
+        warn_of_rows_left_out(datasets)
         scores, logits = self.score(datasets)
         for line in not_finite(split, datasets, logits).values():
             logger.warning("%s; its scores are undefined", plain(line))
@@ -224,6 +225,13 @@ class Predictor(abc.ABC):
             else:
                 path.unlink(missing_ok=True)
         return paths
+
+
+def warn_of_rows_left_out(datasets: Mapping[str, Dataset]) -> None:
+    """A warning for each task of which bad rows were left out, so that scores or predictions lack them."""
+    for name, data in datasets.items():
+        if left_out := data.left_out():
+            logger.warning("task %s: %s", name, plain(left_out))
 
 
 def _shortest(values: Float[np.ndarray, " class"]) -> list[float]:

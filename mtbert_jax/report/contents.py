@@ -75,6 +75,8 @@ class RunContents:
         bare = cls.read_records(path, name, data_dir)
         folder, config, results = bare.folder, bare.config, bare.results
         notes, sizes, judged = [], {}, {}
+        if results is None and folder.results.exists():
+            notes.append(f"{folder.results} is not what a run writes; mtbert train {path} --resume writes it again")
         logits = load_logits(folder) or {}
         for task in config.resolved_tasks():
             try:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax.config import Config, TaskConfig
+from mtbert_jax.data.examples import digest
 from mtbert_jax.data.predictions import prediction_file, read_predictions
 from mtbert_jax.data.readers import read_for_run
 from mtbert_jax.errors import InputError
@@ -177,6 +178,8 @@ def dev_predictions(
     folder: RunFolder, task: TaskConfig, examples: Sequence[Example]
 ) -> tuple[Path, Float[np.ndarray, " example"]]:
     """A run's prediction file of these dev examples, and what it holds; `InputError` if it is of others."""
+    if folder.load_data().get(task.name, {}).get("dev", digest(examples)) != digest(examples):
+        raise InputError(f"{task.dev} holds other examples than when the run was scored")
     path = folder.predictions / prediction_file(task, "dev")
     must_lie_in(folder.path, path)
     ids, predicted = read_predictions(path, task)

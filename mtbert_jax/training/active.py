@@ -19,8 +19,9 @@ from mtbert_jax.training.evaluate import EvalStep, evaluate_all, make_eval_step,
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.logits import save_logits
 from mtbert_jax.training.origin import Origin
+from mtbert_jax.training.plan import Plan
 from mtbert_jax.training.records import MetricsFile, Record, pack, read_metrics, step_record, unpack
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep, make_train_step
 from mtbert_jax.training.trackers import Tracker

@@ -21,7 +21,8 @@ from mtbert_jax.programs import made_once
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.kind import TaskKind
 from mtbert_jax.training.objective import StageSpec, Terms
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.plan import Plan
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep
 from mtbert_jax.training.update import Update

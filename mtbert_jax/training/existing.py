@@ -23,7 +23,7 @@ MAY_CHANGE = (
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do about a run that lies in the folder already."""
 Digests = dict[str, dict[str, str]]
-"""What `Dataset.digest` gives for the training and dev splits, by task and split."""
+"""What `mtbert_jax.data.examples.digest` gives for the training and dev splits, by task and split."""
 
 
 def check_place(folder: RunFolder, config: Config) -> None:

@@ -12,8 +12,9 @@ from mtbert_jax.parallel import agreed
 from mtbert_jax.training.checkpoint import Progress
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.interrupt import Interrupted, Interruption
+from mtbert_jax.training.plan import Plan
 from mtbert_jax.training.records import Clock, Record
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep
 from mtbert_jax.training.update import StepMetrics

@@ -14,7 +14,8 @@ from mtbert_jax.machine import free_memory
 from mtbert_jax.parallel import Layout
 from mtbert_jax.training.active import abstract_state
 from mtbert_jax.training.objective import Objective, Place
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.plan import Plan
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch, Params
 
 Tree = Any

@@ -31,8 +31,9 @@ from mtbert_jax.training.existing import Digests, Existing, check_data, check_fo
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.origin import Origin, from_directory, from_run
+from mtbert_jax.training.plan import Plan, make_plans
 from mtbert_jax.training.seeds import seeds_apart
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.source import source_of, with_encoder
 from mtbert_jax.training.trackers import check_trackers
 
@@ -105,13 +106,13 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     _check_datasets(config, splits)
     train, dev, _ = splits.values()
     every = {name: {"train": train[name], **({"dev": dev[name]} if name in dev else {})} for name in train}
-    digests = {name: {split: data.digest() for split, data in own.items()} for name, own in every.items()}
+    digests = {name: {split: data.digest for split, data in own.items()} for name, own in every.items()}
     for on, (own, place) in zip(goes_on, apart, strict=True):
         if on:
             check_data(place, own, digests)
     named = {"encoder": config.encoder, "revision": config.revision}
     setups = [setup.with_config(replace(own, **named)) for own, _ in apart]  # type: ignore[arg-type]
-    plans = [own_setup.plans(splits["train"]) for own_setup in setups]
+    plans = [make_plans(own_setup, splits["train"]) for own_setup in setups]
     for plan in plans[0]:
         check_state(setup, plan, layout)
     read: dict[Path, Origin] = {}
@@ -174,9 +175,9 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)
         if epoch > len(data.ids):
             yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
-        skipped = [row for split in (train, dev, test) if name in split for row in split[name].skipped]
-        if skipped:
-            yield f"task {name}: {len(skipped)} bad rows left out, the first: {skipped[0]}"
+        for read in (split[name] for split in (train, dev, test) if name in split):
+            if left_out := read.left_out():
+                yield f"task {name}: {left_out}"
         for split, own in (("train", data), ("dev", dev.get(name))):
             if own and own.unlabelled:
                 task = setup.tasks[name]

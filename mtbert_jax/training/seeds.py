@@ -28,8 +28,8 @@ from mtbert_jax.training.existing import config_changes
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.loop import Trained
 from mtbert_jax.training.memory import estimate
+from mtbert_jax.training.plan import Plan
 from mtbert_jax.training.records import Record, mean_record
-from mtbert_jax.training.setup import Plan
 from mtbert_jax.training.source import seed_folders
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import TrainStep

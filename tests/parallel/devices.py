@@ -18,6 +18,7 @@ from mtbert_jax.optim import pcgrad
 from mtbert_jax.parallel import Layout
 from mtbert_jax.training.active import ActiveRun, stage_step
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 
@@ -28,7 +29,7 @@ def states(config_file: str, sizes: dict[str, int], steps: int) -> tuple[TrainSt
     layout = Layout.build(ParallelConfig(**sizes))
     setup = Setup.load(config, Path(config.encoder), layout)
     train = setup.datasets("train")
-    (plan,) = setup.plans(train)
+    (plan,) = make_plans(setup, train)
     run = ActiveRun(setup, RunFolder(Path()), [plan], train, {}, None, None, batches=plan.batches)  # type: ignore[arg-type]
     params = setup.initial_params(load_pretrained(config.encoder)[1])
     tx = optax.chain(pcgrad(), optax.clip_by_global_norm(1.0), optax.sgd(0.01, momentum=0.9))  # Adam magnifies rounding

@@ -20,6 +20,7 @@ from mtbert_jax.parallel import ALONE, Layout, agreed, join_processes
 from mtbert_jax.training.active import ActiveRun, stage_step
 from mtbert_jax.training.evaluate import evaluate_all, make_eval_step
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.seeds import SeedRuns, state_of, together
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
@@ -33,7 +34,7 @@ def mesh() -> Mesh:
 def one_step(config: Config, layout: Layout) -> tuple[Any, Any]:
     """Parameters after a step, and the scores on dev."""
     setup = Setup.load(config, Path(config.encoder), layout.narrow)
-    (plan,) = setup.plans(setup.datasets("train"))
+    (plan,) = make_plans(setup, setup.datasets("train"))
     run = ActiveRun(setup, RunFolder(Path()), [plan], {}, {}, None, None, batches=plan.batches)  # type: ignore[arg-type]
     params = setup.initial_params(load_pretrained(config.encoder)[1])
     plan = plan._replace(tx=optax.chain(pcgrad(), optax.sgd(0.01)))

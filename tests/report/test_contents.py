@@ -65,3 +65,11 @@ def test_records_that_somebody_has_spoilt_have_windows_too(config: Config, tmp_p
     records = [("all", step, {"sst": 1.0}) for step in (10, 5, -7, 10**17)]
     assert read(config, tmp_path / "run", records).means("loss", "sst")[1]
     assert read(config, tmp_path / "none", []).windows == []
+
+
+def test_results_that_cannot_be_read_are_told_from_missing_ones(config: Config, tmp_path: Path) -> None:
+    read(config, tmp_path / "run", [("all", 10, {"sst": 1.0})])
+    assert RunContents.read(tmp_path / "run", "mine").notes == ()
+    (tmp_path / "run" / "results.json").write_text('{"dev": 1}')
+    (note,) = RunContents.read(tmp_path / "run", "mine").notes
+    assert note.startswith(f"{tmp_path / 'run' / 'results.json'} is not what a run writes; mtbert train ")

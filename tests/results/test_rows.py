@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from mtbert_jax.config import Config
+from mtbert_jax.data.examples import digest
 from mtbert_jax.data.predictions import prediction_file, write_predictions
+from mtbert_jax.data.readers import read_for_run
 from mtbert_jax.results.intervals import Judged, bootstrap
-from mtbert_jax.results.rows import AVERAGES, Row, make_row, read_results
+from mtbert_jax.results.rows import AVERAGES, Row, dev_predictions, make_row, read_results
 from mtbert_jax.training.folder import RunFolder
 from tests.conftest import replace_task
 from tests.runs import finish, guesses, labels_of
@@ -128,6 +130,18 @@ def other_labels(folder: RunFolder, config: Config) -> Config:
     return dataclasses.replace(config, data_dir=str(moved))
 
 
+def other_texts(folder: RunFolder, config: Config) -> Config:
+    """Ids and labels are as before, so that scores are, too."""
+    before = digest(read_for_run(config, config.resolved_tasks()[0], "dev").examples)
+    folder.data.write_text(json.dumps({"sst": {"dev": before}}))
+    assert dev_predictions(folder, config.tasks[0], read_for_run(config, config.resolved_tasks()[0], "dev").examples)
+    moved = folder.path.with_name("data")
+    shutil.copytree(config.data_dir, moved)
+    path = moved / config.tasks[0].dev
+    path.write_text(path.read_text().replace("the film", "a film"))
+    return dataclasses.replace(config, data_dir=str(moved))
+
+
 def no_data(folder: RunFolder, config: Config) -> Config:
     return dataclasses.replace(config, data_dir="nowhere")
 
@@ -138,6 +152,7 @@ def no_data(folder: RunFolder, config: Config) -> Config:
         (no_predictions, "cannot read the prediction file"),
         (other_ids, "has other ids than quora-dev.csv"),
         (other_labels, "does not give the accuracy in results.json"),
+        (other_texts, "ids-sst-dev.csv holds other examples than when the run was scored"),
         (no_data, "data folder nowhere does not exist"),
     ],
 )

@@ -21,6 +21,7 @@ from mtbert_jax.nn.heads import VectorHead
 from mtbert_jax.run import write_results
 from mtbert_jax.tasks import KINDS, metrics
 from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from tests.runs import lively_params
@@ -180,7 +181,7 @@ def test_a_run_of_several_seeds_and_of_contrastive_tasks_alone(near: Config, tmp
 
 def test_masks_of_dropout_tell_the_two_encodings_apart_in_training_alone(near: Config) -> None:
     setup = Setup.load(near, Path(near.encoder))
-    (plan,) = setup.plans(setup.datasets("train"))
+    (plan,) = make_plans(setup, setup.datasets("train"))
     params, batch = lively_params(setup), plan.batches[0]["near"]
     assert batch.input_ids.shape[:2] == (4, 2)  # type: ignore[union-attr]
     still = np.asarray(setup.model.logits(params, "near", batch))

@@ -35,7 +35,7 @@ def sgd(tmp_path_factory: pytest.TempPathFactory, small_encoder_dir: Path, data_
     config = dataclasses.replace(config, encoder_dropout=0.0, optimizer=("cagrad(c=0.4)", "sgd(lr)"), lr=0.05)
     bench = Bench(config)
     train = bench.setup.datasets("train")
-    (plan,) = bench.setup.plans(train)
+    (plan,) = make_plans(bench.setup, train)
     step = make_train_step(bench.model, bench.setup.tasks, plan.tx, plan.spec(0))
     state = TrainState.create(jax.tree.map(jnp.copy, bench.params), plan.tx, jax.random.key(0))
     return bench, plan, step, state

@@ -14,6 +14,7 @@ from mtbert_jax import trees
 from mtbert_jax.config import Config
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step
@@ -86,4 +87,4 @@ def test_wrong_options_and_groupings_are_refused_before_any_step(config: Config)
     ):
         setup: Setup = bench.setup.with_config(dataclasses.replace(config, optimizer=(call, "adam(lr)")))
         with pytest.raises(InputError, match=message):
-            setup.plans(setup.datasets("train"))
+            make_plans(setup, setup.datasets("train"))

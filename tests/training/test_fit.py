@@ -32,6 +32,7 @@ from mtbert_jax.training.existing import delete_run
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from tests.cases import slow_but_for
@@ -78,7 +79,7 @@ def finished(ended: RunFolder, tmp_path: Path) -> RunFolder:
 def leaves(config: Config, folder: RunFolder, step: int) -> dict[str, np.ndarray]:
     """Parameters and optimizer state of a checkpoint, read without the library's own target."""
     setup = Setup.load(config, Path(config.encoder))
-    plan = setup.plans(setup.datasets("train"))[-1]
+    plan = make_plans(setup, setup.datasets("train"))[-1]
     with Checkpoints(folder.checkpoints, {}) as checkpoints:
         state = checkpoints.try_restore(step, abstract_state(setup, plan))
     assert state is not None

@@ -17,6 +17,7 @@ from mtbert_jax.optim.aggregators import cosines, gramian
 from mtbert_jax.training.active import ActiveRun, first_state, stage_step
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.origin import from_directory
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.setup import Setup
 from tests.conftest import BAD, GOOD, THINGS, tiny_run
 
@@ -63,7 +64,7 @@ def test_a_step_with_pcgrad_is_the_sum_of_projected_gradients(config: Config, tm
     config = dataclasses.replace(config, optimizer=("pcgrad()", "sgd(1.0)"), encoder_dropout=0.0)
     setup = Setup.load(config, Path(config.encoder))
     train = setup.datasets("train")
-    (plan,) = setup.plans(train)
+    (plan,) = make_plans(setup, train)
     run = ActiveRun(setup, RunFolder(tmp_path), [plan], train, {}, None, None, batches=plan.batches)  # type: ignore[arg-type]
     origin = from_directory(Path(config.encoder), setup)
     assert origin.told == ("task text: a fresh head",)

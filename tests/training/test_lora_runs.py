@@ -23,8 +23,9 @@ from mtbert_jax.training.evaluate import make_eval_step
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.memory import estimate
+from mtbert_jax.training.plan import Plan, make_plans
 from mtbert_jax.training.records import read_metrics
-from mtbert_jax.training.setup import Plan, Setup
+from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
 from mtbert_jax.training.update import stack_gradients
 from tests.cases import slow_but_for
@@ -46,7 +47,7 @@ def adapted(config: Config) -> Config:
 
 def planned(config: Config) -> tuple[Setup, Plan]:
     setup = Setup.load(config, Path(config.encoder))
-    return setup, setup.plans(setup.datasets("train"))[-1]
+    return setup, make_plans(setup, setup.datasets("train"))[-1]
 
 
 def own_and_products(encoder: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -228,7 +229,7 @@ def test_a_run_is_stopped_gone_on_with_evaluated_and_begun_from(adapted: Config,
     assert jax.tree.structure(model.params["encoder"]) == jax.tree.structure(before)
     setup = Setup.load(config, Path(config.encoder))
     unmerged = make_eval_step(setup.model, setup.layout, setup.kinds)
-    for name, batch in setup.plans(setup.datasets("train"))[-1].batches[0].items():
+    for name, batch in make_plans(setup, setup.datasets("train"))[-1].batches[0].items():
         one, other = unmerged(state.params, name, batch), model._eval_step(model.params, name, batch)
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -242,7 +243,7 @@ def test_a_run_is_stopped_gone_on_with_evaluated_and_begun_from(adapted: Config,
     )
     with np.load(tmp_path / "jax" / "params.npz") as arrays:
         own = {path: arrays[path] for path in arrays if path.startswith(("encoder/", "heads/sts/"))}
-    batch = setup.plans(setup.datasets("train"))[-1].batches[0]["sts"]
+    batch = make_plans(setup, setup.datasets("train"))[-1].batches[0]["sts"]
     found = program.call(own, batch.input_ids, batch.attention_mask, batch.token_type_ids)
     np.testing.assert_allclose(found, setup.model.logits(state.params, "sts", batch), atol=1e-6)
 

@@ -16,6 +16,7 @@ from mtbert_jax.optim.registry import unregister
 from mtbert_jax.parallel import Layout
 from mtbert_jax.training.active import first_state
 from mtbert_jax.training.evaluate import make_eval_step, make_pooling_step
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.step import make_train_step
 from tests.cases import slow_but_for
@@ -52,7 +53,7 @@ def programs(config: Config) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     setup, seeds = Setup.load(config, Path(config.encoder)), len(config.seeds)
     layout = Layout(wide=seeds > 0)
     train = setup.datasets("train")
-    (plan,) = setup.plans(train)
+    (plan,) = make_plans(setup, train)
     params = setup.abstract_params()
     apart = [names[0] for names in setup.model.groups()]  # tasks of one group share their programs
     tokens = jax.eval_shape(lambda: plan.batches[0])

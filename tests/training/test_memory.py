@@ -16,12 +16,13 @@ from mtbert_jax.training.active import first_state
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import Memory, estimate
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.setup import Setup
 
 
 def of(config: Config) -> tuple[Memory, Setup]:
     setup = Setup.load(config, Path(config.encoder))
-    (plan,) = setup.plans(setup.datasets("train"))
+    (plan,) = make_plans(setup, setup.datasets("train"))
     return estimate(setup, plan, ALONE), setup
 
 
@@ -29,7 +30,7 @@ def test_state_and_gradients_are_counted_to_the_byte(config: Config) -> None:
     config = dataclasses.replace(config, proximal=ProximalConfig(weight=1.0))
     memory, setup = of(config)
     params = setup.initial_params(load_pretrained(config.encoder)[1])
-    state = first_state(setup, setup.plans(setup.datasets("train"))[0], params, 0)
+    state = first_state(setup, make_plans(setup, setup.datasets("train"))[0], params, 0)
     keys = sum(8 for leaf in jax.tree.leaves(state) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key))
     arrays = [leaf for leaf in jax.tree.leaves(state) if not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     assert memory.state == sum(leaf.nbytes for leaf in arrays) + keys

@@ -21,6 +21,7 @@ from mtbert_jax.plugins import run_plugins
 from mtbert_jax.regularizers import REGULARIZERS, Proximal, Smart
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.objective import StageSpec, task_groups
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
@@ -103,7 +104,7 @@ def refusal(config: Config, **methods: Any) -> str:
     setup = Setup.load(config, Path(config.encoder))
     setup = setup.with_config(dataclasses.replace(config, regularizers=("broken()",)))
     with pytest.raises(InputError) as caught:
-        setup.plans(setup.datasets("train"))
+        make_plans(setup, setup.datasets("train"))
     return str(caught.value)
 
 

@@ -17,6 +17,7 @@ from mtbert_jax.training.active import abstract_state
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interrupted
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.state import TrainState
@@ -34,7 +35,7 @@ def restored(config: Config, folder: RunFolder, step: int) -> TrainState:
     setup = Setup.load(config, Path(config.encoder))
     with Checkpoints(folder.checkpoints, {}) as checkpoints:
         stage = checkpoints.standings[step].stage
-        plan = setup.plans(setup.datasets("train"))[stage]
+        plan = make_plans(setup, setup.datasets("train"))[stage]
         state = checkpoints.try_restore(step, abstract_state(setup, plan))
     assert state is not None
     return state

@@ -19,6 +19,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.tasks import KINDS
 from mtbert_jax.tasks.losses import mean_loss
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.records import Clock, read_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch
@@ -62,7 +63,7 @@ def test_without_lengths_all_tasks_share_those_that_fit_their_examples(limited: 
 def test_a_stage_that_would_train_uphill_is_refused_before_its_first_step(limited: Config) -> None:
     setup = Setup.load(dataclasses.replace(limited, optimizer=("pcgrad()", "scale_by_adam()")), Path(limited.encoder))
     with pytest.raises(InputError, match=r"^optimizer: the first update of encoder/\S* goes up its gradient"):
-        setup.plans(setup.datasets("train"))
+        make_plans(setup, setup.datasets("train"))
 
 
 def test_batches_of_a_short_task_are_padded_no_further_than_its_limit(limited: Config) -> None:
@@ -97,7 +98,7 @@ def test_rdrop_without_any_dropout_is_refused(
     setup = Setup.load(config, Path(config.encoder))
     said = f"^stage train: rdrop compares passes under different dropout masks, {message}"
     with pytest.raises(InputError, match=said) if message else contextlib.nullcontext():
-        setup.plans(setup.datasets("train"))
+        make_plans(setup, setup.datasets("train"))
 
 
 def test_a_tasks_limit_beyond_the_encoders_positions_is_refused(config: Config) -> None:
@@ -144,7 +145,7 @@ def test_the_loss_of_a_step_is_the_weighted_mean(config: Config, tmp_path: Path,
     config = replace_task(without_dropout(config), "sst", class_weights=WEIGHTS)
     config = dataclasses.replace(config, steps=1, log_every_steps=1, freeze=("encoder",), cache_features=cached)
     setup = Setup.load(config, Path(config.encoder))
-    batch = setup.plans(setup.datasets("train"))[0].batches[0]["sst"]
+    batch = make_plans(setup, setup.datasets("train"))[0].batches[0]["sst"]
     assert isinstance(batch, Batch)
     logits = setup.model.logits(setup.initial_params(load_pretrained(config.encoder)[1]), "sst", batch)
     losses = KINDS["classification"].loss(logits, jnp.asarray(batch.labels))
@@ -184,17 +185,17 @@ def test_a_stage_of_more_epochs_than_anybody_waits_for_is_refused(order: str, co
     """Drawing the tasks of each would take minutes before the first step."""
     setup = Setup.load(dataclasses.replace(config, order=order, steps=9_999_999), Path(config.encoder))
     with pytest.raises(InputError, match=r"stage train: would take 9999999 steps in \d+ epochs; 10000000 and 100000"):
-        setup.plans(setup.datasets("train"))
+        make_plans(setup, setup.datasets("train"))
 
 
 def test_a_task_that_no_step_trains_is_refused(config: Config) -> None:
     """Its random head would be scored, and have a part in the choice of the best checkpoint."""
     setup = Setup.load(dataclasses.replace(config, order="sequential", steps=11), Path(config.encoder))
     with pytest.raises(InputError, match=r"task sts: stage train ends after 11 steps, before one trains it"):
-        setup.plans(setup.datasets("train"))  # 37 rows in batches of 4: each task has ten
+        make_plans(setup, setup.datasets("train"))  # 37 rows in batches of 4: each task has ten
     stages = (StageConfig("first", steps=11), StageConfig("second", order="round_robin", steps=1))
     setup = setup.with_config(dataclasses.replace(setup.config, stages=stages))
-    assert len(setup.plans(setup.datasets("train"))) == 2
+    assert len(make_plans(setup, setup.datasets("train"))) == 2
 
 
 def test_a_tokenizer_whose_ids_go_beyond_the_encoders_table_is_refused(config: Config, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from mtbert_jax.regularizers.smart import CleanPass, adversarial_noise
 from mtbert_jax.tasks import KINDS
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.objective import Objective, Place, StageSpec
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.types import Batch
@@ -287,7 +288,7 @@ def test_shapes_count_every_input(config: Config) -> None:
     config = apart(config)
     setup = Setup.load(config, Path(config.encoder))
     train = setup.datasets("train")
-    (plan,) = setup.plans(train)
+    (plan,) = make_plans(setup, train)
     shapes, steps = epoch_shapes(plan.batches), plan.batches.num_steps
     assert shapes.batches == {(4, 48): steps, (8, 48): steps, (12, 14): steps}
     rows = {name: [row for n in range(steps) for row in plan.batches.tasks[name].rows(n)[0]] for name in train}
