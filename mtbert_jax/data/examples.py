@@ -9,7 +9,7 @@ import numpy as np
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.json_rows import Doubled
 from mtbert_jax.data.raw_rows import NUMBERED, Fault, fault
-from mtbert_jax.errors import failures_of
+from mtbert_jax.errors import InputError, failures_of
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.arrays import parsed
 from mtbert_jax.types import Example
@@ -103,9 +103,13 @@ def clean(text: str) -> str:
 
 
 def are_unknown(task: TaskConfig, examples: Sequence[Example]) -> bool:
-    """Whether every label is -1, which a task may have as a label, too."""
-    try:
-        unknown = parsed(task, UNKNOWN[0])
-    except ValueError:
-        return False
-    return all(example.label is not None and np.array_equal(example.label, unknown) for example in examples)
+    """Whether all labels that there are stand for none: all blank, or all -1, which a task may have as labels, too."""
+    known = [example.label for example in examples if example.label is not None]
+    for text in ("", UNKNOWN[0]) if known else ():
+        try:
+            unknown = parsed(task, text)
+        except (ValueError, InputError):  # a plugin's may fail in any way for a text that no row has
+            continue
+        if all(np.array_equal(label, unknown) for label in known):
+            return True
+    return False

@@ -92,8 +92,8 @@ def read_split(
 ) -> Reading:
     """Reads one split.
 
-    In a test file the label's column may be missing, and a blank label or -1 is none, unless -1 is a label of the task
-    and not all rows have it.
+    In a test file the label's column may be missing, and a blank label or -1 is none, unless it is a label of the task
+    and some row has another.
 
     Args:
         task: Names the file, below `data_dir`, and its columns.

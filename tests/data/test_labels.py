@@ -9,6 +9,7 @@ import pytest
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.readers import is_shared, read_for_run, read_split, read_task
 from mtbert_jax.errors import InputError
+from mtbert_jax.tasks import kind_of
 
 TASK = TaskConfig("x", text=("t",), label="x", id="", num_classes=3, train="a.tsv", dev="a.tsv", test="a.tsv")
 Y = dataclasses.replace(TASK, name="y", label="y")
@@ -26,6 +27,7 @@ def labels(tmp_path: Path, rows: list[str], **task: Any) -> list[Any]:
 RANGE = {"kind": "regression", "num_classes": 0, "label_range": (0.0, 5.0)}
 FREE = {"kind": "regression", "num_classes": 0}
 SIGNS = {"num_classes": 0, "classes": ("-1", "0", "1")}
+TOPICS = {"kind": "multilabel", "num_classes": 0, "classes": ("a", "b")}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,32 @@ def test_in_a_test_file_a_blank_and_minus_one_are_no_label(
     rows: list[str], task: dict[str, Any], expected: list[Any], tmp_path: Path
 ) -> None:
     assert labels(tmp_path, rows, **task) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (["", " "], [None, None]),
+        (["", "-1"], [None, None]),
+        (["-1", "-1"], [None, None]),
+        (["", "a"], [[0, 0], [1, 0]]),
+        (["b", "-1", ""], [[0, 1], None, [0, 0]]),
+    ],
+)
+def test_a_blank_label_that_is_one_is_none_where_no_row_has_another(
+    rows: list[str], expected: list[Any], tmp_path: Path
+) -> None:
+    assert [None if label is None else label.tolist() for label in labels(tmp_path, rows, **TOPICS)] == expected
+    write(tmp_path, "t\tx\nfirst\t\nsecond\t\n")
+    training = read_task(dataclasses.replace(TASK, **TOPICS), "train", tmp_path)  # type: ignore[arg-type]
+    assert [example.label.tolist() for example in training] == [[0, 0], [0, 0]]
+
+
+def test_a_kind_whose_parse_fails_for_blanks_reads_test_files_without_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind_of(TASK), "parse", lambda task, text: float(ord(text[0]) - ord("0")))
+    assert labels(tmp_path, ["1", "2"]) == [1.0, 2.0]
 
 
 def test_json_has_no_label_by_null_by_minus_one_and_by_leaving_it_out(tmp_path: Path) -> None:
