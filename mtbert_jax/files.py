@@ -123,13 +123,16 @@ def read_text(path: Path, largest: int) -> str:
 
 
 def not_utf8(name: str | Path, data: bytes) -> InputError:
-    """The error for bytes that are no UTF-8 text; names the first that cannot be read, counted from 0."""
-    try:
-        data.decode(errors="surrogatepass")
-        place = 0
-    except UnicodeDecodeError as error:
-        place = error.start
-    return InputError(f"{name}: is not UTF-8 text (byte {place})")
+    """The error for bytes that are no UTF-8 text; names the first that cannot be read, counted from 0, and its line."""
+    place = 0
+    for errors in ("surrogatepass", "strict"):  # of bytes that are lone surrogates only, the first of those
+        try:
+            data.decode(errors=errors)
+        except UnicodeDecodeError as error:
+            place = error.start
+            break
+    ends = data.count(b"\n", 0, place) + data.count(b"\r", 0, place) - data.count(b"\r\n", 0, place)
+    return InputError(f"{name}:{ends + 1}: is not UTF-8 text (byte {place})")
 
 
 def must_be_writable(path: Path, folder: bool = False) -> None:

@@ -323,7 +323,7 @@ def test_predict_refuses_what_it_cannot_read(trained: Path, capsys: pytest.Captu
         (["--task", "sst", "--output", "nodir/x"], b"film\n", "cannot write nodir/x: there is no folder nodir"),
         (["--task", "sst", "--output", "."], b"film\n", "cannot write .: it is a folder"),
         (["--output", "there.txt"], b"", "cannot write there.txt: there.txt is no folder"),
-        (["--task", "sst"], b"film\n\xe9t\xe9\n", "standard input: is not UTF-8 text (byte 5)"),
+        (["--task", "sst"], b"film\n\xe9t\xe9\n", "standard input:2: is not UTF-8 text (byte 5)"),
         (["--task", "para"], b"film\tsong\nfilm\n", "standard input:2: has 1 texts, separated by tabs; task para"),
         (["--task", "sst"], b'{"text": "film"}\n', "standard input:1: has no field 'sentence'"),
         (["--task", "ssst"], b"film\n", "no task 'ssst' in this run; did you mean 'sst'?"),

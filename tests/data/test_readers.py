@@ -276,7 +276,10 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_place_in_the_file(
 ) -> None:
     table = b"id\tsentence\tsentiment\na\t%b\t1\nb\t"
     start = (table if task is SST else b'{"id": "a", "sentence": "%b", "sentiment": 1}\n{"id": "') % (b"x" * filler)
-    assert refusal(tmp_path, start + b"\xff\t1\n", task) == f"{task.train}: is not UTF-8 text (byte {len(start)})"
+    line = 3 if task is SST else 2
+    assert (
+        refusal(tmp_path, start + b"\xff\t1\n", task) == f"{task.train}:{line}: is not UTF-8 text (byte {len(start)})"
+    )
 
 
 @pytest.mark.parametrize(
