@@ -33,7 +33,7 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
             with failures_of(f"kind {kind.name!r}: text", ValueError):
                 texts += (clean(kind.text(row[column])),)
         except ValueError as error:
-            return fault(f"field {column!r} {str(error) or f'is {_json_type(row[column])}, not a text'}")
+            return fault(f"field {column!r} {str(error) or f'is {json_type(row[column])}, not a text'}")
     name = _id(task, row[task.id]) if task.id else number
     if isinstance(name, Fault) or rule == "ignored":
         return name if isinstance(name, Fault) else Example(name, texts)
@@ -64,7 +64,7 @@ def _id(task: TaskConfig, value: Any) -> str | Fault:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return json.dumps(value)
     if not isinstance(value, str):
-        return fault(f"field {task.id!r} is {_json_type(value)}, not a text or a number", advice=NUMBERED)
+        return fault(f"field {task.id!r} is {json_type(value)}, not a text or a number", advice=NUMBERED)
     name = clean(value).strip()
     if not name:
         return fault(f"column {task.id!r} is empty", advice=NUMBERED)
@@ -84,16 +84,16 @@ def _label_text(task: TaskConfig, value: Any) -> str | Fault:
     else:
         fits = isinstance(value, (int, float)) or (isinstance(value, list) and bool(kind.label_shape(task)))
     if not fits:
-        return fault(f"field {task.label!r} is {_json_type(value)}, not {kind.expected(task)}")
+        return fault(f"field {task.label!r} is {json_type(value)}, not {kind.expected(task)}")
     return json.dumps(int(value) if isinstance(value, bool) else value)
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
     """What JSON calls a value."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Doubled):
-        return "there twice"
+    if value is None or isinstance(value, Doubled):
+        return "null" if value is None else "there twice"
     return "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else "a number"
 
 

@@ -35,9 +35,9 @@ def text_lines(file: TextIO, name: str, task: TaskConfig) -> Iterator[Row]:
 def tagged_words(file: TextIO, name: str, task: TaskConfig) -> Iterator[Row]:
     """The sentences of a file with a word a line and blank lines between sentences; their numbers from 0 are the ids.
 
-    Columns lie between tabs, or between blanks in a line without tabs. The first one has the word, the last one its tag. What lies between them is
-    passed over, and so are lines that begin with ``-DOCSTART-``, and those above a sentence that begin with ``#`` and
-    do not end in a tag of the task.
+    Columns lie between tabs, or between blanks in a line without tabs. The first one has the word, the last one its
+    tag. What lies between them is passed over, and so are lines that begin with ``-DOCSTART-``, and those above a
+    sentence that begin with ``#`` and do not end in a tag of the task.
 
     Raises:
         InputError: The task reads two texts.
