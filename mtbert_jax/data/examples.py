@@ -37,7 +37,7 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
     name = _id(task, row[task.id]) if task.id else number
     if isinstance(name, Fault) or rule == "ignored":
         return name if isinstance(name, Fault) else Example(name, texts)
-    if task.label not in row:
+    if row.get(task.label) is None:
         return None if rule == "left out" else Example(name, texts)
     text = _label_text(task, row[task.label])
     if isinstance(text, Fault):

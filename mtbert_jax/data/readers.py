@@ -5,12 +5,12 @@ word a line (CoNLL), and for auxiliary tasks plain text.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 from mtbert_jax.config import Config, TaskConfig
-from mtbert_jax.config.schema import describe, from_dict, nearest, to_dict
+from mtbert_jax.config.schema import describe, folded, from_dict, nearest, to_dict
 from mtbert_jax.data.examples import Labels, Read, are_unknown, make_example
 from mtbert_jax.data.json_rows import is_json, json_rows
 from mtbert_jax.data.lines import TAGGED, has_tagged_words, tagged_words, text_lines
@@ -209,6 +209,8 @@ def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator
         table = open_table(file, name, task.quotes)
         optional = task.label if rule == "optional" else ""
         headless = f"; a file with a word a line is named {TAGGED[0]}" if kind_of(task).reads == "tokens" else ""
+        if rule == "optional" and _is_written_otherwise(task, table.columns):
+            required.insert(len(task.text), task.label)
         if table.columns:
             check_columns(table, required, optional, NUMBERED if task.id else "", headless)
         rows = table.rows(lambda fields: isinstance(make_example(task, fields, "0", rule), Example))
@@ -216,12 +218,26 @@ def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator
         fields = row.fields
         if isinstance(fields, Fault):
             yield row, fields
-        elif missing := [column for column in required if column not in fields]:
+        elif missing := [column for column in required if fields.get(column) is None]:
             advice = NUMBERED if missing[0] == task.id else SKIP
-            yield row, fault(f"has no field {missing[0]!r}", nearest(missing[0], fields), advice)
+            yield row, _missing(missing[0], fields, advice)
+        elif rule == "optional" and _is_written_otherwise(task, fields):
+            yield row, _missing(task.label, fields, SKIP)
         else:
             try:
                 made = make_example(task, fields, str(number), rule)
             except InputError as error:  # of the task's kind
                 raise InputError(f"{name}:{row.line}: {error}") from error
             yield row, made
+
+
+def _missing(column: str, fields: Mapping[str, Any], advice: str) -> Fault:
+    if column in fields:
+        return fault(f"field {column!r} is null", advice=advice)
+    return fault(f"has no field {column!r}", nearest(column, fields), advice)
+
+
+def _is_written_otherwise(task: TaskConfig, names: Collection[str]) -> bool:
+    """Whether names lack a task's label, but for capitals and blanks around: nobody means it to be missing then."""
+    label, others = folded(task.label), (*task.text, task.id)
+    return task.label not in names and any(folded(name) == label for name in names if name not in others)

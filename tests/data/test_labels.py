@@ -81,6 +81,26 @@ def test_json_has_no_label_by_null_by_minus_one_and_by_leaving_it_out(tmp_path: 
     assert [example.label for example in read_task(TASK, "test", tmp_path)] == [None, None, None, 1.0, None]
 
 
+@pytest.mark.parametrize("column", ["X", " x", "x ", " X "])
+def test_a_label_that_is_written_otherwise_is_not_passed_over(column: str, tmp_path: Path) -> None:
+    write(tmp_path, f"t\t{column}\na\t1\n")
+    with pytest.raises(InputError) as caught:
+        read_split(TASK, "test", tmp_path)
+    told = f"{tmp_path}/a.tsv:1: no column 'x'; did you mean {column!r}? (columns: t, {column})"
+    assert str(caught.value) == told
+    assert [e.label for e in read_split(TASK, "test", tmp_path, labels=False).examples] == [None]
+    write(tmp_path, f'{{"t": "a", "x": 1}}\n{{"t": "b", "{column}": 1}}\n', "a.jsonl")
+    with pytest.raises(InputError, match=rf"a\.jsonl:2: has no field 'x'; did you mean '{column}'\? \(bad_rows"):
+        read_split(dataclasses.replace(TASK, test="a.jsonl"), "test", tmp_path)
+
+
+def test_columns_of_other_names_are_no_labels(tmp_path: Path) -> None:
+    """Nor are those that the task reads otherwise, however they are written."""
+    write(tmp_path, "X\tx1\txs\na\t1\t1\n")
+    assert read_task(dataclasses.replace(TASK, text=("X",)), "test", tmp_path)[0].label is None
+    assert read_task(dataclasses.replace(TASK, text=("x1",), id="X"), "test", tmp_path)[0].label is None
+
+
 def test_another_label_that_is_none_stays_a_bad_row(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.tsv:3: column 'x' is '-2', not a whole number from 0 to 2"):
         labels(tmp_path, ["-1", "-2"])
