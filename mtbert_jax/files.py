@@ -159,6 +159,13 @@ def must_be_writable(path: Path, folder: bool = False) -> None:
         raise InputError(f"cannot write {path}: {wrong}")
 
 
+def must_spare(flag: str, path: Path, read: Iterable[tuple[Path, str]]) -> None:
+    """Refuses to write to a file that is read, too; what is read comes with words for it, and `flag` names `path`."""
+    for other, what in read:
+        if real(other) == real(path):
+            raise InputError(f"{flag} {path} is {what}; name another file")
+
+
 def user_cache(kind: str) -> Path:
     """``mtbert_jax/<kind>`` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtbert_jax" / kind

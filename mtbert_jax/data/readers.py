@@ -75,6 +75,14 @@ def read_for_run(
     return read_split(task, split, config.data_dir, bad_rows or config.bad_rows, labels, shared)
 
 
+def data_files(config: Config) -> Iterator[tuple[Path, str]]:
+    """Every data file of a config, and what it is in words."""
+    for task in config.tasks:
+        for split in SPLITS:
+            if getattr(task, split):
+                yield Path(config.data_dir) / getattr(task, split), _words(task, split)
+
+
 def is_shared(task: TaskConfig, split: Split, tasks: Sequence[TaskConfig], data_dir: str | Path) -> bool:
     """Whether a task's file is also another task's, which has its labels in another column."""
     file = real(Path(data_dir) / getattr(task, split))
@@ -149,8 +157,12 @@ def _path(task: TaskConfig, split: Split, data_dir: Path) -> Path:
     path = data_dir / name
     if not Path(name).is_absolute():  # a whole path says openly where it leads
         must_lie_in(data_dir, path, "give its whole path if that is meant")
-    must_be_file(path, f"the {split} file of task {task.name}")
+    must_be_file(path, _words(task, split))
     return path
+
+
+def _words(task: TaskConfig, split: Split) -> str:
+    return f"the {split} file of task {task.name}"
 
 
 def _check_classes(path: Path, task: TaskConfig, reading: Reading) -> None:

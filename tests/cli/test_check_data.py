@@ -128,6 +128,15 @@ def test_bad_input_is_one_line(toml: Path, flags: list[str], expected: str, caps
     assert err.count("\n") == 1
 
 
+def test_what_is_read_is_not_written_over(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = next(path for path in (tmp_path / "data").iterdir() if path.name == load_config(toml).tasks[0].train)
+    before = toml.read_text(), data.read_text()
+    for path, what in ((toml, "the config"), (data, f"the train file of task {load_config(toml).tasks[0].name}")):
+        assert main(["check-data", str(toml), "--json", str(path)]) == 2
+        assert capsys.readouterr().err == f"mtbert: --json {path} is {what}; name another file\n"
+    assert before == (toml.read_text(), data.read_text())
+
+
 def test_a_config_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-data"]) == 2
     assert "give a config: mtbert check-data CONFIG.toml" in capsys.readouterr().err

@@ -138,6 +138,21 @@ def test_predict_reads_pairs_from_a_file_and_writes_one(trained: Path, tmp_path:
     assert all(isinstance(row["label"], float) and row["probabilities"] == {} for row in rows)
 
 
+@pytest.mark.parametrize("flag", ["--output", "--soft-labels"])
+def test_what_predict_reads_is_not_written_over(
+    flag: str, trained: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.txt").write_text("a film\n")
+    (tmp_path / "link").symlink_to("texts.txt")
+    argv = ["predict", str(trained), "--task", "sst", "--input", str(tmp_path / "texts.txt"), flag]
+    fails(capsys, [*argv, str(tmp_path / "link")], f"{flag} {tmp_path / 'link'} is the --input; name another file")
+    assert (tmp_path / "texts.txt").read_text() == "a film\n"
+    data = data_dir / "quora-dev.csv"
+    before = data.read_bytes()
+    fails(capsys, [*argv, str(data)], f"{flag} {data} is the dev file of task para; name another file")
+    assert data.read_bytes() == before
+
+
 def test_predict_without_a_task_writes_all_files(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
