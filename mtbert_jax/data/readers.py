@@ -36,6 +36,7 @@ class Reading(NamedTuple):
         unlabelled: Lines of rows without a label of this task, left out of a file of several tasks; or with one that
             the task does not take.
         several: Lines where rows begin that take several.
+        columns: The columns, or the fields of the first row that can be read.
     """
 
     examples: list[Example]
@@ -44,6 +45,7 @@ class Reading(NamedTuple):
     bad: list[tuple[int, Fault]]
     unlabelled: list[int]
     several: list[int]
+    columns: list[str]
 
 
 def read_task(task: TaskConfig, split: Split, data_dir: str | Path = ".") -> list[Example]:
@@ -119,9 +121,11 @@ def read_split(
     path = _path(task, split, Path(data_dir))
     labels = labels and kind_of(task).reads_label(task)
     rule: Labels = "optional" if split == "test" else "left out" if shared else "needed"
-    reading = Reading([], [], [], [], [], [])
+    reading = Reading([], [], [], [], [], [], [])
     seen: dict[str, int] = {}
     for row, result in _rows(path, task, rule if labels else "ignored"):
+        if not (reading.columns or isinstance(row.fields, Fault)):
+            reading.columns.extend(row.fields)
         if row.height > 1:
             reading.several.append(row.line)
         if isinstance(result, Example) and result.id in seen:

@@ -210,6 +210,28 @@ def test_test_labels_that_are_secret_are_no_fault(small_encoder_dir: Path, tmp_p
     assert test["unlabelled"] == {"rows": 2, "lines": [2, 3]}
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sentence\tlabels\nfilm\t1\n", "; did you mean 'labels'?"),
+        ('{"sentence": "film", "lable": 1}\n', "; did you mean 'lable'?"),
+        ('{"sentence": "film", "lable": 1}\n{"sentence": "song", "label": 1}\n', ""),
+        ("sentence\tlabel2\nfilm\t1\n", ""),  # another task's
+        ("sentence\tother\nfilm\t1\n", ""),
+    ],
+)
+def test_a_test_file_with_a_column_like_the_labels_is_remarked_on(
+    text: str, hint: str, small_encoder_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.txt").write_text(text)
+    rows = "sentence,label,label2\nfilm,1,1\nsong,0,0\n"
+    path = one_task(tmp_path, small_encoder_dir, "a.csv", rows, num_classes="2", test='"t.txt"')
+    other = 'name = "r"\ntext = ["sentence"]\nid = ""\nlabel = "label2"\nnum_classes = 2\ntrain = "a.csv"\n'
+    path.write_text(f"{path.read_text()}[[tasks]]\n{other}")
+    told = [line for line in run(path, tmp_path)[1]["remarks"] if "no column" in line]
+    assert told == [f"task q, test: no row has a label, since there is no column 'label'{hint}"][: len(hint)]
+
+
 def test_stray_quotes_are_named_before_rows_are_lost(
     small_encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
