@@ -124,13 +124,16 @@ def read_text(path: Path, largest: int) -> str:
 
 
 def not_utf8(name: str | Path, data: bytes) -> InputError:
-    """The error for bytes that are no UTF-8 text; names the first that cannot be read, counted from 0."""
-    try:
-        data.decode(errors="surrogatepass")
-        place = 0
-    except UnicodeDecodeError as error:
-        place = error.start
-    return InputError(f"{name}: is not UTF-8 text (byte {place})")
+    """The error for bytes that are no UTF-8 text; names the first that cannot be read, counted from 0, and its line."""
+    place = 0
+    for errors in ("surrogatepass", "strict"):  # of bytes that are lone surrogates only, the first of those
+        try:
+            data.decode(errors=errors)
+        except UnicodeDecodeError as error:
+            place = error.start
+            break
+    ends = data.count(b"\n", 0, place) + data.count(b"\r", 0, place) - data.count(b"\r\n", 0, place)
+    return InputError(f"{name}:{ends + 1}: is not UTF-8 text (byte {place})")
 
 
 def must_be_writable(path: Path, folder: bool = False) -> None:
@@ -155,6 +158,13 @@ def must_be_writable(path: Path, folder: bool = False) -> None:
         wrong = getattr(error, "strerror", None) or str(error)
     if wrong:
         raise InputError(f"cannot write {path}: {wrong}")
+
+
+def must_spare(flag: str, path: Path, read: Iterable[tuple[Path, str]]) -> None:
+    """Refuses to write to a file that is read, too; what is read comes with words for it, and `flag` names `path`."""
+    for other, what in read:
+        if real(other) == real(path):
+            raise InputError(f"{flag} {path} is {what}; name another file")
 
 
 def user_cache(kind: str) -> Path:

@@ -12,14 +12,6 @@ from pathlib import Path
 from mtbert_jax.errors import InputError, first_line
 
 
-def must_extend(cls: object, base: type, what: str) -> None:
-    """Refuses to register, as `what`, what is no class of one of this library's protocols, or lacks a method of it."""
-    if not isinstance(cls, type) or not issubclass(cls, base):
-        raise InputError(f"{what} cannot be registered: it must be a class that extends mt.{base.__name__}")
-    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise InputError(f"{what} cannot be registered: the class lacks {', '.join(missing)}")
-
-
 def run_plugins(paths: Sequence[Path]) -> None:
     """Runs Python files, each as a module ``mtbert_plugin_<name>``; an `InputError` says where one fails."""
     for path in paths:

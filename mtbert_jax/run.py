@@ -22,11 +22,11 @@ from mtbert_jax.config.includes import lay_over
 from mtbert_jax.config.schema import finite, from_dict, to_dict
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.memory import in_files
-from mtbert_jax.data.readers import SPLITS, Split
+from mtbert_jax.data.readers import SPLITS, Split, data_files
 from mtbert_jax.errors import InputError, plain
 from mtbert_jax.export.description import Format
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import input_errors, write_whole
+from mtbert_jax.files import input_errors, must_spare, write_whole
 from mtbert_jax.inference import Ensemble, MultitaskModel
 from mtbert_jax.machine import commit, machine_summary, peak_memory
 from mtbert_jax.parallel import common_layout
@@ -356,7 +356,8 @@ def write_report(
         hide_texts: Show the ids of mistakes instead of their texts.
 
     Raises:
-        InputError: A folder holds no run, matplotlib or jinja2 is missing, or the page cannot be written.
+        InputError: A folder holds no run, matplotlib or jinja2 is missing, or the page cannot be written, or would
+            stand in place of a data file.
     """
     check_packages()
     paths = find_runs([Path(run) for run in runs])
@@ -368,5 +369,7 @@ def write_report(
     if hide_texts:
         contents = [one.without_texts() for one in contents]
     page = out or (Path(runs[0]) if len(runs) == 1 else Path()) / "report.html"
+    for one in contents:
+        must_spare("--out", page, data_files(one.config))
     write_page(page, contents, __version__)
     return page

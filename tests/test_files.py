@@ -8,7 +8,7 @@ import pytest
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_be_writable, must_hold_files, read_text, written_whole
+from mtbert_jax.files import must_be_writable, must_hold_files, must_spare, read_text, written_whole
 from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
 
 ROWS = "id\tsentence\tlabel\na\tone\t1\n"
@@ -43,6 +43,20 @@ def test_links_that_stay_in_the_data_folder_and_a_link_to_it_are_fine(tmp_path: 
     (tmp_path / "elsewhere").symlink_to(data)
     for name in ("deeper/link.csv", "deeper/../a.csv", "./a.csv"):
         assert rows(tmp_path / "elsewhere", name) == 1
+
+
+@pytest.mark.parametrize("name", ["a.csv", "deeper/../a.csv", "link.csv"])
+def test_a_file_that_is_read_is_spared_whatever_it_is_called(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "link.csv").symlink_to("a.csv")
+    monkeypatch.chdir(tmp_path)
+    read = [(tmp_path / "b.csv", "the other"), (tmp_path / "a.csv", "the input")]
+    with pytest.raises(InputError) as caught:
+        must_spare("--output", Path(name), read)
+    assert str(caught.value) == f"--output {name} is the input; name another file"
+    must_spare("--output", Path("c.csv"), read)
 
 
 @pytest.mark.parametrize(

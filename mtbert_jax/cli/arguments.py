@@ -121,9 +121,10 @@ class Predict:
     """Predicts one's own texts with `--task`, or else writes the prediction files of all tasks.
 
     With `--task`, texts come from `--input` or standard input: one example a line, the two texts of a pair separated
-    by a tab; or JSON Lines, or a table with a header, that have the task's text columns. Out come JSON Lines with
-    label and probabilities. Without it, `predictions/` in the run folder (or `--output`) gets `<task>-dev-output.csv`
-    and `<task>-test-output.csv`: plain CSV, or the course's format for tasks with an `output_column`.
+    by a tab; or a JSON list of texts; or JSON Lines, or a table with a header, that have the task's text columns. Out
+    come JSON Lines with label and probabilities. Without it, `predictions/` in the run folder (or `--output`) gets
+    `<task>-dev-output.csv` and `<task>-test-output.csv`: plain CSV, or the course's format for tasks with an
+    `output_column`.
 
     With `--task` and `--soft-labels` a training file for `kind = "distribution"` is written: the texts of `--input`, or
     of the task's training file, with this run's probabilities as labels.

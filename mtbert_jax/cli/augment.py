@@ -7,9 +7,9 @@ from typing import Any
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.closure import Closure, close
-from mtbert_jax.data.readers import read_for_run
+from mtbert_jax.data.readers import data_files, read_for_run
 from mtbert_jax.errors import InputError, plain
-from mtbert_jax.files import input_errors, json_lines, must_be_writable, write_whole
+from mtbert_jax.files import input_errors, json_lines, must_be_writable, must_spare, write_whole
 from mtbert_jax.tasks import kind_of
 
 SHOWN = 5
@@ -38,6 +38,7 @@ def augment_pairs(config: Config, name: str | None, out: Path, cap: int, negativ
     if cap < 0:
         raise InputError(f"--cap = {cap}: must be at least 0")
     must_be_writable(out)
+    must_spare("--write", out, data_files(config))
     read = read_for_run(config, task, "train")
     found = close(read.examples, cap, config.seed)
     if not negatives:
@@ -65,7 +66,7 @@ def augment_pairs(config: Config, name: str | None, out: Path, cap: int, negativ
 
 def _task(config: Config, name: str | None) -> Task:
     tasks = {task.name: task for task in config.resolved_tasks() if task.train}
-    fits = [n for n, task in tasks.items() if len(task.text) == 2 and kind_of(task).classes(task) == ("0", "1")]
+    fits = [name for name, task in tasks.items() if len(task.text) == 2 and _has_zero_or_one(task)]
     if name is None and len(fits) == 1:
         return tasks[fits[0]]
     if name is not None and name in fits:
@@ -75,6 +76,12 @@ def _task(config: Config, name: str | None) -> Task:
         raise InputError(f"--task: name a task over pairs with the labels 0 and 1 (this config has: {known})")
     why = "has no two texts with the labels 0 and 1" if name in tasks else "is no task with a training file"
     raise InputError(f"--task {name}: {why}{nearest(name, fits)} (this config has: {known})")
+
+
+def _has_zero_or_one(task: Task) -> bool:
+    """Whether each label is 0 or 1, and neither shares of the two nor any number of them."""
+    kind = kind_of(task)
+    return kind.one_class_each and kind.classes(task) == ("0", "1")
 
 
 def _row(task: Task, texts: tuple[str, ...], label: Any, name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich.console import Group
 
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
-from mtbert_jax.config.schema import finite, to_dict
+from mtbert_jax.config.schema import finite, nearest, to_dict
 from mtbert_jax.data.raw_rows import SKIP
 from mtbert_jax.data.streams import epoch_shapes, padded_lengths, stage_batches
 from mtbert_jax.data.survey import PERCENTILES, Lines, Repeats, SplitSurvey, Surveyed, survey
@@ -149,11 +149,16 @@ def _remarks(config: Config, found: Surveyed) -> Iterator[str]:
 
 def _split_remarks(config: Config, split: SplitSurvey) -> Iterator[str]:
     where = f"task {split.task}, {split.split}"
+    task = {task.name: task for task in config.resolved_tasks()}[split.task]
     if (wrong := sum(bad.rows for bad in split.bad)) and config.bad_rows != "error":
         yield f"{where}: {wrong} bad rows are left out"
     if split.unlabelled.rows and split.split != "test":
-        kind = {task.name: task for task in config.resolved_tasks()}[split.task]
-        yield f"{where}: {split.unlabelled.rows} rows with {kind_of(kind).lacks(kind)} are left out"
+        yield f"{where}: {split.unlabelled.rows} rows with {kind_of(task).lacks(task)} are left out"
+    if split.split == "test" and not split.labelled and kind_of(task).reads_label(task):
+        taken = {*task.text, task.id, *(other.label for other in config.tasks)}
+        hint = nearest(task.label, [name for name in split.columns if name not in taken])
+        if hint and task.label not in split.columns:
+            yield f"{where}: no row has a label, since there is no column {task.label!r}{hint}"
     if split.duplicates.other_label:
         yield f"{where}: {split.duplicates.other_label} rows repeat an earlier text with another label"
     if split.cut > SHARE * split.rows:

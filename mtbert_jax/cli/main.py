@@ -23,9 +23,10 @@ from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
 from mtbert_jax.cli.predict import load_model, predict
 from mtbert_jax.config.schema import finite, nearest
+from mtbert_jax.data.readers import data_files
 from mtbert_jax.errors import InputError, TrainingError, plain
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import input_errors, must_be_writable, write_whole
+from mtbert_jax.files import input_errors, must_be_writable, must_spare, write_whole
 from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_freed_memory, machine_summary
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
@@ -102,6 +103,7 @@ def check(args: list[str]) -> None:
     given = arguments.parse_train(path, args, "mtbert check-data CONFIG.toml", arguments.CheckData)
     if given.json:
         must_be_writable(given.json)
+        must_spare("--json", given.json, [(path, "the config"), *data_files(given.config)])
     found = check_data(given.config)
     console().print(found.tables())
     for line in found.warnings:

@@ -14,8 +14,8 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import input_errors, json_lines, must_be_writable, written_whole
-from mtbert_jax.inference import Predictor, load_predictor, output_folder
+from mtbert_jax.files import input_errors, json_lines, must_be_writable, must_spare, written_whole
+from mtbert_jax.inference import Ensemble, MultitaskModel, Predictor, data_files_of, load_predictor, output_folder
 from mtbert_jax.inference.predictor import warn_of_rows_left_out
 from mtbert_jax.training.evaluate import not_finite
 
@@ -39,6 +39,10 @@ def predict(args: list[str]) -> None:
         _write_files(load_model(given), folder)
         return
     model = load_model(given)
+    read = [*([] if given.input is None else [(given.input, "the --input")]), *data_files_of(model)]
+    for flag, path in (("--output", given.output), ("--soft-labels", given.soft_labels)):
+        if path is not None:
+            must_spare(flag, path, read)
     if given.soft_labels is not None:
         own = None if given.input is None else _read_texts(given.input, model.task(given.task))
         with _output(given.soft_labels) as file:
@@ -52,9 +56,9 @@ def predict(args: list[str]) -> None:
                 file.write(json_lines([row]))
 
 
-def load_model(given: arguments.Evaluate | arguments.Predict) -> Predictor:
+def load_model(given: arguments.Evaluate | arguments.Predict) -> MultitaskModel | Ensemble:
     """The model or ensemble that a command names, which scores those tasks in both orders that the command says."""
-    model: Predictor = load_predictor(given.runs, given.checkpoint, given.data_dir)
+    model = load_predictor(given.runs, given.checkpoint, given.data_dir)
     return model if given.both_orders is None else model.with_both_orders(given.both_orders)
 
 

@@ -17,14 +17,22 @@ from mtbert_jax.errors import InputError
 T = TypeVar("T")
 
 
+def folded(name: str) -> str:
+    """A name without capitals and blanks around, which are the least of mistakes."""
+    return name.strip().casefold()
+
+
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """A hint that names the known word nearest to a misspelt one, or nothing.
 
     >>> nearest("encodr", ["encoder", "epochs"])
     "; did you mean 'encoder'?"
+    >>> nearest("Label ", ["text", "LABEL"])
+    "; did you mean 'LABEL'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    words = {folded(word): word for word in known}
+    close = difflib.get_close_matches(folded(name), words, n=1, cutoff=0.6)
+    return f"; did you mean {words[close[0]]!r}?" if close else ""
 
 
 def from_dict(cls: type[T], values: Any, where: str) -> T:

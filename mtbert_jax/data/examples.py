@@ -10,7 +10,7 @@ import numpy as np
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.json_rows import Doubled
 from mtbert_jax.data.raw_rows import NUMBERED, Fault, fault
-from mtbert_jax.errors import failures_of
+from mtbert_jax.errors import InputError, failures_of
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.arrays import parsed
 from mtbert_jax.types import Example
@@ -34,11 +34,11 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
             with failures_of(f"kind {kind.name!r}: text", ValueError):
                 texts += (clean(kind.text(row[column])),)
         except ValueError as error:
-            return fault(f"field {column!r} {str(error) or f'is {_json_type(row[column])}, not a text'}")
+            return fault(f"field {column!r} {str(error) or f'is {json_type(row[column])}, not a text'}")
     name = _id(task, row[task.id]) if task.id else number
     if isinstance(name, Fault) or rule == "ignored":
         return name if isinstance(name, Fault) else Example(name, texts)
-    if task.label not in row:
+    if row.get(task.label) is None:
         return None if rule == "left out" else Example(name, texts)
     text = _label_text(task, row[task.label])
     if isinstance(text, Fault):
@@ -65,7 +65,7 @@ def _id(task: TaskConfig, value: Any) -> str | Fault:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return json.dumps(value)
     if not isinstance(value, str):
-        return fault(f"field {task.id!r} is {_json_type(value)}, not a text or a number", advice=NUMBERED)
+        return fault(f"field {task.id!r} is {json_type(value)}, not a text or a number", advice=NUMBERED)
     name = clean(value).strip()
     if not name:
         return fault(f"column {task.id!r} is empty", advice=NUMBERED)
@@ -85,16 +85,16 @@ def _label_text(task: TaskConfig, value: Any) -> str | Fault:
     else:
         fits = isinstance(value, (int, float)) or (isinstance(value, list) and bool(kind.label_shape(task)))
     if not fits:
-        return fault(f"field {task.label!r} is {_json_type(value)}, not {kind.expected(task)}")
+        return fault(f"field {task.label!r} is {json_type(value)}, not {kind.expected(task)}")
     return json.dumps(int(value) if isinstance(value, bool) else value)
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
     """What JSON calls a value."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Doubled):
-        return "there twice"
+    if value is None or isinstance(value, Doubled):
+        return "null" if value is None else "there twice"
     return "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else "a number"
 
 
@@ -110,9 +110,13 @@ def clean(text: str) -> str:
 
 
 def are_unknown(task: TaskConfig, examples: Sequence[Example]) -> bool:
-    """Whether every label is -1, which a task may have as a label, too."""
-    try:
-        unknown = parsed(task, UNKNOWN[0])
-    except ValueError:
-        return False
-    return all(example.label is not None and np.array_equal(example.label, unknown) for example in examples)
+    """Whether all labels that there are stand for none: all blank, or all -1, which a task may have as labels, too."""
+    known = [example.label for example in examples if example.label is not None]
+    for text in ("", UNKNOWN[0]) if known else ():
+        try:
+            unknown = parsed(task, text)
+        except (ValueError, InputError):  # a plugin's may fail in any way for a text that no row has
+            continue
+        if all(np.array_equal(label, unknown) for label in known):
+            return True
+    return False

@@ -96,4 +96,4 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _fields(row: Any) -> dict[str, Any] | Fault:
     if not isinstance(row, dict):
         return fault("is not a JSON object")
-    return {key: value for key, value in row.items() if value is not None}
+    return row

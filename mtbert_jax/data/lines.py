@@ -12,7 +12,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.tasks import kind_of
 
 TAGGED = (".conll", ".bio", ".iob", ".iob2")
-_BLANKS = re.compile(r"[ \t]+")
+_BLANKS, _TABS = re.compile(r" +"), re.compile(r" *\t[ \t]*")
 
 
 def has_tagged_words(name: str) -> bool:
@@ -35,9 +35,9 @@ def text_lines(file: TextIO, name: str, task: TaskConfig) -> Iterator[Row]:
 def tagged_words(file: TextIO, name: str, task: TaskConfig) -> Iterator[Row]:
     """The sentences of a file with a word a line and blank lines between sentences; their numbers from 0 are the ids.
 
-    Columns lie between blanks or tabs. The first one has the word, the last one its tag. What lies between them is
-    passed over, and so are lines that begin with ``-DOCSTART-``, and those above a sentence that begin with ``#`` and
-    do not end in a tag of the task.
+    Columns lie between tabs, or between blanks in a line without tabs. The first one has the word, the last one its
+    tag. What lies between them is passed over, and so are lines that begin with ``-DOCSTART-``, and those above a
+    sentence that begin with ``#`` and do not end in a tag of the task.
 
     Raises:
         InputError: The task reads two texts.
@@ -46,9 +46,9 @@ def tagged_words(file: TextIO, name: str, task: TaskConfig) -> Iterator[Row]:
     words: list[list[str]] = []
     begins, number, tags = 0, 0, kind_of(task).classes(task)
     for line, text in enumerate(itertools.chain(file, [""]), start=1):
-        columns = _BLANKS.split(text.strip())
+        columns = (_TABS if "\t" in text.strip() else _BLANKS).split(text.strip())
         is_comment = not words and columns[0].startswith("#") and len(columns) > 1 and columns[-1] not in tags
-        if columns[0] not in ("", "-DOCSTART-") and not is_comment:
+        if columns[0] and not columns[0].startswith("-DOCSTART-") and not is_comment:
             begins = begins if words else line
             words.append(columns)
         elif words:

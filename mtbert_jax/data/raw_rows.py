@@ -17,7 +17,7 @@ class Fault(NamedTuple):
 class Row(NamedTuple):
     """One row: the line that it begins in, from 1; its fields by column, or its fault; and how many lines it takes.
 
-    Fields of a table are texts, those of JSON any value but null.
+    Fields of a table are texts, those of JSON any value; None, which is null, is read as if the field were missing.
     """
 
     line: int

@@ -5,12 +5,12 @@ word a line (CoNLL), and for auxiliary tasks plain text.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TextIO
+from typing import Any, Literal, NamedTuple, TextIO
 
 from mtbert_jax.config import Config, TaskConfig
-from mtbert_jax.config.schema import describe, from_dict, nearest, to_dict
+from mtbert_jax.config.schema import describe, folded, from_dict, nearest, to_dict
 from mtbert_jax.data.examples import Labels, Read, are_unknown, make_example
 from mtbert_jax.data.json_rows import is_json, json_rows
 from mtbert_jax.data.lines import TAGGED, has_tagged_words, tagged_words, text_lines
@@ -36,6 +36,7 @@ class Reading(NamedTuple):
         unlabelled: Lines of rows without a label of this task, left out of a file of several tasks; or with one that
             the task does not take.
         several: Lines where rows begin that take several.
+        columns: The columns, or the fields of the first row that can be read.
     """
 
     examples: list[Example]
@@ -44,6 +45,7 @@ class Reading(NamedTuple):
     bad: list[tuple[int, Fault]]
     unlabelled: list[int]
     several: list[int]
+    columns: list[str]
 
 
 def read_task(task: TaskConfig, split: Split, data_dir: str | Path = ".") -> list[Example]:
@@ -75,6 +77,14 @@ def read_for_run(
     return read_split(task, split, config.data_dir, bad_rows or config.bad_rows, labels, shared)
 
 
+def data_files(config: Config) -> Iterator[tuple[Path, str]]:
+    """Every data file of a config, and what it is in words."""
+    for task in config.tasks:
+        for split in SPLITS:
+            if getattr(task, split):
+                yield Path(config.data_dir) / getattr(task, split), _words(task, split)
+
+
 def is_shared(task: TaskConfig, split: Split, tasks: Sequence[TaskConfig], data_dir: str | Path) -> bool:
     """Whether a task's file is also another task's, which has its labels in another column."""
     file = real(Path(data_dir) / getattr(task, split))
@@ -92,8 +102,8 @@ def read_split(
 ) -> Reading:
     """Reads one split.
 
-    In a test file the label's column may be missing, and a blank label or -1 is none, unless -1 is a label of the task
-    and not all rows have it.
+    In a test file the label's column may be missing, and a blank label or -1 is none, unless it is a label of the task
+    and some row has another.
 
     Args:
         task: Names the file, below `data_dir`, and its columns.
@@ -111,9 +121,11 @@ def read_split(
     path = _path(task, split, Path(data_dir))
     labels = labels and kind_of(task).reads_label(task)
     rule: Labels = "optional" if split == "test" else "left out" if shared else "needed"
-    reading = Reading([], [], [], [], [], [])
+    reading = Reading([], [], [], [], [], [], [])
     seen: dict[str, int] = {}
     for row, result in _rows(path, task, rule if labels else "ignored"):
+        if not (reading.columns or isinstance(row.fields, Fault)):
+            reading.columns.extend(row.fields)
         if row.height > 1:
             reading.several.append(row.line)
         if isinstance(result, Example) and result.id in seen:
@@ -149,8 +161,12 @@ def _path(task: TaskConfig, split: Split, data_dir: Path) -> Path:
     path = data_dir / name
     if not Path(name).is_absolute():  # a whole path says openly where it leads
         must_lie_in(data_dir, path, "give its whole path if that is meant")
-    must_be_file(path, f"the {split} file of task {task.name}")
+    must_be_file(path, _words(task, split))
     return path
+
+
+def _words(task: TaskConfig, split: Split) -> str:
+    return f"the {split} file of task {task.name}"
 
 
 def _check_classes(path: Path, task: TaskConfig, reading: Reading) -> None:
@@ -209,6 +225,8 @@ def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator
         table = open_table(file, name, task.quotes)
         optional = task.label if rule == "optional" else ""
         headless = f"; a file with a word a line is named {TAGGED[0]}" if kind_of(task).reads == "tokens" else ""
+        if rule == "optional" and _is_written_otherwise(task, table.columns):
+            required.insert(len(task.text), task.label)
         if table.columns:
             check_columns(table, required, optional, NUMBERED if task.id else "", headless)
         rows = table.rows(lambda fields: isinstance(make_example(task, fields, "0", rule), Example))
@@ -216,12 +234,26 @@ def rows_of(file: TextIO, name: str, task: TaskConfig, rule: Labels) -> Iterator
         fields = row.fields
         if isinstance(fields, Fault):
             yield row, fields
-        elif missing := [column for column in required if column not in fields]:
+        elif missing := [column for column in required if fields.get(column) is None]:
             advice = NUMBERED if missing[0] == task.id else SKIP
-            yield row, fault(f"has no field {missing[0]!r}", nearest(missing[0], fields), advice)
+            yield row, _missing(missing[0], fields, advice)
+        elif rule == "optional" and _is_written_otherwise(task, fields):
+            yield row, _missing(task.label, fields, SKIP)
         else:
             try:
                 made = make_example(task, fields, str(number), rule)
             except InputError as error:  # of the task's kind
                 raise InputError(f"{name}:{row.line}: {error}") from error
             yield row, made
+
+
+def _missing(column: str, fields: Mapping[str, Any], advice: str) -> Fault:
+    if column in fields:
+        return fault(f"field {column!r} is null", advice=advice)
+    return fault(f"has no field {column!r}", nearest(column, fields), advice)
+
+
+def _is_written_otherwise(task: TaskConfig, names: Collection[str]) -> bool:
+    """Whether names lack a task's label, but for capitals and blanks around: nobody means it to be missing then."""
+    label, others = folded(task.label), (*task.text, task.id)
+    return task.label not in names and any(folded(name) == label for name in names if name not in others)

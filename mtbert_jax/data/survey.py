@@ -81,6 +81,7 @@ class SplitSurvey:
         unlabelled: Rows without a label: predicted and not scored in a test split, else left out of a file of several
             tasks; or with one that the task does not take.
         several: Rows that take several lines of the file.
+        columns: The columns, or the fields of the first row that can be read.
     """
 
     task: str
@@ -99,6 +100,7 @@ class SplitSurvey:
     duplicates: Repeats
     unlabelled: Lines
     several: Lines
+    columns: list[str]
 
 
 class Overlap(NamedTuple):
@@ -171,6 +173,7 @@ def _survey_split(
         duplicates=repeats(read),
         unlabelled=Lines(len(unlabelled), unlabelled[:FIRST]),
         several=Lines(len(read.several), read.several[:FIRST]),
+        columns=read.columns,
     )
     return facts, make_dataset(task, read, tokens, tokenizer)
 

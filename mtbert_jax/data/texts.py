@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mtbert_jax.config import TaskConfig
+from mtbert_jax.data.examples import json_type
 from mtbert_jax.data.json_rows import is_json
 from mtbert_jax.data.lines import has_tagged_words
 from mtbert_jax.data.raw_rows import Fault
@@ -15,14 +17,15 @@ from mtbert_jax.data.readers import rows_of
 from mtbert_jax.data.tables import delimiter_of
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_text, not_utf8
+from mtbert_jax.tasks.parsing import parse_list
 
 
 def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]]:
     """The texts of every example, of UTF-8 bytes with or without a byte order mark; `name` may tell the format.
 
-    JSON Lines, lists of JSON objects, CSV files, files with a word a line (`.conll`), and tables whose header has the
-    task's text columns are read as data files are. Everything else is one example a line, the two texts of a pair
-    separated by a tab; a blank line is an empty text.
+    JSON lists of texts have one example in each place. JSON Lines, lists of JSON objects, CSV files, files with a word
+    a line (`.conll`), and tables whose header has the task's text columns are read as data files are. Everything else
+    is one example a line, the two texts of a pair separated by a tab; a blank line is an empty text.
 
     Raises:
         InputError: The bytes are no UTF-8, a column is missing, or a line has another number of texts than the task.
@@ -32,10 +35,27 @@ def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]
         text = data.decode("utf-8-sig", "surrogatepass")
     except UnicodeDecodeError:
         raise not_utf8(name, data) from None
-    first = next((line for line in io.StringIO(text) if line.strip()), "")
+    if values := _listed(text):
+        return list(_by_place(values, name, task))
+    first = next((line for line in _lines(text) if line.strip()), "")
     if first and (re.match(r"\s*\[\s*\{", text) or _has_columns(first, name, task)):
         return list(_by_column(text, name, task))
     return list(_by_line(text, name, task))
+
+
+def _lines(text: str) -> io.StringIO:
+    """Goes over the lines, which may end in a CR alone, as data files may; their ends are left as they are."""
+    return io.StringIO(text, newline="")
+
+
+def _listed(text: str) -> list[Any]:
+    """The values of a JSON list that begins with a text; none where the text is no such list."""
+    if not re.match(r'\s*\[\s*"', text):
+        return []
+    try:
+        return parse_list(text)
+    except ValueError:
+        return []
 
 
 def _has_columns(first: str, name: str, task: TaskConfig) -> bool:
@@ -60,7 +80,7 @@ def _is_object(line: str) -> bool:
 
 def _by_column(text: str, name: str, task: TaskConfig) -> Iterator[tuple[str, ...]]:
     unlabelled = replace(task, id="", label="")
-    for row, example in rows_of(io.StringIO(text, newline=""), name, unlabelled, "ignored"):
+    for row, example in rows_of(_lines(text), name, unlabelled, "ignored"):
         if isinstance(example, Fault):
             raise InputError(f"{name}:{row.line}: {example.text}; {_wanted(task)}")
         if example is not None:
@@ -68,12 +88,20 @@ def _by_column(text: str, name: str, task: TaskConfig) -> Iterator[tuple[str, ..
 
 
 def _by_line(text: str, name: str, task: TaskConfig) -> Iterator[tuple[str, ...]]:
-    lines = text.removesuffix("\n").split("\n") if text else []
-    for number, line in enumerate(lines, start=1):
-        parts = tuple(line.removesuffix("\r").split("\t"))
+    for number, line in enumerate(_lines(text), start=1):
+        parts = tuple(line.rstrip("\r\n").split("\t"))
         if len(parts) != len(task.text):
             raise InputError(f"{name}:{number}: has {len(parts)} texts, separated by tabs; {_wanted(task)}")
         yield parts
+
+
+def _by_place(values: list[Any], name: str, task: TaskConfig) -> Iterator[tuple[str, ...]]:
+    if len(task.text) > 1:
+        raise InputError(f"{name}: a list has one text in each place; {_wanted(task)}")
+    for place, value in enumerate(values):
+        if not isinstance(value, str):
+            raise InputError(f"{name}: text {place} of the list is {json_type(value)}, not a text; {_wanted(task)}")
+        yield (value,)
 
 
 def _wanted(task: TaskConfig) -> str:

@@ -18,8 +18,8 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.layers import EncoderConfig
-from mtbert_jax.plugins import must_extend
 from mtbert_jax.programs import made_once
+from mtbert_jax.protocols import must_extend
 from mtbert_jax.types import EncoderOutput, Params
 
 F = TypeVar("F", bound="type[Family]")

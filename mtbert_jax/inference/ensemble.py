@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from mtbert_jax.config import Task
 from mtbert_jax.data.dataset import Dataset, encode
-from mtbert_jax.data.readers import Split
+from mtbert_jax.data.readers import Split, data_files
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import real
 from mtbert_jax.inference.multitask import MultitaskModel
@@ -130,6 +130,12 @@ def load_predictor(runs: Sequence[Path], which: str = "best", data_dir: str | No
     if len(folders := _run_folders(runs)) == 1:
         return MultitaskModel.from_checkpoint(folders[0], which, data_dir)
     return Ensemble.from_checkpoints(runs, which, data_dir)
+
+
+def data_files_of(model: MultitaskModel | Ensemble) -> list[tuple[Path, str]]:
+    """Every data file of a model, or of all models of an ensemble, and what it is in words."""
+    models = model.models if isinstance(model, Ensemble) else (model,)
+    return [file for one in models for file in data_files(one.setup.config)]
 
 
 def output_folder(runs: Sequence[Path], output: Path | None, name: Literal["predictions", "submission"]) -> Path:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.plugins import must_extend
+from mtbert_jax.protocols import must_extend
 from mtbert_jax.tasks import KINDS, TaskKind, kind_of
 from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.types import Batch, FeatureBatch

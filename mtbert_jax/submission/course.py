@@ -8,6 +8,7 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.predictions import header
 from mtbert_jax.data.readers import read_split
 from mtbert_jax.errors import InputError, plain
+from mtbert_jax.files import not_utf8
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.arrays import parsed
 
@@ -95,5 +96,5 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         raise InputError(f"cannot read the prediction file {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from None
+        raise not_utf8(path, error.object) from None
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

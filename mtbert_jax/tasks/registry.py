@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, get_args
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.plugins import must_extend
+from mtbert_jax.protocols import must_extend
 from mtbert_jax.tasks.kind import Decision, Reads, TaskKind
 from mtbert_jax.tasks.metrics import Metric
 

@@ -148,11 +148,11 @@ class ActiveRun:
     def open_stage(self, plan: Plan, state: TrainState) -> int:
         """Gets a stage's batches and dev splits ready; returns the number of examples whose features are kept.
 
-        Scored are the tasks that this stage or an earlier one trains.
+        Scored are the tasks of which this stage or an earlier one has a step.
 
         Where the stage says so they hold what the encoder says of every example, since it will not change.
         """
-        trained = {name for one in self.plans[: plan.number + 1] for name in one.stage.tasks}
+        trained = {name for one in self.plans[: plan.number + 1] for name in one.batches.trained}
         self.batches, self.scored = plan.batches, {name: self.dev[name] for name in self.dev if name in trained}
         if not plan.stage.cache_features:
             return 0

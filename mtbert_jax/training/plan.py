@@ -66,19 +66,9 @@ def make_plans(setup: Setup, train: dict[str, Dataset]) -> list[Plan]:
     """All stages of a run, so that what is wrong in a late one shows at once.
 
     Raises:
-        InputError: A chain, what is frozen or a regulariser does not fit the model, a stage is endless, or a task gets
-            no step.
+        InputError: A chain, what is frozen or a regulariser does not fit the model, or a stage is endless.
     """
-    plans = [_make_plan(setup, number, stage, train) for number, stage in enumerate(setup.config.resolved_stages())]
-    trained = {name for plan in plans for name in plan.batches.trained}
-    for plan in plans:
-        for name in plan.stage.tasks:
-            if name not in trained:
-                raise InputError(
-                    f"task {name}: stage {plan.stage.name} ends after {plan.batches.num_steps} steps, "
-                    f"before one trains it (order = {plan.stage.order!r}); give more steps or epochs, or leave it out"
-                )
-    return plans
+    return [_make_plan(setup, number, stage, train) for number, stage in enumerate(setup.config.resolved_stages())]
 
 
 def _make_plan(setup: Setup, number: int, stage: Stage, train: dict[str, Dataset]) -> Plan:

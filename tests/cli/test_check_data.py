@@ -128,6 +128,15 @@ def test_bad_input_is_one_line(toml: Path, flags: list[str], expected: str, caps
     assert err.count("\n") == 1
 
 
+def test_what_is_read_is_not_written_over(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = next(path for path in (tmp_path / "data").iterdir() if path.name == load_config(toml).tasks[0].train)
+    before = toml.read_text(), data.read_text()
+    for path, what in ((toml, "the config"), (data, f"the train file of task {load_config(toml).tasks[0].name}")):
+        assert main(["check-data", str(toml), "--json", str(path)]) == 2
+        assert capsys.readouterr().err == f"mtbert: --json {path} is {what}; name another file\n"
+    assert before == (toml.read_text(), data.read_text())
+
+
 def test_a_config_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-data"]) == 2
     assert "give a config: mtbert check-data CONFIG.toml" in capsys.readouterr().err
@@ -199,6 +208,28 @@ def test_test_labels_that_are_secret_are_no_fault(small_encoder_dir: Path, tmp_p
     (test,) = (split for split in facts["splits"] if split["split"] == "test")
     assert (status, test["rows"], test["labelled"], test["bad"]) == (0, 3, 1, [])
     assert test["unlabelled"] == {"rows": 2, "lines": [2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sentence\tlabels\nfilm\t1\n", "; did you mean 'labels'?"),
+        ('{"sentence": "film", "lable": 1}\n', "; did you mean 'lable'?"),
+        ('{"sentence": "film", "lable": 1}\n{"sentence": "song", "label": 1}\n', ""),
+        ("sentence\tlabel2\nfilm\t1\n", ""),  # another task's
+        ("sentence\tother\nfilm\t1\n", ""),
+    ],
+)
+def test_a_test_file_with_a_column_like_the_labels_is_remarked_on(
+    text: str, hint: str, small_encoder_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "t.txt").write_text(text)
+    rows = "sentence,label,label2\nfilm,1,1\nsong,0,0\n"
+    path = one_task(tmp_path, small_encoder_dir, "a.csv", rows, num_classes="2", test='"t.txt"')
+    other = 'name = "r"\ntext = ["sentence"]\nid = ""\nlabel = "label2"\nnum_classes = 2\ntrain = "a.csv"\n'
+    path.write_text(f"{path.read_text()}[[tasks]]\n{other}")
+    told = [line for line in run(path, tmp_path)[1]["remarks"] if "no column" in line]
+    assert told == [f"task q, test: no row has a label, since there is no column 'label'{hint}"][: len(hint)]
 
 
 def test_stray_quotes_are_named_before_rows_are_lost(

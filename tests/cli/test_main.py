@@ -61,7 +61,7 @@ def fails(capsys: pytest.CaptureFixture[str], argv: list[str], *expected: str) -
 
 def test_train_leaves_the_run_folder_of_the_contract(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
-        "config.toml", "metrics.jsonl", "checkpoints", "predictions", "results.json", "encoder", ".lock"
+        "config.toml", "metrics.jsonl", "checkpoints", "predictions", "results.json", "data.json", "encoder", ".lock"
     }  # fmt: skip
     results = json.loads((trained / "results.json").read_text())
     costs = {"seconds", "peak_memory_bytes", "device", "versions"}
@@ -136,6 +136,21 @@ def test_predict_reads_pairs_from_a_file_and_writes_one(trained: Path, tmp_path:
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == [["a film", "the film"], ["a song", "a meal"]]
     assert all(isinstance(row["label"], float) and row["probabilities"] == {} for row in rows)
+
+
+@pytest.mark.parametrize("flag", ["--output", "--soft-labels"])
+def test_what_predict_reads_is_not_written_over(
+    flag: str, trained: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "texts.txt").write_text("a film\n")
+    (tmp_path / "link").symlink_to("texts.txt")
+    argv = ["predict", str(trained), "--task", "sst", "--input", str(tmp_path / "texts.txt"), flag]
+    fails(capsys, [*argv, str(tmp_path / "link")], f"{flag} {tmp_path / 'link'} is the --input; name another file")
+    assert (tmp_path / "texts.txt").read_text() == "a film\n"
+    data = data_dir / "quora-dev.csv"
+    before = data.read_bytes()
+    fails(capsys, [*argv, str(data)], f"{flag} {data} is the dev file of task para; name another file")
+    assert data.read_bytes() == before
 
 
 def test_predict_without_a_task_writes_all_files(
@@ -323,7 +338,7 @@ def test_predict_refuses_what_it_cannot_read(trained: Path, capsys: pytest.Captu
         (["--task", "sst", "--output", "nodir/x"], b"film\n", "cannot write nodir/x: there is no folder nodir"),
         (["--task", "sst", "--output", "."], b"film\n", "cannot write .: it is a folder"),
         (["--output", "there.txt"], b"", "cannot write there.txt: there.txt is no folder"),
-        (["--task", "sst"], b"film\n\xe9t\xe9\n", "standard input: is not UTF-8 text (byte 5)"),
+        (["--task", "sst"], b"film\n\xe9t\xe9\n", "standard input:2: is not UTF-8 text (byte 5)"),
         (["--task", "para"], b"film\tsong\nfilm\n", "standard input:2: has 1 texts, separated by tabs; task para"),
         (["--task", "sst"], b'{"text": "film"}\n', "standard input:1: has no field 'sentence'"),
         (["--task", "ssst"], b"film\n", "no task 'ssst' in this run; did you mean 'sst'?"),

@@ -57,7 +57,7 @@ def test_a_directory_is_no_config(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_toml_is_named(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_bytes(data)
-    with pytest.raises(InputError, match="bad.toml(: is not UTF-8 text| is not a TOML file)"):
+    with pytest.raises(InputError, match="bad.toml(:1)?(: is not UTF-8 text| is not a TOML file)"):
         load_config(tmp_path / "bad.toml")
 
 

@@ -150,6 +150,8 @@ def test_the_courses_pairs() -> None:
         ),
         (["--write", "more.tsv"], "--write more.tsv: JSON Lines are written; let the name end in .jsonl"),
         (["--cap", "-1"], "--cap = -1: must be at least 0"),
+        (["--task", "shares"], "--task shares: has no two texts with the labels 0 and 1 (this config has: para)"),
+        (["--task", "topics"], "--task topics: has no two texts with the labels 0 and 1 (this config has: para)"),
         (["--write", "no/such/more.jsonl"], "no/such"),
     ],
 )
@@ -158,7 +160,40 @@ def test_wrong_arguments_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    save_config(config, tmp_path / "a.toml")
+    para = next(task for task in config.tasks if task.name == "para")
+    several = (
+        dataclasses.replace(para, name="shares", kind="distribution", num_classes=2),
+        dataclasses.replace(para, name="topics", kind="multilabel", classes=("0", "1")),
+    )
+    save_config(dataclasses.replace(config, tasks=(*config.tasks, *several)), tmp_path / "a.toml")
     assert main(["augment", "a.toml", *args]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("write", "what"),
+    [
+        ("pairs.jsonl", "the train file of task para"),
+        ("./link.jsonl", "the train file of task para"),
+        ("dev.jsonl", "the dev file of task para"),
+        ("other.jsonl", "the test file of task sst"),
+    ],
+)
+def test_a_data_file_is_not_written_over(
+    write: str, what: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    text = '{"id": "a", "sentence1": "x", "sentence2": "y", "is_duplicate": 1, "source": "by hand"}\n'
+    for name in ("pairs.jsonl", "dev.jsonl", "other.jsonl"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "link.jsonl").symlink_to("pairs.jsonl")
+    para = next(task for task in config.tasks if task.name == "para")
+    para = dataclasses.replace(para, train="pairs.jsonl", dev=str(tmp_path / "dev.jsonl"), test="")
+    sst = dataclasses.replace(config.tasks[0], test="other.jsonl")
+    save_config(dataclasses.replace(config, tasks=(sst, para), data_dir=str(tmp_path)), tmp_path / "a.toml")
+    assert main(["augment", "a.toml", "--write", write]) == 2
+    assert capsys.readouterr().err == f"mtbert: --write {Path(write)} is {what}; name another file\n"
+    assert all((tmp_path / name).read_text() == text for name in ("pairs.jsonl", "dev.jsonl", "other.jsonl"))
+    assert main(["augment", "a.toml", "--write", "new.jsonl"]) == 0

@@ -9,6 +9,7 @@ import pytest
 from mtbert_jax.config import Config, TaskConfig
 from mtbert_jax.data.readers import is_shared, read_for_run, read_split, read_task
 from mtbert_jax.errors import InputError
+from mtbert_jax.tasks import kind_of
 
 TASK = TaskConfig("x", text=("t",), label="x", id="", num_classes=3, train="a.tsv", dev="a.tsv", test="a.tsv")
 Y = dataclasses.replace(TASK, name="y", label="y")
@@ -26,6 +27,7 @@ def labels(tmp_path: Path, rows: list[str], **task: Any) -> list[Any]:
 RANGE = {"kind": "regression", "num_classes": 0, "label_range": (0.0, 5.0)}
 FREE = {"kind": "regression", "num_classes": 0}
 SIGNS = {"num_classes": 0, "classes": ("-1", "0", "1")}
+TOPICS = {"kind": "multilabel", "num_classes": 0, "classes": ("a", "b")}
 
 
 @pytest.mark.parametrize(
@@ -48,9 +50,55 @@ def test_in_a_test_file_a_blank_and_minus_one_are_no_label(
     assert labels(tmp_path, rows, **task) == expected
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (["", " "], [None, None]),
+        (["", "-1"], [None, None]),
+        (["-1", "-1"], [None, None]),
+        (["", "a"], [[0, 0], [1, 0]]),
+        (["b", "-1", ""], [[0, 1], None, [0, 0]]),
+    ],
+)
+def test_a_blank_label_that_is_one_is_none_where_no_row_has_another(
+    rows: list[str], expected: list[Any], tmp_path: Path
+) -> None:
+    assert [None if label is None else label.tolist() for label in labels(tmp_path, rows, **TOPICS)] == expected
+    write(tmp_path, "t\tx\nfirst\t\nsecond\t\n")
+    training = read_task(dataclasses.replace(TASK, **TOPICS), "train", tmp_path)  # type: ignore[arg-type]
+    assert [example.label.tolist() for example in training] == [[0, 0], [0, 0]]
+
+
+def test_a_kind_whose_parse_fails_for_blanks_reads_test_files_without_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind_of(TASK), "parse", lambda task, text: float(ord(text[0]) - ord("0")))
+    assert labels(tmp_path, ["1", "2"]) == [1.0, 2.0]
+
+
 def test_json_has_no_label_by_null_by_minus_one_and_by_leaving_it_out(tmp_path: Path) -> None:
     write(tmp_path, '{"t": "a", "x": null}\n{"t": "b", "x": -1}\n{"t": "c"}\n{"t": "d", "x": 1}\n{"t": "e", "x": ""}\n')
     assert [example.label for example in read_task(TASK, "test", tmp_path)] == [None, None, None, 1.0, None]
+
+
+@pytest.mark.parametrize("column", ["X", " x", "x ", " X "])
+def test_a_label_that_is_written_otherwise_is_not_passed_over(column: str, tmp_path: Path) -> None:
+    write(tmp_path, f"t\t{column}\na\t1\n")
+    with pytest.raises(InputError) as caught:
+        read_split(TASK, "test", tmp_path)
+    told = f"{tmp_path}/a.tsv:1: no column 'x'; did you mean {column!r}? (columns: t, {column})"
+    assert str(caught.value) == told
+    assert [e.label for e in read_split(TASK, "test", tmp_path, labels=False).examples] == [None]
+    write(tmp_path, f'{{"t": "a", "x": 1}}\n{{"t": "b", "{column}": 1}}\n', "a.jsonl")
+    with pytest.raises(InputError, match=rf"a\.jsonl:2: has no field 'x'; did you mean '{column}'\? \(bad_rows"):
+        read_split(dataclasses.replace(TASK, test="a.jsonl"), "test", tmp_path)
+
+
+def test_columns_of_other_names_are_no_labels(tmp_path: Path) -> None:
+    """Nor are those that the task reads otherwise, however they are written."""
+    write(tmp_path, "X\tx1\txs\na\t1\t1\n")
+    assert read_task(dataclasses.replace(TASK, text=("X",)), "test", tmp_path)[0].label is None
+    assert read_task(dataclasses.replace(TASK, text=("x1",), id="X"), "test", tmp_path)[0].label is None
 
 
 def test_another_label_that_is_none_stays_a_bad_row(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_what_is_no_prediction_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read the prediction file .*file\.csv"):
         read_predictions(path, SST)
     path.write_bytes(b"\xff \n")
-    with pytest.raises(InputError, match=r"file\.csv: is not UTF-8 text \(byte 0\)"):
+    with pytest.raises(InputError, match=r"file\.csv:1: is not UTF-8 text \(byte 0\)"):
         read_predictions(path, SST)
     path.write_text("id \t Predicted_Sst \na , 3 \nb , x \n")
     with pytest.raises(InputError, match=r"file\.csv:3: 'x' is no prediction of task sst"):

@@ -145,7 +145,9 @@ def test_a_bad_row_of_a_table_is_named_by_file_and_line(row: str, problem: str, 
         ("[1]", "is not a JSON object"),
         ('{"id": "b", "sentence": "x"}', "has no field 'sentiment'"),
         ('{"id": "b", "sentiment": 1}', "has no field 'sentence'"),
-        ('{"id": "b", "sentence": "x", "sentiment": null}', "has no field 'sentiment'"),
+        ('{"id": "b", "sentence": "x", "sentiment": null}', "field 'sentiment' is null"),
+        ('{"id": "b", "sentence": null, "sentiment": 1}', "field 'sentence' is null"),
+        ('{"id": null, "sentence": "x", "sentiment": 1}', "field 'id' is null"),
         ('{"id": "b", "sentence": "x", "sentiment": NaN}', "column 'sentiment' is 'NaN', not a whole number"),
         ('{"id": "a", "sentence": "x", "sentiment": 1}', "id 'a' stands already in line 1"),
     ],
@@ -276,7 +278,10 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_place_in_the_file(
 ) -> None:
     table = b"id\tsentence\tsentiment\na\t%b\t1\nb\t"
     start = (table if task is SST else b'{"id": "a", "sentence": "%b", "sentiment": 1}\n{"id": "') % (b"x" * filler)
-    assert refusal(tmp_path, start + b"\xff\t1\n", task) == f"{task.train}: is not UTF-8 text (byte {len(start)})"
+    line = 3 if task is SST else 2
+    assert (
+        refusal(tmp_path, start + b"\xff\t1\n", task) == f"{task.train}:{line}: is not UTF-8 text (byte {len(start)})"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def read(text: str | bytes, task: TaskConfig = ONE, name: str = "standard input"
 
 
 @pytest.mark.parametrize("start", ["", "\ufeff"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_are_texts(start: str, end: str) -> None:
     lines = ["one, two", "", '{"open', "sentence", "[1]", '"quoted"']
     assert read(start + end.join(lines) + end) == [(line,) for line in lines]
@@ -39,12 +39,25 @@ def test_nothing_is_no_text() -> None:
         ("id,sentence\n1,the film\n2,a cat\n", "standard input"),
         ('{"sentence": "the film", "label": 1}\n\n{"sentence": "a cat"}\n', "standard input"),
         ('[{"sentence": "the film"},\n{"sentence": "a cat"}]\n', "a.txt"),
+        ('["the film", "a cat"]\n', "standard input"),
+        ('\n[\n  "the film",\r\n  "a cat"\n]\n', "a.json"),
+        ("id\tsentence\r1\tthe film\r2\ta cat\r", "standard input"),
         ('[\n  {\n"sentence": "the film"\n}, {"sentence": "a cat"}]\n', "standard input"),
         ('{"sentence": "the film"}\n{"sentence": "a cat"}\n', "a.JSON"),
     ],
 )
 def test_columns_with_the_tasks_names_are_read(text: str, name: str) -> None:
     assert read(text, name=name) == [("the film",), ("a cat",)]
+
+
+def test_what_is_no_whole_list_of_texts_is_a_text() -> None:
+    for line in ('["open', '["one"] and more', "[]", "[1]", "[[1]]", '"one"'):
+        assert read(line) == [(line,)]
+        assert read(f'["one"]\n{line}') == [('["one"]',), (line,)]
+
+
+def test_a_text_of_a_list_may_have_tabs_and_line_breaks_and_be_empty() -> None:
+    assert read('["a\\tb", "c\\nd", ""]') == [("a\tb",), ("c\nd",), ("",)]
 
 
 def test_pairs_are_read_by_column_in_the_tasks_order() -> None:
@@ -84,9 +97,13 @@ def test_quotes_are_the_tasks() -> None:
         ),
         ('{"sentence": "one"}\n\n{"sentence": 1}\n', ONE, "f", "f:3: field 'sentence' is a number, not a text"),
         ('{"sentence": "one"}\nplain\n', ONE, "f", "f:2: is not JSON"),
+        ('["one", 2]', ONE, "f", "f: text 1 of the list is a number, not a text; task sst takes one text a line"),
+        ('["one", null]', ONE, "f", "f: text 1 of the list is null, not a text"),
+        ('[\n"x",\n"y"]', PAIR, "f", "f: a list has one text in each place; task para takes two texts a line"),
         ("a\tb\n1\t2\n1\n", PAIR, "f.tsv", "f.tsv:3: has 1 columns where the header has 2"),
-        (b"good\n\xe9t\xe9\n", ONE, "f.txt", "f.txt: is not UTF-8 text (byte 5)"),
-        (b"\xef\xbb\xbfgood\n\xff\n", ONE, "standard input", "standard input: is not UTF-8 text (byte 8)"),
+        (b"good\n\xe9t\xe9\n", ONE, "f.txt", "f.txt:2: is not UTF-8 text (byte 5)"),
+        (b"\xef\xbb\xbfgood\n\xff\n", ONE, "standard input", "standard input:2: is not UTF-8 text (byte 8)"),
+        (b"a\rb\r\n\nd\xff\n", ONE, "f", "f:4: is not UTF-8 text (byte 7)"),
         ("good".encode("utf-16"), ONE, "f", "f: is not UTF-8 text (byte 0): it begins as UTF-16 does"),
     ],
 )

@@ -66,6 +66,16 @@ def test_a_word_a_line(tmp_path: Path, end: str, between: str) -> None:
     assert read_texts(CONLL.encode(), "a.conll", NER) == [("the film",), ("# hash",)]
 
 
+def test_where_a_line_has_tabs_blanks_beside_them_are_passed_over(tmp_path: Path) -> None:
+    text = "-DOCSTART- -X-\tO\n\n# a note\tof several words\nthe \tDT x\t\tO\nfilm\t \tNN\t B-THING \n"
+    (tmp_path / "train.conll").write_text(text)
+    (found,) = mt.read_task(dataclasses.replace(NER, train="train.conll"), "train", tmp_path)
+    assert (found.texts, found.label.tolist()) == (("the film",), [0, 1])
+    text_itself = TaskConfig("lm", "masked_lm", ("words",), "", id="", train="train.conll")
+    (tmp_path / "train.conll").write_text("New York\tB-PER\n")
+    assert mt.read_task(text_itself, "train", tmp_path)[0].texts == ("New York",)
+
+
 def test_words_of_a_test_file_need_no_tags(tmp_path: Path) -> None:
     (tmp_path / "test.bio").write_text("the\nfilm\n\n#\n")
     found = mt.read_task(dataclasses.replace(NER, test="test.bio"), "test", tmp_path)
@@ -82,6 +92,8 @@ def test_words_of_a_test_file_need_no_tags(tmp_path: Path) -> None:
         ),
         ("a.conll", "a O\n\nthe B-X\n", """:3: column 'tags' is '["B-X"]', not a list of tags"""),
         ("a.conll", "the\nfilm\n", ":1: has no field 'tags'"),
+        ("a.conll", "New York\tB-THING\n", ":1: field 'words' has 'New York' as word 1, which is not one word"),
+        ("a.conll", "York\tNN B\tB-THING O\n", """:1: column 'tags' is '["B-THING O"]', not a list of tags"""),
         ("a.conll", "\n\n", ": no rows"),
         (
             "a.txt",

@@ -230,6 +230,10 @@ def test_what_is_wrong_is_said(
     fails(
         capsys, ["report", str(tmp_path / "a"), "--out", str(tmp_path / "file" / "x.html")], "cannot write the report"
     )
+    data = Path(config.data_dir) / config.tasks[0].dev
+    before = data.read_bytes()
+    fails(capsys, ["report", str(tmp_path / "a"), "--out", str(data)], f"--out {data} is the dev file of task")
+    assert data.read_bytes() == before
     for package in ("matplotlib", "jinja2"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)

@@ -130,7 +130,7 @@ def test_what_cannot_be_checked_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sst-out\.csv:1: the header is 'Predicted'; it must be one of"):
         check_pair(path, data)
     path.write_bytes(b"\xff")
-    with pytest.raises(InputError, match=r"is not UTF-8 text \(byte 0\)"):
+    with pytest.raises(InputError, match=r"sst-out\.csv:1: is not UTF-8 text \(byte 0\)"):
         check_pair(path, data)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtbert_jax.config import Config, HeadConfig, StageConfig
+from mtbert_jax.config import Config, HeadConfig
 from mtbert_jax.data.balance import epoch_counts, loss_weights
 from mtbert_jax.data.lengths import fit_ladder
 from mtbert_jax.encoders.hub import load_pretrained
@@ -186,16 +186,6 @@ def test_a_stage_of_more_epochs_than_anybody_waits_for_is_refused(order: str, co
     setup = Setup.load(dataclasses.replace(config, order=order, steps=9_999_999), Path(config.encoder))
     with pytest.raises(InputError, match=r"stage train: would take 9999999 steps in \d+ epochs; 10000000 and 100000"):
         make_plans(setup, setup.datasets("train"))
-
-
-def test_a_task_that_no_step_trains_is_refused(config: Config) -> None:
-    """Its random head would be scored, and have a part in the choice of the best checkpoint."""
-    setup = Setup.load(dataclasses.replace(config, order="sequential", steps=11), Path(config.encoder))
-    with pytest.raises(InputError, match=r"task sts: stage train ends after 11 steps, before one trains it"):
-        make_plans(setup, setup.datasets("train"))  # 37 rows in batches of 4: each task has ten
-    stages = (StageConfig("first", steps=11), StageConfig("second", order="round_robin", steps=1))
-    setup = setup.with_config(dataclasses.replace(setup.config, stages=stages))
-    assert len(make_plans(setup, setup.datasets("train"))) == 2
 
 
 def test_a_tokenizer_whose_ids_go_beyond_the_encoders_table_is_refused(config: Config, tmp_path: Path) -> None:
