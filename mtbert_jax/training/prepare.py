@@ -186,7 +186,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
     trained = {name for plan in plans for name in plan.batches.trained}
     for name in train:
         if name not in trained:
-            yield f"task {name}: the steps end before one trains it, so its head stays as it was and no step is the best"
+            yield f"task {name}: the steps end before one trains it; its head stays as it was, and no step is best"
     if both := ", ".join(name for name, task in setup.tasks.items() if task.both_orders):
         yield f"dev and test pairs scored in both orders: {both}"
     for plan in plans:

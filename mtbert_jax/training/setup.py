@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step."""
+"""A run's config with what it names: the encoder's description, the tokenizer, the model, the data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

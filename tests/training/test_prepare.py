@@ -249,7 +249,7 @@ def test_a_task_that_no_step_trains_is_named_and_not_scored(config: Config, tmp_
     """Its head, as it was drawn, would have a part in the choice of the best checkpoint."""
     config = dataclasses.replace(config, order="sequential", steps=11, eval_every_steps=11)
     (told,) = (line for line in rehearse(config) if "before one trains it" in line)  # 37 rows in batches of 4: ten each
-    assert told == "task sts: the steps end before one trains it, so its head stays as it was and no step is the best"
+    assert told == "task sts: the steps end before one trains it; its head stays as it was, and no step is best"
     (scored,) = (r for r in read_metrics(run(config, tmp_path / "run").metrics) if r["kind"] == "eval")
     assert set(scored["scores"]) == {"sst", "para", "average", "plain_average"}
     stages = (StageConfig("first", steps=11), StageConfig("second", order="round_robin", steps=1))
