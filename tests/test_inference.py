@@ -156,6 +156,16 @@ def test_rows_that_are_left_out_of_scores_and_predictions_are_told(
     assert "sts-dev-output.csv" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["evaluate", "predict", "submission"])
+def test_a_run_whose_config_was_emptied_is_named(
+    command: str, mixed_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(mixed_run, tmp_path / "run"))
+    (folder / "config.toml").write_text("")
+    assert main([command, str(folder)]) == 2
+    assert "has no [[tasks]], which every run has" in capsys.readouterr().err
+
+
 def test_nothing_is_said_while_a_run_is_loaded(mixed_run: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In a notebook, what orbax logs would stand above every answer."""
     with caplog.at_level("INFO"):

@@ -21,9 +21,12 @@ def interrupted(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """What becomes of a process in which Ctrl-C is pressed while the library imports JAX."""
     (folder / "jax.py").write_text(PRESSED)
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
-    return subprocess.run(
-        [sys.executable, *args], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60
-    )
+    own = {"env": {**os.environ, "PYTHONPATH": path}, "timeout": 60}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs tests in the background ignores it
+    try:
+        return subprocess.run([sys.executable, *args], capture_output=True, text=True, **own)  # type: ignore[call-overload]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("way", ["mtbert", "-m"])

@@ -77,6 +77,8 @@ class RunContents:
         notes, sizes, judged = [], {}, {}
         if results is None and folder.results.exists():
             notes.append(f"{folder.results} is not what a run writes; mtbert train {path} --resume writes it again")
+        if not config.tasks:
+            notes.append(f"{folder.config} has no [[tasks]], which every run has; was the file cut off?")
         logits = load_logits(folder) or {}
         for task in config.resolved_tasks():
             try:

@@ -73,3 +73,10 @@ def test_results_that_cannot_be_read_are_told_from_missing_ones(config: Config, 
     (tmp_path / "run" / "results.json").write_text('{"dev": 1}')
     (note,) = RunContents.read(tmp_path / "run", "mine").notes
     assert note.startswith(f"{tmp_path / 'run' / 'results.json'} is not what a run writes; mtbert train ")
+
+
+def test_a_run_without_tasks_is_told(config: Config, tmp_path: Path) -> None:
+    read(config, tmp_path / "run", [("all", 10, {"sst": 1.0})])
+    (tmp_path / "run" / "config.toml").write_text("")
+    (note,) = RunContents.read(tmp_path / "run", "mine").notes
+    assert note.startswith(f"{tmp_path / 'run' / 'config.toml'} has no [[tasks]]")

@@ -20,6 +20,7 @@ from mtbert_jax.report.effects import Effect, mean_effects, sentences
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.training.affinity import Affinity
 from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.plan import make_plans
 from mtbert_jax.training.records import pack, read_metrics, step_record, unpack
 from mtbert_jax.training.state import TrainState
 from mtbert_jax.training.step import make_train_step

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mtbert_jax.config import Config, save_config
+from mtbert_jax.config import Config
 from mtbert_jax.errors import InputError
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.fit import fit
@@ -34,15 +34,6 @@ def test_a_folder_has_one_process_at_a_time(tmp_path: Path) -> None:
     with folder.hold(), pytest.raises(InputError, match=busy):
         folder.hold()
     folder.hold().close()
-
-
-def test_a_config_without_tasks_is_no_runs(config: Config, tmp_path: Path) -> None:
-    """As an empty file has none, or one that was cut off."""
-    save_config(config, tmp_path / "config.toml")
-    assert RunFolder(tmp_path).load_config().tasks == config.tasks
-    (tmp_path / "config.toml").write_text("")
-    with pytest.raises(InputError, match=r"config.toml has no \[\[tasks\]\], which every run has"):
-        RunFolder(tmp_path).load_config()
 
 
 def test_the_lock_of_a_process_that_was_killed_is_taken_over(config: Config, tmp_path: Path) -> None:
