@@ -65,7 +65,7 @@ class Setup:
             InputError: The directory holds no encoder, or the config asks for more than it has.
         """
         if not config.tasks:
-            raise InputError(f"the config beside {encoder} has no [[tasks]], which every run has; was the file cut off?")
+            raise InputError(f"the config beside {encoder} has no [[tasks]], which every run has; was it cut off?")
         own = load_matching_config(encoder)
         family, loaded = family_of(own), read_tokenizer(encoder)
         tokenizer = loaded.tokenizer
