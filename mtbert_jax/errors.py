@@ -48,7 +48,7 @@ class failures_of:  # noqa: N801 - it stands in a ``with``, as functions of cont
     A class, since the rows of a file go through it one by one, and a generator takes three times as long.
 
     Args:
-        what: What is called, such as ``kind 'ordinal': parse``.
+        what: What is called, such as ``kind 'binary': parse``.
         passed: Errors that come out as they are, beside those whose message is one line already.
     """
 

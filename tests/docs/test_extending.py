@@ -321,7 +321,7 @@ def test_a_kind_without_its_plugin_is_named(levels: Followed, capsys: pytest.Cap
             "return (logits[0] > 0)",
             "predict returns shape () for 2 examples; it must be (2,)",
         ),
-        ("def loss", "def lose", "wrong.py:20: TypeError: Can't instantiate abstract class Ordinal"),
+        ("def loss", "def lose", "wrong.py:20: task kind 'ordinal' cannot be registered: the class lacks loss"),
         ("metrics = ", "metric = ", "task kind 'ordinal' cannot be registered: the class lacks metrics"),
     ],
 )
