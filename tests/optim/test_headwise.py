@@ -99,7 +99,7 @@ MANY = [
     *("acprop(lr)", "adabelief(lr)", "adadelta(lr)", "adafactor(lr)", "adagrad(lr)", "adamax(lr)", "adan(lr)"),
     *("ademamix(lr)", "adopt(lr)", "amsgrad(lr)", "flatten(adam(lr))", "galore(lr)", "lars(lr)", "lion(lr)"),
     *("madgrad(lr)", "masked(adam(lr), heads)", "muon(lr)", "nadamw(lr)", "novograd(lr)", "radam(lr)"),
-    *("rmsprop(lr, bias_correction=True)", "sgd(lr, momentum=0.9)", "signum(lr)", "sm3(lr)"),
+    *("rmsprop(lr, bias_correction=True)", "sgd(lr, momentum=0.9)", "signum(lr)", "sm3(1e-2)"),
     *("split_real_and_imaginary(adam(lr))", "yogi(lr)", "chain(ema(0.9), named_chain(['a', adam(lr)]))"),
 ]
 QUICK = ("adabelief(lr)", "flatten(adam(lr))", "muon(lr)", "radam(lr)", "masked(adam(lr), heads)")
