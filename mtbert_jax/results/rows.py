@@ -178,7 +178,8 @@ def dev_predictions(
     folder: RunFolder, task: TaskConfig, examples: Sequence[Example]
 ) -> tuple[Path, Float[np.ndarray, " example"]]:
     """A run's prediction file of these dev examples, and what it holds; `InputError` if it is of others."""
-    if folder.load_data().get(task.name, {}).get("dev", digest(examples)) != digest(examples):
+    known = folder.load_data().get(task.name, {}).get("dev")
+    if known is not None and known != digest(examples):
         raise InputError(f"{task.dev} holds other examples than when the run was scored")
     path = folder.predictions / prediction_file(task, "dev")
     must_lie_in(folder.path, path)

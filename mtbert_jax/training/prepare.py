@@ -104,9 +104,10 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     setup = Setup.load(config, directory, layout.narrow)
     splits = {split: setup.datasets(split) for split in SPLITS}
     _check_datasets(config, splits)
-    train, dev, _ = splits.values()
-    every = {name: {"train": train[name], **({"dev": dev[name]} if name in dev else {})} for name in train}
-    digests = {name: {split: data.digest for split, data in own.items()} for name, own in every.items()}
+    digests: Digests = {name: {} for name in splits["train"]}
+    for split in SPLITS[:2]:
+        for name, data in splits[split].items():
+            digests[name][split] = data.digest
     for on, (own, place) in zip(goes_on, apart, strict=True):
         if on:
             check_data(place, own, digests)
