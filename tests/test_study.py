@@ -45,6 +45,7 @@ ROWS = {
     "smart_pcgrad_x5": ("smart_pcgrad", {"smart.weight"}),
     "smart_pcgrad_x25": ("smart_pcgrad", {"smart.weight"}),
 }
+QUICK_ROWS = ("baseline", "smart_pcgrad")
 LENGTH = 12
 
 
@@ -143,7 +144,9 @@ def test_heads_start_on_kept_features_and_without_smart_on_any_row(path: Path) -
         assert (heads.smart.weight, heads.proximal.weight) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("path", named([path for path in STUDY if on_bert_base(path)]))
+@pytest.mark.parametrize(
+    "path", named([*filter(on_bert_base, STUDY)], slow=lambda path: path.stem not in ("baseline", "smart_pcgrad"))
+)
 def test_the_chains_of_every_row_for_bert_base_fit_the_model(
     path: Path, small_encoder_dir: Path, tmp_path: Path, cache: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Layers of one kind are traced once, whatever their number; each has parameters and dropout of its own."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from mtbert_jax.encoders.deberta_v2 import DebertaV2Config, DebertaV2Encoder
 from mtbert_jax.encoders.family import Encoder
 from mtbert_jax.encoders.modernbert import ModernBertConfig, ModernBertEncoder
 from mtbert_jax.nn import dropout
-from tests.cases import slow_but_for
+from tests.cases import rows_slow_but_for, slow_but_for
 
 IDS = jnp.array([[2, 5, 9, 3], [2, 7, 3, 3]])
 LAYERED = ("bert", "deberta-v2", "modernbert")
@@ -43,8 +44,10 @@ def program(model: Encoder) -> jax.stages.Lowered:
     return jax.jit(jax.grad(loss)).lower(params, jax.random.key(1))
 
 
-@pytest.mark.parametrize("remat", [False, True])
-@pytest.mark.parametrize("family", slow_but_for(("bert", "deberta-v2"), LAYERED))
+@pytest.mark.parametrize(
+    ("family", "remat"),
+    rows_slow_but_for([("bert", True), ("deberta-v2", False)], itertools.product(LAYERED, (False, True))),
+)
 def test_a_deeper_encoder_is_no_longer_program(family: str, remat: bool) -> None:
     shallow, deep = (program(encoder(family, depth, remat)).as_text().count("dot_general") for depth in (5, 9))
     assert 0 < shallow == deep

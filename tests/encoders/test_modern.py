@@ -96,7 +96,7 @@ def test_a_program_for_plain_jax_takes_any_length(name: str, config: Config, tmp
         np.testing.assert_allclose(found, setup.model.logits(params, "sst", batch), atol=1e-5)
 
 
-@BOTH
+@ONE_QUICK
 def test_padding_has_no_part(name: str) -> None:
     """Neither its ids nor its number, nor, where SMART enters, its embeddings."""
     config, params = build(name, conv_kernel_size=3) if name == "deberta-v2" else build(name)
@@ -111,7 +111,8 @@ def test_padding_has_no_part(name: str) -> None:
     np.testing.assert_allclose(entered * MASK[..., None], found * MASK[..., None], atol=2e-5)
 
 
-@ONE_QUICK
+@pytest.mark.slow
+@BOTH
 def test_layers_kept_short_and_half_precision_give_the_same(name: str) -> None:
     """Values and gradients."""
     config, params = build(name, initializer_range=0.1)

@@ -12,6 +12,7 @@ from mtbert_jax import trees
 from mtbert_jax.optim.aggregators.gramian import gramian, grouped_gramian
 from mtbert_jax.optim.aggregators.grouping import groups_of
 from mtbert_jax.optim.chain import build_chain, chain_context, check_chain
+from tests.cases import slow_but_for
 
 SHAPES = {
     "embeddings": {"word": {"embedding": (5, 4)}, "layer_norm": {"scale": (4,)}},
@@ -80,7 +81,7 @@ def test_the_products_of_a_leaf_are_computed_once() -> None:
     assert products(both) <= 1.1 * update
 
 
-@pytest.mark.parametrize("by", ["layer", "matrix"])
+@pytest.mark.parametrize("by", slow_but_for(["layer"], ["layer", "matrix"]))
 @pytest.mark.parametrize("call", ["cagrad(c=0.4, by={})", "upgrad(by={})", "equal_norms(by={})", "imtl_g(by={})"])
 def test_each_group_is_aggregated_by_itself(call: str, by: str) -> None:
     grads, context = gradients(3), chain_context(lambda step: 0.1, PARAMS, 3)

@@ -1,6 +1,7 @@
 """SMART's two terms against literal formulas, stored values, and (where installed) smart-pytorch."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.regularizers.proximal import proximal_loss, update_teacher
 from mtbert_jax.regularizers.smart import CleanPass, adversarial_noise, resolve, smoothness, smoothness_loss
 from mtbert_jax.tasks import KINDS
+from tests.cases import rows_slow_but_for
 
 PRESETS = ("ball", "paper", "smart_pytorch", "mtdnn")
 NAMES = ("classification", "binary", "regression")
@@ -123,8 +125,10 @@ def test_the_detached_divergence_has_the_gradient_of_its_definition() -> None:
 # Properties that every preset keeps (docs/numerics.md, section 2.1)
 
 
-@pytest.mark.parametrize("kind", NAMES)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("preset", "kind"),
+    rows_slow_but_for(zip(PRESETS, itertools.cycle(NAMES), strict=False), itertools.product(PRESETS, NAMES)),
+)
 def test_smoothness_is_positive_and_radius_zero_gives_zero(preset: Any, kind: str) -> None:
     net = network(kind)
     value, grads = jax.value_and_grad(net.loss(SmartConfig(preset=preset, radius=0.5), kind))(net.params)

@@ -192,7 +192,8 @@ STAGES = (
 )
 
 
-@pytest.mark.parametrize("seeds", [(), pytest.param((3, 0), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [(), (3, 0)])
 def test_training_is_scored_in_both_orders_and_does_not_change(
     config: Config, tmp_path: Path, seeds: tuple[int, ...]
 ) -> None:

@@ -14,6 +14,7 @@ from mtbert_jax.config import Config, StageConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.records import read_metrics
+from tests.cases import slow_but_for
 from tests.conftest import light
 from tests.training.test_fit import Quiet, leaves, run
 
@@ -70,7 +71,7 @@ def only_new_objects() -> Iterator[None]:
     gc.unfreeze()
 
 
-@pytest.mark.parametrize("teacher", [False, True])
+@pytest.mark.parametrize("teacher", slow_but_for([False], [False, True]))
 @pytest.mark.usefixtures("only_new_objects")
 def test_a_state_that_a_step_has_replaced_is_let_go_of(config: Config, tmp_path: Path, teacher: bool) -> None:
     """Parameters, two moments, and a teacher where there is one: from the first step, over stages, when resumed."""

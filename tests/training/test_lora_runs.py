@@ -289,6 +289,7 @@ def test_seeds_in_one_program_are_those_alone_and_begin_with_other_products(adap
     assert setup.model.lora and largest_difference(*products) > 1e-2
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_the_same_gradient(adapted: Config) -> None:
     adapted = without_dropout(adapted)
     setup, plan = planned(adapted)

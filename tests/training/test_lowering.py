@@ -100,8 +100,8 @@ def lowered(config: Config) -> dict[str, list[str]]:
     }
 
 
-QUICK = ("PCGrad", "all at once")
-"""Most of the other cases are parts of the last."""
+QUICK = ("all at once",)
+"""Most of the other cases are parts of it."""
 
 
 @pytest.mark.parametrize("case", slow_but_for(QUICK, CASES))

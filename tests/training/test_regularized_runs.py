@@ -186,9 +186,8 @@ def test_the_encoder_runs_once_over_the_data(config: Config, tmp_path: Path, mon
     assert any("features of 174 examples kept" in line for line in display.lines)
 
 
-@pytest.mark.parametrize(
-    "smart", [pytest.param(SmartConfig(), id="plain"), pytest.param(SMART, id="smart", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("smart", [SmartConfig(), SMART], ids=["plain", "smart"])
 def test_a_stage_on_kept_features_resumes_to_the_bit_and_the_next_one_trains_everything(
     config: Config, tmp_path: Path, smart: SmartConfig
 ) -> None:

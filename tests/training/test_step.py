@@ -271,13 +271,8 @@ def test_shares_of_the_smoothness_of_micro_batches_add_up() -> None:
     assert [float(share.examples) for share in found] == pytest.approx([3 / 5, 2 / 5])
 
 
-@pytest.mark.parametrize(
-    "regularizers",
-    [
-        pytest.param((), id="plain"),
-        pytest.param((Smart(SmartConfig(weight=1.0, noise_std=0.1)),), id="smart", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("regularizers", [(), (Smart(SmartConfig(weight=1.0, noise_std=0.1)),)], ids=["plain", "smart"])
 def test_layers_computed_again_give_the_same_step(config: Config, regularizers: tuple[Any, ...]) -> None:
     """Dropout on: the masks are drawn again, too."""
     ends = []
