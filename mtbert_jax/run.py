@@ -333,7 +333,7 @@ def _are_of(logits: Mapping[str, np.ndarray], datasets: Mapping[str, Dataset]) -
 
 def _cost(folder: RunFolder) -> dict[str, Any]:
     """What the run took, and on what."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
+    with Checkpoints(folder.checkpoints, run=folder.load_identity()) as checkpoints:
         progress = next(iter(checkpoints.standings.values()))
     made = commit()
     return {

@@ -1,5 +1,6 @@
 """What is to be done about a run that lies in the run folder already: refused, gone on with, or deleted."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -9,7 +10,7 @@ from mtbert_jax.config import Config, save_config
 from mtbert_jax.config.schema import difference, to_dict
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import input_errors, write_whole
-from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.folder import IDENTITY, RunFolder
 from mtbert_jax.training.source import seed_folders, source_of
 from mtbert_jax.training.trackers import BACKENDS
 
@@ -104,10 +105,19 @@ def open_folder(folder: RunFolder, config: Config, digests: Digests, overwrite: 
     """Makes the run folder, or empties it; `InputError` if it cannot be written."""
     if overwrite:
         delete_run(folder)
+    identity = folder.load_identity() if folder.has_checkpoint else identify(config, digests)
+    own = {IDENTITY: {"digest": identity}} if identity else {}
     with input_errors(f"cannot write the run folder {folder.path}"):
         folder.path.mkdir(parents=True, exist_ok=True)
         save_config(config, folder.config)
-        write_whole(folder.data, json.dumps(digests, indent=1) + "\n")
+        write_whole(folder.data, json.dumps({**own, **digests}, indent=1) + "\n")
+
+
+def identify(config: Config, digests: Digests) -> str:
+    """A number in hexadecimal digits that is another one for a run of another config, encoder or other examples."""
+    names = ("encoder", "revision")
+    kept = {name: value for name, value in to_dict(config).items() if name in names or name not in MAY_CHANGE}
+    return hashlib.sha256(json.dumps([kept, digests]).encode()).hexdigest()
 
 
 def delete_run(folder: RunFolder) -> None:

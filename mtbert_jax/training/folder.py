@@ -13,6 +13,8 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text, try_to_write
 from mtbert_jax.limits import LARGEST_JSON
 
+IDENTITY = ".run"
+"""Key of the run's own digest in ``data.json``, beside the tasks; no task can have this name."""
 _SCORE = (float, None)
 _SCORES = {"*": (float, {"*": _SCORE}, None), "average?": _SCORE, "plain_average?": _SCORE}
 RESULTS = {
@@ -58,7 +60,7 @@ class RunFolder:
     submission = _Inside("submission")
     """Prediction files to hand in: of every row, checked."""
     data = _Inside("data.json")
-    """Digests of the training and dev examples that the run began with, by task and split."""
+    """Digests of the training and dev examples that the run began with, by task and split; and the run's own."""
     logits = _Inside("predictions/dev-logits.npz")
     """Logits of the dev files, by task, in NumPy's format."""
     tensorboard = _Inside("tensorboard")
@@ -142,6 +144,10 @@ class RunFolder:
     def load_data(self) -> dict[str, dict[str, str]]:
         """What ``data.json`` holds; nothing where `load_results` would be None."""
         return self._load(self.data, {"*": {"*": str}}) or {}
+
+    def load_identity(self) -> str:
+        """The digest by which checkpoints are the run's; empty where none is on record."""
+        return self.load_data().get(IDENTITY, {}).get("digest", "")
 
     def _load(self, file: Path, shape: Any) -> dict[str, Any] | None:
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.errors import InputError
-from mtbert_jax.training.existing import open_folder
+from mtbert_jax.training.existing import identify, open_folder
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.prepare import Prepared, describe_run, prepare
 from tests.conftest import light, tiny_run
@@ -140,3 +140,26 @@ def test_further_seeds_are_of_the_same_config(config: Config, existing: Any) -> 
         prepare(seeds(config, 0, 1, lr=0.5), RunFolder(place), existing)
     if existing == "overwrite":
         assert len(prepare(seeds(config, 1, 3, lr=0.5), RunFolder(place), existing).runs) == 2
+
+
+def test_a_run_keeps_the_digest_that_its_checkpoints_carry(config: Config) -> None:
+    folder, digests = RunFolder(Path(config.out)), {"sst": {"train": "1"}}
+    open_folder(folder, config, digests)
+    identity = folder.load_identity()
+    assert len(identity) == 64
+    (folder.checkpoints / "3").mkdir(parents=True)
+    open_folder(folder, dataclasses.replace(config, encoder="moved", out="moved"), digests)  # as under --resume
+    assert folder.load_identity() == identity
+    folder.data.unlink()
+    open_folder(folder, config, digests)
+    assert folder.load_identity() == ""  # of a run that began before there was one: nothing is refused
+    assert folder.load_data() == digests
+
+
+def test_runs_that_differ_have_different_digests(config: Config) -> None:
+    digests = {"sst": {"train": "1"}}
+    identity = identify(config, digests)
+    assert identify(dataclasses.replace(config, out="elsewhere", log_every_steps=9), digests) == identity
+    others = [dataclasses.replace(config, **change) for change in ({"seed": 7}, {"lr": 0.5}, {"encoder": "other"})]
+    found = [identify(other, digests) for other in others] + [identify(config, {"sst": {"train": "2"}})]
+    assert len({identity, *found}) == 5
