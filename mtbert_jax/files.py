@@ -161,10 +161,15 @@ def must_be_writable(path: Path, folder: bool = False) -> None:
 
 
 def must_spare(flag: str, path: Path, read: Iterable[tuple[Path, str]]) -> None:
-    """Refuses to write to a file that is read, too; what is read comes with words for it, and `flag` names `path`."""
+    """Refuses to write to a file that is read, too, or to one that is there in a folder of which all may be read.
+
+    What is read comes with words for it, and `flag` names `path`.
+    """
+    place = real(path)
     for other, what in read:
-        if real(other) == real(path):
-            raise InputError(f"{flag} {path} is {what}; name another file")
+        if place == real(other) or (place.exists() and place.is_relative_to(real(other))):
+            told = "is" if place == real(other) else "lies in"
+            raise InputError(f"{flag} {path} {told} {what}; name another file")
 
 
 def user_cache(kind: str) -> Path:

@@ -4,12 +4,14 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.config.schema import difference, to_dict
+from mtbert_jax.data.readers import data_files
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import input_errors, write_whole
+from mtbert_jax.files import input_errors, real, write_whole
 from mtbert_jax.training.folder import IDENTITY, RunFolder
 from mtbert_jax.training.source import seed_folders, source_of
 from mtbert_jax.training.trackers import BACKENDS
@@ -85,6 +87,16 @@ def config_changes(old: Config, new: Config) -> list[str]:
     return difference(before, after)
 
 
+def check_inputs(folder: RunFolder, config: Config, encoder: Path) -> None:
+    """Refuses to begin a run where what it is given lies among what it would write, or delete to begin again."""
+    own = [real(path) for path in (*folder.folders, *folder.files)]
+    for path, what in ((encoder, "the encoder"), *data_files(config)):
+        if any(real(path).is_relative_to(place) for place in own):
+            raise InputError(
+                f"{path} is {what}, and a run in {folder.path} writes or deletes what lies there; give another --out"
+            )
+
+
 def check_data(folder: RunFolder, config: Config, digests: Digests) -> None:
     """Refuses to go on with a run whose training or dev examples are not those that it began with."""
     before, tasks = folder.load_data(), {task.name: task for task in config.tasks}
@@ -122,8 +134,7 @@ def identify(config: Config, digests: Digests) -> str:
 
 def delete_run(folder: RunFolder) -> None:
     """Deletes what a run has written, and nothing else that may lie there; its lock is kept by whoever holds it."""
-    folders = (folder.checkpoints, folder.predictions, folder.submission, folder.encoder)
-    for path in (*folders, folder.tensorboard, folder.wandb):
+    for path in folder.folders:
         shutil.rmtree(path, ignore_errors=True)
-    for path in (folder.config, folder.data, folder.metrics, folder.results, *map(folder.note, BACKENDS)):
+    for path in (*folder.files, *map(folder.note, BACKENDS)):
         path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -75,6 +76,22 @@ class RunFolder:
     def note(self, writer: str) -> Path:
         """What a writer has been given of the records."""
         return self.path / f".{writer}.json"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders that are a run's own."""
+        return (self.checkpoints, self.predictions, self.submission, self.encoder, self.tensorboard, self.wandb)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that are a run's own, beside those in its folders."""
+        return (self.config, self.data, self.metrics, self.results)
+
+    def read_again(self) -> Iterator[tuple[Path, str]]:
+        """What later commands read of the folder, each with words for it."""
+        written = (path for own in (self.predictions, self.submission) for path in own.glob("*-output.csv"))
+        for path in (*self.files, self.logits, *written, self.checkpoints, self.encoder):
+            yield path, f"{path.relative_to(self.path)} of the run {self.path}"
 
     @property
     def has_checkpoint(self) -> bool:
