@@ -1,5 +1,6 @@
 """Files: checked paths, whole writes, locks, the user's cache folder. ``must_…`` raises `InputError`."""
 
+import errno
 import json
 import os
 import shutil
@@ -47,11 +48,19 @@ def must_lie_in(folder: Path, path: Path, remedy: str = "") -> None:
 
 
 def must_be_file(path: Path, whose: str = "") -> None:
-    """Refuses what is there and no file: a pipe would be waited for, a device might never end."""
+    """Refuses what is there and no file that can be read: a pipe would be waited for, a device might never end.
+
+    A link to nowhere is there, too: whoever put it there meant the file to be read.
+    """
     with input_errors(f"cannot read {path}"):  # a name that is too long, links in a circle
-        wrong = path.exists() and not path.is_file()
+        there = path.exists()
+        wrong = "is no file" if there and not path.is_file() else ""
+        if not there and path.is_symlink():
+            wrong = f"is a link to {path.readlink()}, where no file lies"
     if wrong:
-        raise InputError(f"{path}{whose and ', '}{whose}{whose and ','} is no file")
+        raise InputError(f"{path}{whose and ', '}{whose}{whose and ','} {wrong}")
+    if there and not os.access(path, os.R_OK):
+        raise InputError(f"cannot read {path}: {os.strerror(errno.EACCES)}")
 
 
 def must_hold_files(folder: Path, arrays: str = "") -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from mtbert_jax.encoders.sentence import MODULES, transformer_folder
 from mtbert_jax.encoders.tokenizer_settings import ADDED_TOKENS, SENTENCE, SETTINGS, SPECIAL_TOKENS, TOKENIZER
 from mtbert_jax.encoders.weights import INDEX, SHARDS, WEIGHTS, Stored, encoder_tensors, has_weights, stored_tensors
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import is_folder
+from mtbert_jax.files import input_errors, is_folder
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.types import Params
 
@@ -66,11 +67,15 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
         InputError: It is no directory, and no name that the hub has; or a folder of something else than an encoder.
     """
     if is_folder(encoder):
-        _check_no_run(Path(encoder))
-        return transformer_folder(Path(encoder))
+        with input_errors(f"cannot read the encoder {encoder}"):  # a folder that may not be entered
+            _check_no_run(Path(encoder))
+            return transformer_folder(Path(encoder))
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", str(encoder)):
+        is_file = os.path.isfile(encoder)  # noqa: PTH113 - as in is_folder
+        hint = f"; it is a file: name its folder, {str(Path(encoder).parent)!r}" if is_file else ""
         raise InputError(
             f"encoder = {str(encoder)!r} is neither a directory nor a hub name such as google-bert/bert-base-uncased"
+            f"{hint}"
         )
     wanted = [name for name in FILES if weights or name not in (WEIGHTS, INDEX, SHARDS)]
     copy = _fetch(str(encoder), revision, wanted)

@@ -105,7 +105,7 @@ class RunFolder:
 
     def check_writable(self) -> None:
         """Refuses a folder that cannot be written, or that another process trains in; leaves nothing behind."""
-        for path in (self.config, self.data, self.metrics, self.results, self.lock):
+        for path in (*self.files, self.logits, self.lock):
             must_be_file(path)
         below = (self.checkpoints, self.predictions, self.encoder)
         for place in (self.path, *(folder for folder in below if os.path.lexists(folder))):

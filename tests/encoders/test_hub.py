@@ -334,6 +334,40 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, directory: Path)
         load_tokenizer(directory)
 
 
+@pytest.mark.parametrize("name", [*JSON, "modules.json", "model.safetensors"])
+def test_a_link_to_nowhere_is_not_taken_for_no_file(name: str, directory: Path) -> None:
+    """As a copy of the hub's cache has them: without a file of settings the tokens would be other ones."""
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to("../../blobs/1f3b")
+    with pytest.raises(InputError) as error:
+        load_tokenizer(directory)
+        load_pretrained(directory)
+    assert str(error.value) == f"{directory / name} is a link to ../../blobs/1f3b, where no file lies"
+
+
+def test_a_file_in_place_of_its_folder_is_told_apart(directory: Path) -> None:
+    assert refusal(directory / "config.json").endswith(f"; it is a file: name its folder, {str(directory)!r}")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_broken(
+    name: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != name)
+    with pytest.raises(InputError) as error:
+        load_tokenizer(directory)
+        load_pretrained(directory)
+    assert str(error.value) == f"cannot read {directory / name}: Permission denied"
+
+
+def test_a_folder_that_may_not_be_entered_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert refusal(directory) == f"cannot read the encoder {directory}: Permission denied"
+
+
 def test_a_hub_name_is_fetched_with_the_few_files_that_are_read(
     encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
