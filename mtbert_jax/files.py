@@ -234,7 +234,7 @@ def written_whole(path: Path) -> Iterator[TextIO]:
     """A text file to write, which is there whole at the end, or as it was before, even if the process dies meanwhile.
 
     A link stays one, and a file keeps its mode. What is no ordinary file, such as a pipe, is written as it comes; so is
-    what has a name among devices, such as ``/dev/stdout``.
+    what has a name among devices, such as ``/dev/stdout``. An `OSError` names the file, which a full disk does not.
     """
     target = Path(os.path.realpath(path))
     if DEVICES & {*map(str, path.absolute().parents)} or (target.exists() and not target.is_file()):
@@ -243,13 +243,15 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         return
     part = target.with_name(f".{target.name}.part")
     try:
-        with part.open("w", encoding="utf-8", errors="replace") as file:
+        with part.open("w", encoding="utf-8", errors="replace", newline="") as file:
             yield file
         if target.exists():
             shutil.copymode(target, part)
         part.replace(target)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 
