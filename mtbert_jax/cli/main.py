@@ -255,10 +255,10 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except OSError as error:  # a full disk, mostly
+    except OSError as error:  # a full disk, mostly; or a folder that may not be entered
         place = error.filename or "a file"
         print(f"mtbert: {plain(f'{place}: {error.strerror or error}')}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, PermissionError) else 1
 
 
 def version() -> str:

@@ -165,8 +165,11 @@ def _load_params(directory: Path, config: EncoderConfig) -> Params:
                 path = stored.files[available[theirs]]
                 tensor = opened[path].get_slice(available[theirs])
                 wanted = shapes[ours][::-1] if ours.endswith("kernel") else shapes[ours]
-                if tuple(tensor.get_shape()) != wanted:  # before anything of that size is allocated
-                    raise InputError(f"{path}: tensor {theirs} has the wrong shape for config.json")
+                found = tuple(tensor.get_shape())
+                if found != wanted:  # before anything of that size is allocated
+                    raise InputError(
+                        f"{path}: tensor {theirs} has the wrong shape for config.json: {found}, not {wanted}"
+                    )
                 if tensor.get_dtype() not in _DTYPES:
                     raise InputError(
                         f"{path}: tensor {theirs} is of {tensor.get_dtype()}, none of {', '.join(_DTYPES)}"

@@ -72,6 +72,11 @@ def check_folder(folder: RunFolder, config: Config, existing: Existing) -> None:
             f"mtbert train {folder.path} --resume takes the run's own config, and --init-from {folder.path} with "
             "another --out begins a new run from its best checkpoint"
         )
+    if folder.load_results() is not None and not folder.has_checkpoint:
+        raise InputError(
+            f"{folder.path} holds the results of a run that has ended, and no checkpoint to go on from; --overwrite "
+            "deletes them and begins the run again"
+        )
 
 
 def config_changes(old: Config, new: Config) -> list[str]:

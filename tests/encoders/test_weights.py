@@ -145,7 +145,7 @@ def test_shards_are_checked_as_one_file_is(directory: Path) -> None:
     path = directory / listed[QUERY]
     tensors = load_file(path)
     save_file({**tensors, QUERY: np.zeros((16, 8), np.float32)}, path)
-    assert refusal(directory) == f"{path}: tensor {QUERY} has the wrong shape for config.json"
+    assert refusal(directory) == f"{path}: tensor {QUERY} has the wrong shape for config.json: (16, 8), not (16, 16)"
     save_file({**tensors, QUERY: np.zeros((16, 16), np.int8)}, path)
     assert refusal(directory) == f"{path}: tensor {QUERY} is of I8, none of F32, F16, BF16, F64"
     save_file({name: x for name, x in tensors.items() if name != QUERY}, path)

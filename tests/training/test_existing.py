@@ -208,3 +208,11 @@ def test_a_config_is_not_replaced_by_the_complete_one(name: str, existing: Any, 
         check_config_file(folder.path / name, config, existing)
     check_config_file(folder.path / name, dataclasses.replace(config, out=str(tmp_path / "other")), existing)
     check_config_file(folder.path, config, existing)
+
+
+def test_the_results_of_a_run_without_checkpoints_are_not_replaced_unasked(copied: Config) -> None:
+    shutil.rmtree(Path(copied.out) / "checkpoints")
+    with pytest.raises(InputError, match="run holds the results of a run that has ended, and no checkpoint to go on"):
+        resumed(copied)
+    (Path(copied.out) / "results.json").unlink()
+    assert resumed(copied).runs[0].origin is not None
