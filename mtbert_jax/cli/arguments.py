@@ -262,7 +262,13 @@ def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) 
     flags.check_flags(kind if default is None else default, args, " ".join(prog.split()[:2]))
     extra = {} if default is None else {"default": default}
     # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
-    return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
+    given = tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
+    for name, value in vars(given).items():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and path.parts[:1] == ("~",):
+                flag = f"--{name.replace('_', '-')}"  # a shell leaves the ~ in --out=~/page.html
+                raise InputError(f"{flag} {path}: ~ does not stand for the home folder here; write the whole path")
+    return given
 
 
 def named_plugins(args: Sequence[str]) -> list[Path]:

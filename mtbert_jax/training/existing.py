@@ -12,7 +12,7 @@ from mtbert_jax.config.schema import difference, to_dict
 from mtbert_jax.data.readers import data_files
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import input_errors, real, write_whole
-from mtbert_jax.training.folder import IDENTITY, RunFolder
+from mtbert_jax.training.folder import IDENTITY, RunFolder, must_lie_apart
 from mtbert_jax.training.source import seed_folders, source_of
 from mtbert_jax.training.trackers import BACKENDS
 
@@ -34,6 +34,7 @@ def check_place(folder: RunFolder, config: Config) -> None:
 
     Else only some of the runs would be seen by whoever looks into the folder.
     """
+    must_lie_apart(folder.path)
     seeds = seed_folders(folder.path)
     if seeds and not config.seeds:
         raise InputError(

@@ -11,7 +11,7 @@ from typing import IO, Any
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.config.schema import fits, with_nan
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text, try_to_write
+from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text, real, try_to_write
 from mtbert_jax.limits import LARGEST_JSON
 
 IDENTITY = ".run"
@@ -30,6 +30,14 @@ RESULTS = {
     "versions?": {"*": str},
 }
 """What a run's results hold, as `fits` reads it."""
+
+
+def must_lie_apart(out: Path) -> None:
+    """Refuses a place in a folder that a run keeps for itself, such as its checkpoints."""
+    for place in (real(out), *real(out).parents):
+        run = RunFolder(place.parent)
+        if place in run.folders and run.config.is_file() and run.data.is_file():
+            raise InputError(f"{out} lies in {place.name} of the run {run.path}; give another --out")
 
 
 class _Inside:

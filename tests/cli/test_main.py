@@ -537,3 +537,12 @@ def test_freed_memory_is_kept_unless_layers_are_computed_again(
     save_config(config, tmp_path / "config.toml")
     assert main(["train", str(tmp_path / "config.toml"), *(["--remat"] if remat else [])]) == 2
     assert said == [True, not remat]
+
+
+@pytest.mark.parametrize(
+    "argv", [["report", "run", "--out=~/page.html"], ["predict", "run", "--output=~/x"], ["evaluate", "~/run"]]
+)
+def test_a_home_folder_that_the_shell_has_left_as_it_is_is_named(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(capsys, argv, ": ~ does not stand for the home folder here; write the whole path")

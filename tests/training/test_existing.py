@@ -216,3 +216,11 @@ def test_the_results_of_a_run_without_checkpoints_are_not_replaced_unasked(copie
         resumed(copied)
     (Path(copied.out) / "results.json").unlink()
     assert resumed(copied).runs[0].origin is not None
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "encoder/new", "predictions/a/b"])
+def test_a_run_does_not_begin_among_what_another_keeps(place: str, copied: Config) -> None:
+    out = Path(copied.out) / place
+    with pytest.raises(InputError, match=rf"{out} lies in {place.partition('/')[0]} of the run {copied.out}; give"):
+        prepare(dataclasses.replace(copied, out=str(out)), RunFolder(out))
+    prepare(copied, RunFolder(Path(copied.out) / "export" / "new"))
