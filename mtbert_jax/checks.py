@@ -127,6 +127,8 @@ def check_config(config: Config) -> None:
 def _check_path(where: str, path: str) -> None:
     if "\0" in path:
         raise InputError(f"{where} = {path!r}: no path has a NUL in it")
+    if path == "~" or path.startswith("~/"):  # shells leave it, too, in --out=~/runs
+        raise InputError(f"{where} = {path!r}: ~ does not stand for the home folder here; write the whole path")
 
 
 def _check_parallel(parallel: ParallelConfig) -> None:

@@ -1,5 +1,6 @@
 """Files: checked paths, whole writes, locks, the user's cache folder. ``must_…`` raises `InputError`."""
 
+import errno
 import json
 import os
 import shutil
@@ -47,11 +48,19 @@ def must_lie_in(folder: Path, path: Path, remedy: str = "") -> None:
 
 
 def must_be_file(path: Path, whose: str = "") -> None:
-    """Refuses what is there and no file: a pipe would be waited for, a device might never end."""
+    """Refuses what is there and no file that can be read: a pipe would be waited for, a device might never end.
+
+    A link to nowhere is there, too: whoever put it there meant the file to be read.
+    """
     with input_errors(f"cannot read {path}"):  # a name that is too long, links in a circle
-        wrong = path.exists() and not path.is_file()
+        there = path.exists()
+        wrong = "is no file" if there and not path.is_file() else ""
+        if not there and path.is_symlink():
+            wrong = f"is a link to {path.readlink()}, where no file lies"
     if wrong:
-        raise InputError(f"{path}{whose and ', '}{whose}{whose and ','} is no file")
+        raise InputError(f"{path}{whose and ', '}{whose}{whose and ','} {wrong}")
+    if there and not os.access(path, os.R_OK):
+        raise InputError(f"cannot read {path}: {os.strerror(errno.EACCES)}")
 
 
 def must_hold_files(folder: Path, arrays: str = "") -> None:
@@ -161,10 +170,15 @@ def must_be_writable(path: Path, folder: bool = False) -> None:
 
 
 def must_spare(flag: str, path: Path, read: Iterable[tuple[Path, str]]) -> None:
-    """Refuses to write to a file that is read, too; what is read comes with words for it, and `flag` names `path`."""
+    """Refuses to write to a file that is read, too, or to one that is there in a folder of which all may be read.
+
+    What is read comes with words for it, and `flag` names `path`.
+    """
+    place = real(path)
     for other, what in read:
-        if real(other) == real(path):
-            raise InputError(f"{flag} {path} is {what}; name another file")
+        if place == real(other) or (place.exists() and place.is_relative_to(real(other))):
+            told = "is" if place == real(other) else "lies in"
+            raise InputError(f"{flag} {path} {told} {what}; name another file")
 
 
 def user_cache(kind: str) -> Path:
@@ -220,7 +234,7 @@ def written_whole(path: Path) -> Iterator[TextIO]:
     """A text file to write, which is there whole at the end, or as it was before, even if the process dies meanwhile.
 
     A link stays one, and a file keeps its mode. What is no ordinary file, such as a pipe, is written as it comes; so is
-    what has a name among devices, such as ``/dev/stdout``.
+    what has a name among devices, such as ``/dev/stdout``. An `OSError` names the file, which a full disk does not.
     """
     target = Path(os.path.realpath(path))
     if DEVICES & {*map(str, path.absolute().parents)} or (target.exists() and not target.is_file()):
@@ -229,13 +243,15 @@ def written_whole(path: Path) -> Iterator[TextIO]:
         return
     part = target.with_name(f".{target.name}.part")
     try:
-        with part.open("w", encoding="utf-8", errors="replace") as file:
+        with part.open("w", encoding="utf-8", errors="replace", newline="") as file:
             yield file
         if target.exists():
             shutil.copymode(target, part)
         part.replace(target)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -45,6 +45,7 @@ from mtbert_jax.training.existing import Existing, check_folder
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.logits import load_logits, save_logits
+from mtbert_jax.training.prepare import check_config_file
 from mtbert_jax.training.records import columns, read_metrics
 from mtbert_jax.training.seeds import load_run_config, seeds_apart
 from mtbert_jax.training.source import seed_folders
@@ -240,6 +241,8 @@ def train(
     tasks = [in_files(task, Path(place) / "data") for task in table["tasks"]]
     table = {**table, "tasks": [task.task for task in tasks], "out": str(place)}
     complete = from_dict(Config, table, "train()")
+    if not isinstance(config, Config):
+        check_config_file(Path(config), complete, existing)
     _write_rows(complete, {path: text for task in tasks for path, text in task.files.items()}, existing)
     return train_in(complete, existing, display)
 
@@ -333,7 +336,7 @@ def _are_of(logits: Mapping[str, np.ndarray], datasets: Mapping[str, Dataset]) -
 
 def _cost(folder: RunFolder) -> dict[str, Any]:
     """What the run took, and on what."""
-    with Checkpoints(folder.checkpoints) as checkpoints:
+    with Checkpoints(folder.checkpoints, run=folder.load_identity()) as checkpoints:
         progress = next(iter(checkpoints.standings.values()))
     made = commit()
     return {
@@ -357,7 +360,7 @@ def write_report(
 
     Raises:
         InputError: A folder holds no run, matplotlib or jinja2 is missing, or the page cannot be written, or would
-            stand in place of a data file.
+            stand in place of a data file or of a file of a run.
     """
     check_packages()
     paths = find_runs([Path(run) for run in runs])
@@ -370,6 +373,6 @@ def write_report(
         contents = [one.without_texts() for one in contents]
     page = out or (Path(runs[0]) if len(runs) == 1 else Path()) / "report.html"
     for one in contents:
-        must_spare("--out", page, data_files(one.config))
+        must_spare("--out", page, [*data_files(one.config), *one.folder.read_again()])
     write_page(page, contents, __version__)
     return page

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,9 +12,14 @@ import tyro
 
 from mtbert_jax.cli import flags
 from mtbert_jax.config import Config, StageConfig
+from mtbert_jax.config.includes import read_all
 from mtbert_jax.config.schema import nearest
+from mtbert_jax.data.readers import data_files
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import is_folder, real
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.seeds import load_run_config
+from mtbert_jax.training.source import seed_folders
 
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The run folder.")]
 RunPaths = Annotated[
@@ -257,7 +262,13 @@ def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) 
     flags.check_flags(kind if default is None else default, args, " ".join(prog.split()[:2]))
     extra = {} if default is None else {"default": default}
     # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
-    return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
+    given = tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
+    for name, value in vars(given).items():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and path.parts[:1] == ("~",):
+                flag = f"--{name.replace('_', '-')}"  # a shell leaves the ~ in --out=~/page.html
+                raise InputError(f"{flag} {path}: ~ does not stand for the home folder here; write the whole path")
+    return given
 
 
 def named_plugins(args: Sequence[str]) -> list[Path]:
@@ -325,6 +336,18 @@ def _config_of(path: Path, overrides: Sequence[str]) -> Config:
         return parse_train(path, overrides, f"mtbert train {path}").config
     except InputError as error:
         raise (error if str(path) in str(error) else InputError(f"{path}: {error}")) from None
+
+
+def files_read(path: Path, config: Config) -> Iterator[tuple[Path, str]]:
+    """Every file and folder that a config leads to, each with words for it; `path` is its file, or a run folder."""
+    for run in (path, Path(config.init_from or path)):
+        for own in (RunFolder(run), *seed_folders(run).values()) if is_folder(run) else ():
+            yield from own.read_again()
+    for file, _ in [] if is_folder(path) else read_all(path):
+        yield file, "the config" if real(file) == real(path) else "a file that the config includes"
+    yield from data_files(config)
+    if is_folder(config.encoder):
+        yield Path(config.encoder), "the folder of the encoder"
 
 
 def _check_overrides(path: Path, loaded: Config, given: Config) -> None:

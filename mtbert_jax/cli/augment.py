@@ -7,9 +7,9 @@ from typing import Any
 from mtbert_jax.config import Config, Task
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.closure import Closure, close
-from mtbert_jax.data.readers import data_files, read_for_run
+from mtbert_jax.data.readers import read_for_run
 from mtbert_jax.errors import InputError, plain
-from mtbert_jax.files import input_errors, json_lines, must_be_writable, must_spare, write_whole
+from mtbert_jax.files import input_errors, json_lines, must_be_writable, write_whole
 from mtbert_jax.tasks import kind_of
 
 SHOWN = 5
@@ -38,7 +38,6 @@ def augment_pairs(config: Config, name: str | None, out: Path, cap: int, negativ
     if cap < 0:
         raise InputError(f"--cap = {cap}: must be at least 0")
     must_be_writable(out)
-    must_spare("--write", out, data_files(config))
     read = read_for_run(config, task, "train")
     found = close(read.examples, cap, config.seed)
     if not negatives:

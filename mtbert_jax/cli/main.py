@@ -23,7 +23,6 @@ from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
 from mtbert_jax.cli.predict import load_model, predict
 from mtbert_jax.config.schema import finite, nearest
-from mtbert_jax.data.readers import data_files
 from mtbert_jax.errors import InputError, TrainingError, plain
 from mtbert_jax.export.write import export_run
 from mtbert_jax.files import input_errors, must_be_writable, must_spare, write_whole
@@ -37,7 +36,7 @@ from mtbert_jax.submission.hand_in import hand_in
 from mtbert_jax.terminal import console, scores_table
 from mtbert_jax.training.existing import Existing
 from mtbert_jax.training.interrupt import Interrupted
-from mtbert_jax.training.prepare import rehearse
+from mtbert_jax.training.prepare import check_config_file, rehearse
 from mtbert_jax.version import __version__
 
 
@@ -49,6 +48,7 @@ def train(args: list[str]) -> None:
     if given.resume and given.overwrite:
         raise InputError("--resume and --overwrite exclude each other")
     existing: Existing = "resume" if given.resume else "overwrite" if given.overwrite else "refuse"
+    check_config_file(path, config, existing)
     if given.dry_run:
         for line in rehearse(config, existing):
             print(line)
@@ -103,7 +103,7 @@ def check(args: list[str]) -> None:
     given = arguments.parse_train(path, args, "mtbert check-data CONFIG.toml", arguments.CheckData)
     if given.json:
         must_be_writable(given.json)
-        must_spare("--json", given.json, [(path, "the config"), *data_files(given.config)])
+        must_spare("--json", given.json, arguments.files_read(path, given.config))
     found = check_data(given.config)
     console().print(found.tables())
     for line in found.warnings:
@@ -121,6 +121,7 @@ def augment(args: list[str]) -> None:
     """The command `augment`."""
     path, args = arguments.split_config(arguments.Augment, args, "mtbert augment")
     given = arguments.parse_train(path, args, "mtbert augment CONFIG.toml", arguments.Augment)
+    must_spare("--write", given.write, arguments.files_read(path, given.config))
     for line in augment_pairs(given.config, given.task, given.write, given.cap, given.negatives):
         print(line)
 
@@ -254,10 +255,10 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except OSError as error:  # a full disk, mostly
+    except OSError as error:  # a full disk, mostly; or a folder that may not be entered
         place = error.filename or "a file"
         print(f"mtbert: {plain(f'{place}: {error.strerror or error}')}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, PermissionError) else 1
 
 
 def version() -> str:

@@ -15,7 +15,7 @@ from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import input_errors, json_lines, must_be_writable, must_spare, written_whole
-from mtbert_jax.inference import Ensemble, MultitaskModel, Predictor, data_files_of, load_predictor, output_folder
+from mtbert_jax.inference import Ensemble, MultitaskModel, Predictor, files_read_of, load_predictor, output_folder
 from mtbert_jax.inference.predictor import warn_of_rows_left_out
 from mtbert_jax.training.evaluate import not_finite
 
@@ -30,8 +30,8 @@ def predict(args: list[str]) -> None:
         raise InputError("--input needs --task: which task are these texts for?")
     if given.soft_labels is not None and (given.task is None or given.output is not None):
         raise InputError("--soft-labels FILE needs --task, and takes the place of --output")
-    if given.output is not None:
-        must_be_writable(given.output, folder=given.task is None)
+    if given.output is not None and given.task is not None:
+        must_be_writable(given.output)
     if given.soft_labels is not None:
         must_be_writable(given.soft_labels)
     if given.task is None:
@@ -39,7 +39,7 @@ def predict(args: list[str]) -> None:
         _write_files(load_model(given), folder)
         return
     model = load_model(given)
-    read = [*([] if given.input is None else [(given.input, "the --input")]), *data_files_of(model)]
+    read = [*([] if given.input is None else [(given.input, "the --input")]), *files_read_of(given.runs, model)]
     for flag, path in (("--output", given.output), ("--soft-labels", given.soft_labels)):
         if path is not None:
             must_spare(flag, path, read)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError, failures_of
-from mtbert_jax.files import must_be_file, not_utf8, read_text
+from mtbert_jax.files import must_be_file, not_utf8, read_text, write_whole
 from mtbert_jax.limits import LARGEST_PREDICTIONS, LONGEST_FIELD
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.arrays import finite_rows, stack_labels
@@ -62,7 +62,7 @@ def write_predictions(path: Path, task: TaskConfig, ids: list[str], predicted: P
         writer.writerow(COLUMNS)
         writer.writerows((name, _plain(task, value)) for name, value in pairs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_whole(path, text.getvalue())
 
 
 def _plain(task: TaskConfig, value: Any) -> str:

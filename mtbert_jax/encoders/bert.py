@@ -129,12 +129,19 @@ class BertFamily(Family):
         "pooler": "pooler.dense",
     }
 
+    def from_json(self, values: dict[str, Any]) -> dict[str, Any]:
+        """What ``config.json`` holds, without token types where the family has none, as `transformers` reads it."""
+        has_types = "embeddings/token_type" in self.tensors
+        return {name: value for name, value in values.items() if has_types or name != "type_vocab_size"}
+
     def check(self, config: BertConfig, values: dict[str, Any]) -> None:
-        """Checks besides that positions are absolute.
+        """Checks besides that positions are absolute, and that there are token types where the family has them.
 
         Raises:
             InputError: Why not.
         """
         super().check(config, values)
+        if not config.type_vocab_size and "embeddings/token_type" in self.tensors:
+            raise InputError("type_vocab_size is 0; it must be a whole number from 1 on")
         if values.get("position_embedding_type", "absolute") != "absolute":
             raise InputError("only an encoder with absolute positions can be read")

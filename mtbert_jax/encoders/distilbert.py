@@ -1,10 +1,11 @@
 """DistilBERT (Sanh et al. 2019, arXiv:1910.01108), numerically Hugging Face's `DistilBertModel`."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder, BertFamily
 from mtbert_jax.encoders.family import register_family
+from mtbert_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class DistilBertEncoder(BertEncoder):
     """
 
     has_pooler = False
+
+
+EPSILON = 1e-12
+"""In LayerNorm: `transformers` computes with no other one, whatever ``config.json`` says."""
 
 
 @register_family("distilbert")
@@ -60,3 +65,13 @@ class DistilBertFamily(BertFamily):
         "layer_{}/output": "transformer.layer.{}.ffn.lin2",
         "layer_{}/output_norm": "transformer.layer.{}.output_layer_norm",
     }
+
+    def check(self, config: BertConfig, values: dict[str, Any]) -> None:
+        """Checks besides what `transformers` has fixed.
+
+        Raises:
+            InputError: Why not.
+        """
+        super().check(config, values)
+        if config.layer_norm_eps != EPSILON:
+            raise InputError(f"only layer_norm_eps = {EPSILON} is computed")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from mtbert_jax.encoders.sentence import MODULES, transformer_folder
 from mtbert_jax.encoders.tokenizer_settings import ADDED_TOKENS, SENTENCE, SETTINGS, SPECIAL_TOKENS, TOKENIZER
 from mtbert_jax.encoders.weights import INDEX, SHARDS, WEIGHTS, Stored, encoder_tensors, has_weights, stored_tensors
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import is_folder
+from mtbert_jax.files import input_errors, is_folder
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.types import Params
 
@@ -66,11 +67,15 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
         InputError: It is no directory, and no name that the hub has; or a folder of something else than an encoder.
     """
     if is_folder(encoder):
-        _check_no_run(Path(encoder))
-        return transformer_folder(Path(encoder))
+        with input_errors(f"cannot read the encoder {encoder}"):  # a folder that may not be entered
+            _check_no_run(Path(encoder))
+            return transformer_folder(Path(encoder))
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", str(encoder)):
+        is_file = os.path.isfile(encoder)  # noqa: PTH113 - as in is_folder
+        hint = f"; it is a file: name its folder, {str(Path(encoder).parent)!r}" if is_file else ""
         raise InputError(
             f"encoder = {str(encoder)!r} is neither a directory nor a hub name such as google-bert/bert-base-uncased"
+            f"{hint}"
         )
     wanted = [name for name in FILES if weights or name not in (WEIGHTS, INDEX, SHARDS)]
     copy = _fetch(str(encoder), revision, wanted)
@@ -160,8 +165,11 @@ def _load_params(directory: Path, config: EncoderConfig) -> Params:
                 path = stored.files[available[theirs]]
                 tensor = opened[path].get_slice(available[theirs])
                 wanted = shapes[ours][::-1] if ours.endswith("kernel") else shapes[ours]
-                if tuple(tensor.get_shape()) != wanted:  # before anything of that size is allocated
-                    raise InputError(f"{path}: tensor {theirs} has the wrong shape for config.json")
+                found = tuple(tensor.get_shape())
+                if found != wanted:  # before anything of that size is allocated
+                    raise InputError(
+                        f"{path}: tensor {theirs} has the wrong shape for config.json: {found}, not {wanted}"
+                    )
                 if tensor.get_dtype() not in _DTYPES:
                     raise InputError(
                         f"{path}: tensor {theirs} is of {tensor.get_dtype()}, none of {', '.join(_DTYPES)}"

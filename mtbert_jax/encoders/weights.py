@@ -6,6 +6,7 @@ prefix is found by what the file holds.
 
 import json
 from collections.abc import Collection, Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +22,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"
 """Names of the files that an index is of, as a pattern."""
-_OTHERS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
-"""Weights in formats that are not read."""
+_OTHERS = ("pytorch_model*.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+"""Weights in formats that are not read, as patterns."""
 
 
 class Stored(NamedTuple):
@@ -49,6 +50,7 @@ def stored_tensors(directory: Path) -> Stored:
         InputError: There are none, or a file is missing or broken.
     """
     path = directory / WEIGHTS
+    must_be_file(path)
     if path.is_file():
         return Stored(path, dict.fromkeys(_names(path), path))
     index = directory / INDEX
@@ -56,9 +58,12 @@ def stored_tensors(directory: Path) -> Stored:
         raise InputError(f"{directory} has {_instead(directory)}")
     files = _indexed(index)
     for shard in dict.fromkeys(files.values()):
+        must_be_file(shard)
         if not shard.is_file():
             raise InputError(f"{index} lists the file {shard.name}, which is missing")
-        _names(shard)
+        there = {*_names(shard)}
+        if lacking := next((name for name, file in files.items() if file == shard and name not in there), None):
+            raise InputError(f"{index} says that {shard.name} holds the tensor {lacking}, which it does not")
     return Stored(index, files)
 
 
@@ -97,14 +102,17 @@ def _indexed(index: Path) -> dict[str, Path]:
 def _instead(directory: Path) -> str:
     """What a directory without safetensors holds in their place, as the end of a sentence."""
     convert = "load it with transformers and call save_pretrained(..., safe_serialization=True)"
-    found = next((name for name in _OTHERS if (directory / name).exists()), None)
+    found = next((path.name for name in _OTHERS for path in sorted(directory.glob(name))), None)
     if found and found.startswith("pytorch"):
         return f"only {found}, a pickle, which could run code and is never opened; {convert}"
     if found:
         return f"only {found}, which is not read; {convert}"
     if others := sorted(path.name for path in directory.glob("*.safetensors")):
-        adapter = "adapter_model.safetensors" in others
-        hint = "an adapter alone; merge it into its base model" if adapter else f"which must be called {WEIGHTS}"
+        hint = f"which must be called {WEIGHTS}"
+        if shards := [name for name in others if fnmatch(name, SHARDS)]:
+            others, hint = shards, f"one of several; their index, {INDEX}, is missing"
+        if "adapter_model.safetensors" in others:
+            hint = "an adapter alone; merge it into its base model"
         return f"no {WEIGHTS}, but {others[0]}, {hint}"
     fetched = directory.parent.name == "snapshots"
     hint = "; a pickle on the hub is never fetched: " + convert.replace("load it", "load the model") if fetched else ""

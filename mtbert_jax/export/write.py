@@ -11,7 +11,7 @@ from mtbert_jax.export.hugging_face import write_hugging_face
 from mtbert_jax.export.notes import program_notes
 from mtbert_jax.export.stablehlo import PLATFORMS, write_stablehlo
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.training.folder import RunFolder, must_lie_apart
 from mtbert_jax.training.origin import not_finite
 
 
@@ -25,6 +25,7 @@ def export_run(
     """
     out = out or run / "export" / form
     check_destination(out, overwrite)
+    must_lie_apart(out)
     model = MultitaskModel.from_checkpoint(run, which)
     if path := not_finite(model.params):
         raise InputError(f"{run}: the values of {path} at step {model.step} are not finite; there is nothing to export")

@@ -12,10 +12,11 @@ from mtbert_jax.config import Task
 from mtbert_jax.data.dataset import Dataset, encode
 from mtbert_jax.data.readers import Split, data_files
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import real
+from mtbert_jax.files import must_be_writable, real
 from mtbert_jax.inference.multitask import MultitaskModel
 from mtbert_jax.inference.predictor import Predictor
 from mtbert_jax.tasks import kind_of
+from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.source import seed_folders
 
 
@@ -132,22 +133,29 @@ def load_predictor(runs: Sequence[Path], which: str = "best", data_dir: str | No
     return Ensemble.from_checkpoints(runs, which, data_dir)
 
 
-def data_files_of(model: MultitaskModel | Ensemble) -> list[tuple[Path, str]]:
-    """Every data file of a model, or of all models of an ensemble, and what it is in words."""
+def files_read_of(runs: Sequence[Path], model: MultitaskModel | Ensemble) -> list[tuple[Path, str]]:
+    """Every data file of a model, or of all models of an ensemble, and every file of their runs; each in words."""
     models = model.models if isinstance(model, Ensemble) else (model,)
-    return [file for one in models for file in data_files(one.setup.config)]
+    data = [file for one in models for file in data_files(one.setup.config)]
+    return [*data, *(file for folder in _run_folders(runs) for file in RunFolder(folder).read_again())]
 
 
 def output_folder(runs: Sequence[Path], output: Path | None, name: Literal["predictions", "submission"]) -> Path:
     """Where files of these runs go: `output`, or the folder of that name in the folder of a single run.
 
     Raises:
-        InputError: There is no run, or there are several and no `output`.
+        InputError: There is no run, or there are several and no `output`; or the folder cannot be written, or is a
+            run's own for something else.
     """
     folders = _run_folders(runs)
     if output is None and len(folders) > 1:
         raise InputError(f"several runs have no folder of {name} in common; name one with --output")
-    return output or folders[0] / name
+    found = output or folders[0] / name
+    for own in (own for folder in folders for own in RunFolder(folder).folders):
+        if real(own) == real(found) and (len(folders) > 1 or own.name != name):
+            raise InputError(f"--output {found} is {own.name} of the run {own.parent}; name another folder")
+    must_be_writable(found, folder=True)
+    return found
 
 
 def _run_folders(paths: Iterable[str | Path]) -> list[Path]:

@@ -72,7 +72,7 @@ class ActiveRun:
     @classmethod
     def open(cls, setup: Setup, folder: RunFolder, plans: list[Plan], train: Splits, dev: Splits) -> "ActiveRun":
         """A run at its beginning."""
-        checkpoints = Checkpoints(folder.checkpoints, to_dict(setup.config))
+        checkpoints = Checkpoints(folder.checkpoints, to_dict(setup.config), folder.load_identity())
         return cls(
             setup, folder, plans, train, dev, checkpoints, make_eval_step(setup.model, setup.layout, setup.kinds)
         )
@@ -120,7 +120,7 @@ class ActiveRun:
 
     def try_restore(self, step: int) -> TrainState | None:
         """The state at a step, or None where it is damaged."""
-        plan = self.plans[self.checkpoints.standings[step].stage]
+        plan = self.checkpoints.standings[step].stage_of(self.plans, self.folder.config)
         return self.checkpoints.try_restore(step, abstract_state(self.setup, plan))
 
     def stand_at(self, step: int) -> None:

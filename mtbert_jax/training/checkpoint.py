@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.options import AsyncOptions
 
 from mtbert_jax import trees
-from mtbert_jax.config.schema import finite
-from mtbert_jax.errors import TrainingError, first_line
+from mtbert_jax.config.schema import finite, fits
+from mtbert_jax.errors import InputError, TrainingError, first_line
 from mtbert_jax.files import must_hold_files
 from mtbert_jax.parallel import wait_for_all
 from mtbert_jax.training.state import TrainState
@@ -26,6 +26,13 @@ from mtbert_jax.types import Params
 
 LATEST = 2
 ASIDE = "aside"
+_PENDING = {"losses": dict, "finite": dict, "cosines": (list, None), "penalties?": dict, "layers?": dict}
+_PROGRESS = {
+    **{"stage?": int, "stage_start?": int, "stage_done?": bool, "stale?": int, "pending": list},
+    **{"best?": (float, None), "average?": (float, None), "seconds?": float, "peak_memory?": int},
+}
+"""What is saved of `Progress`, as `fits` reads it."""
+S = TypeVar("S")
 logger = logging.getLogger(__name__)
 
 
@@ -54,6 +61,15 @@ class Progress:
     peak_memory: int = 0
     average: float | None = None
 
+    def stage_of(self, stages: Sequence[S], config: Path) -> S:
+        """The run's stage, of those that its config has; `InputError` if there are fewer than when it was saved."""
+        if self.stage < len(stages):
+            return stages[self.stage]
+        raise InputError(
+            f"{config}: has {len(stages)} stages, and a checkpoint of the run is of stage {self.stage + 1}; was the "
+            "file changed? put it back"
+        )
+
 
 @contextmanager
 def _without_remark(start: str) -> Iterator[None]:
@@ -74,14 +90,15 @@ class Checkpoints:
     `close` waits for it, and so does leaving a ``with``.
     """
 
-    def __init__(self, directory: Path, config: dict[str, Any] | None = None) -> None:
+    def __init__(self, directory: Path, config: dict[str, Any] | None = None, run: str = "") -> None:
         """Opens the folder; `InputError` if links, pipes or the like are in it.
 
         With the run's config, as `to_dict` gives it, the folder is made, and by the first save cleared of what a killed
-        process left unfinished; without it the folder is only read.
+        process left unfinished; without it the folder is only read. `run` is the run's own digest: a step that was
+        saved with another one counts as damaged.
         """
         must_hold_files(directory, arrays="d")  # where orbax keeps them; it would open whatever lies there
-        self._config = config
+        self._config, self._run = config, run
         self._averages: dict[int, float] = {}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(self._averages),
@@ -119,7 +136,8 @@ class Checkpoints:
             progress = replace(progress, average=None)
         items = _items(state)
         fingerprints = {name: trees.fingerprint(item) for name, item in items.items()}
-        about = {"config": finite(self._config), "progress": progress.__dict__, "fingerprints": fingerprints}
+        about = {"step": step, "config": finite(self._config), "progress": progress.__dict__}
+        about |= {"fingerprints": fingerprints, **({"run": self._run} if self._run else {})}
         args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         self._note(step, progress)
         with self._complaining():
@@ -175,12 +193,26 @@ class Checkpoints:
         """Where the run stood at each step whose description can be read, newest first; warns of the others."""
         for step in self.steps():
             try:
-                progress = self.about(step)["progress"]
+                progress = self._progress(step)
                 standing = Progress(**{**progress, "pending": tuple(progress["pending"])})
                 self._note(step, standing)
                 yield step, standing
             except Exception as error:  # noqa: BLE001 - orbax raises many kinds for a damaged step
                 self._warn(step, error)
+
+    def _progress(self, step: int) -> dict[str, Any]:
+        """What was saved of `Progress` with a step, if it is that of this step and of this run."""
+        about = self.about(step)
+        progress: dict[str, Any] = about["progress"]
+        sound = fits(progress, _PROGRESS) and progress.get("stage", 0) >= 0
+        if not sound or not all(fits(one, _PENDING) for one in progress["pending"]):
+            raise ValueError("its description is damaged")
+        if self._run and about.get("run", self._run) != self._run:
+            out = about["config"].get("out")
+            raise ValueError(f"it is of another run{f', {out}' if out else ''}; was it copied here?")
+        if about.get("step", step) != step:
+            raise ValueError(f"it was saved as step {about['step']}")
+        return progress
 
     def _note(self, step: int, progress: Progress) -> None:
         if progress.average is not None:

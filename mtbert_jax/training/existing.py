@@ -1,15 +1,18 @@
 """What is to be done about a run that lies in the run folder already: refused, gone on with, or deleted."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.config.schema import difference, to_dict
+from mtbert_jax.data.readers import data_files
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import input_errors, write_whole
-from mtbert_jax.training.folder import RunFolder
+from mtbert_jax.files import input_errors, real, write_whole
+from mtbert_jax.training.folder import IDENTITY, RunFolder, must_lie_apart
 from mtbert_jax.training.source import seed_folders, source_of
 from mtbert_jax.training.trackers import BACKENDS
 
@@ -31,6 +34,7 @@ def check_place(folder: RunFolder, config: Config) -> None:
 
     Else only some of the runs would be seen by whoever looks into the folder.
     """
+    must_lie_apart(folder.path)
     seeds = seed_folders(folder.path)
     if seeds and not config.seeds:
         raise InputError(
@@ -69,6 +73,11 @@ def check_folder(folder: RunFolder, config: Config, existing: Existing) -> None:
             f"mtbert train {folder.path} --resume takes the run's own config, and --init-from {folder.path} with "
             "another --out begins a new run from its best checkpoint"
         )
+    if folder.load_results() is not None and not folder.has_checkpoint:
+        raise InputError(
+            f"{folder.path} holds the results of a run that has ended, and no checkpoint to go on from; --overwrite "
+            "deletes them and begins the run again"
+        )
 
 
 def config_changes(old: Config, new: Config) -> list[str]:
@@ -82,6 +91,16 @@ def config_changes(old: Config, new: Config) -> list[str]:
         {name: value for name, value in to_dict(config).items() if name not in MAY_CHANGE} for config in (old, new)
     )
     return difference(before, after)
+
+
+def check_inputs(folder: RunFolder, config: Config, encoder: Path) -> None:
+    """Refuses to begin a run where what it is given lies among what it would write, or delete to begin again."""
+    own = [real(path) for path in (*folder.folders, *folder.files)]
+    for path, what in ((encoder, "the encoder"), *data_files(config)):
+        if any(real(path).is_relative_to(place) for place in own):
+            raise InputError(
+                f"{path} is {what}, and a run in {folder.path} writes or deletes what lies there; give another --out"
+            )
 
 
 def check_data(folder: RunFolder, config: Config, digests: Digests) -> None:
@@ -104,16 +123,24 @@ def open_folder(folder: RunFolder, config: Config, digests: Digests, overwrite: 
     """Makes the run folder, or empties it; `InputError` if it cannot be written."""
     if overwrite:
         delete_run(folder)
+    identity = folder.load_identity() if folder.has_checkpoint else identify(config, digests)
+    own = {IDENTITY: {"digest": identity}} if identity else {}
     with input_errors(f"cannot write the run folder {folder.path}"):
         folder.path.mkdir(parents=True, exist_ok=True)
         save_config(config, folder.config)
-        write_whole(folder.data, json.dumps(digests, indent=1) + "\n")
+        write_whole(folder.data, json.dumps({**own, **digests}, indent=1) + "\n")
+
+
+def identify(config: Config, digests: Digests) -> str:
+    """A number in hexadecimal digits that is another one for a run of another config, encoder or other examples."""
+    names = ("encoder", "revision")
+    kept = {name: value for name, value in to_dict(config).items() if name in names or name not in MAY_CHANGE}
+    return hashlib.sha256(json.dumps([kept, digests]).encode()).hexdigest()
 
 
 def delete_run(folder: RunFolder) -> None:
     """Deletes what a run has written, and nothing else that may lie there; its lock is kept by whoever holds it."""
-    folders = (folder.checkpoints, folder.predictions, folder.submission, folder.encoder)
-    for path in (*folders, folder.tensorboard, folder.wandb):
+    for path in folder.folders:
         shutil.rmtree(path, ignore_errors=True)
-    for path in (folder.config, folder.data, folder.metrics, folder.results, *map(folder.note, BACKENDS)):
+    for path in (*folder.files, *map(folder.note, BACKENDS)):
         path.unlink(missing_ok=True)

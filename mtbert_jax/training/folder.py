@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -10,9 +11,11 @@ from typing import IO, Any
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.config.schema import fits, with_nan
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text, try_to_write
+from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text, real, try_to_write
 from mtbert_jax.limits import LARGEST_JSON
 
+IDENTITY = ".run"
+"""Key of the run's own digest in ``data.json``, beside the tasks; no task can have this name."""
 _SCORE = (float, None)
 _SCORES = {"*": (float, {"*": _SCORE}, None), "average?": _SCORE, "plain_average?": _SCORE}
 RESULTS = {
@@ -27,6 +30,14 @@ RESULTS = {
     "versions?": {"*": str},
 }
 """What a run's results hold, as `fits` reads it."""
+
+
+def must_lie_apart(out: Path) -> None:
+    """Refuses a place in a folder that a run keeps for itself, such as its checkpoints."""
+    for place in (real(out), *real(out).parents):
+        run = RunFolder(place.parent)
+        if place in run.folders and run.config.is_file() and run.data.is_file():
+            raise InputError(f"{out} lies in {place.name} of the run {run.path}; give another --out")
 
 
 class _Inside:
@@ -58,7 +69,7 @@ class RunFolder:
     submission = _Inside("submission")
     """Prediction files to hand in: of every row, checked."""
     data = _Inside("data.json")
-    """Digests of the training and dev examples that the run began with, by task and split."""
+    """Digests of the training and dev examples that the run began with, by task and split; and the run's own."""
     logits = _Inside("predictions/dev-logits.npz")
     """Logits of the dev files, by task, in NumPy's format."""
     tensorboard = _Inside("tensorboard")
@@ -75,6 +86,22 @@ class RunFolder:
         return self.path / f".{writer}.json"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders that are a run's own."""
+        return (self.checkpoints, self.predictions, self.submission, self.encoder, self.tensorboard, self.wandb)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that are a run's own, beside those in its folders."""
+        return (self.config, self.data, self.metrics, self.results)
+
+    def read_again(self) -> Iterator[tuple[Path, str]]:
+        """What later commands read of the folder, each with words for it."""
+        written = (path for own in (self.predictions, self.submission) for path in own.glob("*-output.csv"))
+        for path in (*self.files, self.logits, *written, self.checkpoints, self.encoder):
+            yield path, f"{path.relative_to(self.path)} of the run {self.path}"
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether a step has been saved here, sound or not."""
         return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
@@ -86,7 +113,7 @@ class RunFolder:
 
     def check_writable(self) -> None:
         """Refuses a folder that cannot be written, or that another process trains in; leaves nothing behind."""
-        for path in (self.config, self.data, self.metrics, self.results, self.lock):
+        for path in (*self.files, self.logits, self.lock):
             must_be_file(path)
         below = (self.checkpoints, self.predictions, self.encoder)
         for place in (self.path, *(folder for folder in below if os.path.lexists(folder))):
@@ -142,6 +169,10 @@ class RunFolder:
     def load_data(self) -> dict[str, dict[str, str]]:
         """What ``data.json`` holds; nothing where `load_results` would be None."""
         return self._load(self.data, {"*": {"*": str}}) or {}
+
+    def load_identity(self) -> str:
+        """The digest by which checkpoints are the run's; empty where none is on record."""
+        return self.load_data().get(IDENTITY, {}).get("digest", "")
 
     def _load(self, file: Path, shape: Any) -> dict[str, Any] | None:
         try:

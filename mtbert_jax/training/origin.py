@@ -43,11 +43,11 @@ def restore_params(folder: RunFolder, config: Config, setup: Setup, which: str =
     """
     if not folder.checkpoints.is_dir():
         raise InputError(f"{folder.path} holds no checkpoint yet")
-    with Checkpoints(folder.checkpoints) as checkpoints:
+    with Checkpoints(folder.checkpoints, run=folder.load_identity()) as checkpoints:
         steps, best = list(checkpoints.standings), checkpoints.best_step()
         shapes = setup.restored_params()
         for step in [best, *steps] if which == "best" and best in steps else steps:
-            stage = config.resolved_stages()[checkpoints.standings[step].stage]
+            stage = checkpoints.standings[step].stage_of(config.resolved_stages(), folder.config)
             teacher = trees.split(shapes, setup.model.frozen(stage.freeze))[1] if config.evaluate == "teacher" else None
             params = checkpoints.restore_params(step, shapes, teacher)
             if params is not None:

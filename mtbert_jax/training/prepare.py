@@ -11,12 +11,14 @@ import jax
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
+from mtbert_jax.config.includes import read_all
 from mtbert_jax.config.schema import to_toml
 from mtbert_jax.data.dataset import Dataset
 from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.data.unknown import unknown_share, unknown_warning
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import real
 from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.lora import A as LORA_A
 from mtbert_jax.nn.products import choose_dtype
@@ -27,7 +29,7 @@ from mtbert_jax.tasks.reads import inputs
 from mtbert_jax.tasks.registry import counted, kind_of
 from mtbert_jax.tasks.scores import AVERAGES, deciding
 from mtbert_jax.training.active import labels_of
-from mtbert_jax.training.existing import Digests, Existing, check_data, check_folder, check_place
+from mtbert_jax.training.existing import Digests, Existing, check_data, check_folder, check_inputs, check_place
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.memory import check_state, estimate
 from mtbert_jax.training.origin import Origin, from_directory, from_run
@@ -100,6 +102,9 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
         config = replace(config, encoder=before.encoder, revision=before.revision)
     else:
         config, directory = with_encoder(config, known)
+    for on, (_, place) in zip(goes_on, apart, strict=True):
+        if not on:
+            check_inputs(place, config, directory)
 
     setup = Setup.load(config, directory, layout.narrow)
     splits = {split: setup.datasets(split) for split in SPLITS}
@@ -124,6 +129,21 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
             read[where] = from_run(source, own_setup) if source else from_directory(directory, own_setup)
         runs.append(PreparedRun(own_setup, place, stages, None if on else read[where]))
     return Prepared(config, layout, setup, splits, runs, existing, digests, remarks)
+
+
+def check_config_file(path: Path, config: Config, existing: Existing) -> None:
+    """Refuses a run that would write its complete config over a file that it is read from; a run's own may be replaced.
+
+    `path` is the file, or a run folder, and `config` what came of it.
+    """
+    for _, place in seeds_apart(config, RunFolder(Path(config.out))) if path.is_file() else ():
+        begun = place.data.is_file() or place.has_checkpoint
+        for file, _ in read_all(path):
+            own = begun and (existing == "resume" or real(file) == real(path))
+            if real(file) == real(place.config) and not own:
+                raise InputError(
+                    f"{file} is read as a config, and a run in {place.path} would write over it; give another --out"
+                )
 
 
 def _with_dtype(config: Config, folder: RunFolder, existing: Existing) -> Config:

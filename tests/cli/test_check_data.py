@@ -130,11 +130,20 @@ def test_bad_input_is_one_line(toml: Path, flags: list[str], expected: str, caps
 
 def test_what_is_read_is_not_written_over(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = next(path for path in (tmp_path / "data").iterdir() if path.name == load_config(toml).tasks[0].train)
-    before = toml.read_text(), data.read_text()
-    for path, what in ((toml, "the config"), (data, f"the train file of task {load_config(toml).tasks[0].name}")):
-        assert main(["check-data", str(toml), "--json", str(path)]) == 2
-        assert capsys.readouterr().err == f"mtbert: --json {path} is {what}; name another file\n"
-    assert before == (toml.read_text(), data.read_text())
+    above = tmp_path / "above.toml"
+    above.write_text(f'include = "{toml.name}"\n')
+    encoder = Path(load_config(toml).encoder) / "tokenizer.json"
+    cases = {
+        above: "is the config",
+        toml: "is a file that the config includes",
+        data: f"is the train file of task {load_config(toml).tasks[0].name}",
+        encoder: "lies in the folder of the encoder",
+    }
+    before = [path.read_text() for path in cases]
+    for path, told in cases.items():
+        assert main(["check-data", str(above), "--json", str(path)]) == 2
+        assert capsys.readouterr().err == f"mtbert: --json {path} {told}; name another file\n"
+    assert before == [path.read_text() for path in cases]
 
 
 def test_a_config_is_needed(capsys: pytest.CaptureFixture[str]) -> None:

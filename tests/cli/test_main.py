@@ -153,6 +153,39 @@ def test_what_predict_reads_is_not_written_over(
     assert data.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["config.toml", "predictions/sst-dev-output.csv", "encoder/config.json"])
+@pytest.mark.parametrize("command", ["predict", "report"])
+def test_a_runs_own_files_are_not_written_over(
+    command: str, name: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, told = trained / name, "lies in encoder" if name.startswith("encoder") else f"is {name}"
+    before = path.read_bytes()
+    flags = ["--task", "sst", "--output"] if command == "predict" else ["--out"]
+    fails(
+        capsys, [command, str(trained), *flags, str(path)], f"{flags[-1]} {path} {told} of the run {trained}; name ano"
+    )
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["predict", "submission"])
+def test_a_folder_of_files_is_known_to_be_fit_before_they_are_computed(
+    command: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtbert_jax.inference.ensemble.MultitaskModel", None)  # nothing is loaded
+    own, other = ("predictions", "submission") if command == "predict" else ("submission", "predictions")
+    path = trained / other
+    fails(
+        capsys, [command, str(trained), "--output", str(path)], f"is {other} of the run {trained}; name another folder"
+    )
+    two = ["predict", str(trained), str(trained), "--output", str(trained / "predictions")]
+    fails(capsys, two, f"is predictions of the run {trained}; name another folder")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.toml").touch()
+    (run / own).touch()
+    fails(capsys, [command, str(run)], f"cannot write {run / own}: {run / own} is no folder")
+
+
 def test_predict_without_a_task_writes_all_files(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -504,3 +537,12 @@ def test_freed_memory_is_kept_unless_layers_are_computed_again(
     save_config(config, tmp_path / "config.toml")
     assert main(["train", str(tmp_path / "config.toml"), *(["--remat"] if remat else [])]) == 2
     assert said == [True, not remat]
+
+
+@pytest.mark.parametrize(
+    "argv", [["report", "run", "--out=~/page.html"], ["predict", "run", "--output=~/x"], ["evaluate", "~/run"]]
+)
+def test_a_home_folder_that_the_shell_has_left_as_it_is_is_named(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(capsys, argv, ": ~ does not stand for the home folder here; write the whole path")

@@ -1,6 +1,7 @@
 """Prediction files, byte for byte (docs/numerics.md, section 5)."""
 
 import dataclasses
+import errno
 import re
 from pathlib import Path
 
@@ -127,3 +128,19 @@ def test_what_is_no_prediction_file_is_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=re.escape(message)):
             read_predictions(path, SST)
+
+
+def test_a_disk_that_takes_no_more_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is told with the file's name, which the system does not give."""
+    path = tmp_path / "file.csv"
+    write_predictions(path, PARA, ["a1"], np.array([1.0]))
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        write_predictions(path, PARA, ["b2", "c3"], np.array([0.0, 1.0]))
+    assert (path.read_bytes(), error.value.filename) == (before, str(path))
+    assert [*tmp_path.iterdir()] == [path]

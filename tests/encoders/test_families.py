@@ -221,6 +221,9 @@ def test_cudnn_is_refused_to_mpnet_with_its_reason() -> None:
         ("roberta", {"position_embedding_type": "relative_key"}, "only an encoder with absolute positions can be read"),
         ("camembert", {"is_decoder": True}, "only an encoder can be read, and is_decoder is set"),
         ("electra", {"embedding_size": 0}, "embedding_size is 0; it must be a whole number from 1 to"),
+        ("distilbert", {"layer_norm_eps": 1e-5}, "only layer_norm_eps = 1e-12 is computed"),
+        ("bert", {"type_vocab_size": 0}, "type_vocab_size is 0; it must be a whole number from 1 on"),
+        ("roberta", {"type_vocab_size": 0}, "type_vocab_size is 0; it must be a whole number from 1 on"),
     ],
 )  # fmt: skip
 def test_what_is_not_computed_is_refused(name: str, values: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -228,6 +231,12 @@ def test_what_is_not_computed_is_refused(name: str, values: dict[str, Any], mess
     with pytest.raises(InputError) as error:
         load_encoder_config(tmp_path)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["distilbert", "mpnet"])
+def test_token_types_in_the_config_of_a_family_that_has_none_are_passed_over(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name, "type_vocab_size": 2}))
+    assert load_encoder_config(tmp_path) == FAMILIES[name].config()
 
 
 def test_an_unknown_family_is_told_of_all_that_are_known(tmp_path: Path) -> None:

@@ -272,7 +272,8 @@ def test_a_missing_tensor_is_named(directory: Path) -> None:
 @pytest.mark.parametrize("shape", [(16, 8), (16,), (256, 1)])
 def test_a_tensor_of_the_wrong_shape_is_named(shape: tuple[int, ...], directory: Path) -> None:
     change_tensors(directory, lambda tensors: {**tensors, QUERY: np.zeros(shape, np.float32)})
-    assert refusal(directory).endswith(f"model.safetensors: tensor {QUERY} has the wrong shape for config.json")
+    told = f"tensor {QUERY} has the wrong shape for config.json: {shape}, not (16, 16)"
+    assert refusal(directory) == f"{directory}/model.safetensors: {told}"
 
 
 def test_a_tensor_that_holds_no_weights_is_refused(directory: Path) -> None:
@@ -310,7 +311,7 @@ def test_a_tensor_is_not_read_before_its_shape_is_known_to_be_right(directory: P
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
     os.truncate(path, 8 + len(text) + end + 2**42)
-    assert refusal(directory).endswith(f"tensor {name} has the wrong shape for config.json")
+    assert f"tensor {name} has the wrong shape for config.json: (1048576, 1048576), not (" in refusal(directory)
 
 
 def test_more_layers_than_the_file_holds_are_noticed_before_any_is_traced(
@@ -332,6 +333,40 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(name: str, directory: Path)
     with pytest.raises(InputError, match=f"{name} is no file"):
         load_encoder_config(directory)
         load_tokenizer(directory)
+
+
+@pytest.mark.parametrize("name", [*JSON, "modules.json", "model.safetensors"])
+def test_a_link_to_nowhere_is_not_taken_for_no_file(name: str, directory: Path) -> None:
+    """As a copy of the hub's cache has them: without a file of settings the tokens would be other ones."""
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to("../../blobs/1f3b")
+    with pytest.raises(InputError) as error:
+        load_tokenizer(directory)
+        load_pretrained(directory)
+    assert str(error.value) == f"{directory / name} is a link to ../../blobs/1f3b, where no file lies"
+
+
+def test_a_file_in_place_of_its_folder_is_told_apart(directory: Path) -> None:
+    assert refusal(directory / "config.json").endswith(f"; it is a file: name its folder, {str(directory)!r}")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_broken(
+    name: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != name)
+    with pytest.raises(InputError) as error:
+        load_tokenizer(directory)
+        load_pretrained(directory)
+    assert str(error.value) == f"cannot read {directory / name}: Permission denied"
+
+
+def test_a_folder_that_may_not_be_entered_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert refusal(directory) == f"cannot read the encoder {directory}: Permission denied"
 
 
 def test_a_hub_name_is_fetched_with_the_few_files_that_are_read(

@@ -5,7 +5,9 @@ import json
 import logging
 import math
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from mtbert_jax.errors import TrainingError
+from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.optim import pcgrad
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.state import TrainState
@@ -214,3 +216,48 @@ def test_an_infinite_score_is_none(tmp_path: Path, average: float) -> None:
     save(tmp_path, {1: 0.1, 2: average})
     with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.best_step() == 1
+
+
+@pytest.mark.parametrize(("other", "taken"), [("b" * 64, False), ("a" * 64, True), ("", True)])
+def test_a_step_of_another_run_is_not_taken_for_this_ones(
+    other: str, taken: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step, run in ((1, "a" * 64), (2, other)):
+        with Checkpoints(tmp_path, {"out": "runs/b"}, run) as checkpoints:
+            checkpoints.save(state(step), Progress(average=step / 10))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path, run="a" * 64) as checkpoints:
+        assert (list(checkpoints.standings), checkpoints.best_step()) == (([2, 1], 2) if taken else ([1], 1))
+    said = "checkpoint of step 2 cannot be read: it is of another run, runs/b; was it copied here?"
+    assert caplog.messages == ([] if taken else [said])
+
+
+def test_a_step_under_another_number_is_not_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path, {1: 0.1})
+    shutil.copytree(tmp_path / "1", tmp_path / "5")
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path) as checkpoints:
+        assert list(checkpoints.standings) == [1]
+    assert "checkpoint of step 5 cannot be read: it was saved as step 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"average": "x"}, {"stage": -1}, {"pending": [{}]}, {"pending": 3}, {"seconds": None}],
+)
+def test_a_description_that_is_damaged_is_not_taken(
+    changes: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, {1: 0.1})
+    (path,) = (tmp_path / "1" / "about").glob("metadata")
+    about = json.loads(path.read_text())
+    about["progress"] |= changes
+    path.write_text(json.dumps(about))
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path) as checkpoints:
+        assert (checkpoints.standings, checkpoints.best_step()) == ({}, None)
+    assert "checkpoint of step 1 cannot be read: its description is damaged" in caplog.text
+
+
+def test_a_config_that_has_lost_a_stage_is_named(tmp_path: Path) -> None:
+    assert Progress(stage=1).stage_of(["heads", "all"], tmp_path) == "all"
+    with pytest.raises(InputError, match="config.toml: has 1 stages, and a checkpoint of the run is of stage 2"):
+        Progress(stage=1).stage_of(["heads"], tmp_path / "config.toml")

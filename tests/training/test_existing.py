@@ -10,9 +10,9 @@ import pytest
 
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.errors import InputError
-from mtbert_jax.training.existing import open_folder
+from mtbert_jax.training.existing import identify, open_folder
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.prepare import Prepared, describe_run, prepare
+from mtbert_jax.training.prepare import Prepared, check_config_file, describe_run, prepare
 from tests.conftest import light, tiny_run
 from tests.runs import checkpointed
 
@@ -140,3 +140,87 @@ def test_further_seeds_are_of_the_same_config(config: Config, existing: Any) -> 
         prepare(seeds(config, 0, 1, lr=0.5), RunFolder(place), existing)
     if existing == "overwrite":
         assert len(prepare(seeds(config, 1, 3, lr=0.5), RunFolder(place), existing).runs) == 2
+
+
+def test_a_run_keeps_the_digest_that_its_checkpoints_carry(config: Config) -> None:
+    folder, digests = RunFolder(Path(config.out)), {"sst": {"train": "1"}}
+    open_folder(folder, config, digests)
+    identity = folder.load_identity()
+    assert len(identity) == 64
+    (folder.checkpoints / "3").mkdir(parents=True)
+    open_folder(folder, dataclasses.replace(config, encoder="moved", out="moved"), digests)  # as under --resume
+    assert folder.load_identity() == identity
+    folder.data.unlink()
+    open_folder(folder, config, digests)
+    assert folder.load_identity() == ""  # of a run that began before there was one: nothing is refused
+    assert folder.load_data() == digests
+
+
+def test_runs_that_differ_have_different_digests(config: Config) -> None:
+    digests = {"sst": {"train": "1"}}
+    identity = identify(config, digests)
+    assert identify(dataclasses.replace(config, out="elsewhere", log_every_steps=9), digests) == identity
+    others = [dataclasses.replace(config, **change) for change in ({"seed": 7}, {"lr": 0.5}, {"encoder": "other"})]
+    found = [identify(other, digests) for other in others] + [identify(config, {"sst": {"train": "2"}})]
+    assert len({identity, *found}) == 5
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
+@pytest.mark.parametrize(
+    ("place", "change", "what"),
+    [
+        ("encoder", lambda path: {"encoder": str(path)}, "the encoder"),
+        ("predictions/data", lambda path: {"data_dir": str(path)}, "the train file of task sst"),
+        ("data.json", lambda path: {"data_dir": str(path.parent)}, "the train file of task sst"),
+    ],
+)
+def test_a_run_does_not_write_where_its_inputs_lie(
+    place: str, change: Callable[[Path], dict[str, Any]], what: str, existing: Any, config: Config
+) -> None:
+    """Its encoder/ would be written over the one it begins with; --overwrite would delete that, weights and all."""
+    path, config = Path(config.out) / place, light(config)
+    path.parent.mkdir(parents=True)
+    if place == "data.json":
+        shutil.copytree(config.data_dir, path.parent, dirs_exist_ok=True)
+        (task,) = config.tasks
+        (path.parent / task.train).rename(path)
+        config = dataclasses.replace(config, tasks=(dataclasses.replace(task, train="data.json"),))
+    else:
+        shutil.copytree(config.encoder if place == "encoder" else config.data_dir, path)
+    found = sorted(Path(config.out).rglob("*"))
+    with pytest.raises(InputError, match=f"is {what}, and a run in .*/run writes or deletes what lies there"):
+        prepare(dataclasses.replace(config, **change(path)), RunFolder(Path(config.out)), existing)
+    assert sorted(Path(config.out).rglob("*")) == found
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
+@pytest.mark.parametrize("name", ["config.toml", "../variant.toml"])
+def test_a_config_is_not_replaced_by_the_complete_one(name: str, existing: Any, config: Config, tmp_path: Path) -> None:
+    """One that somebody wrote, read from where the run would have its own, or included from there."""
+    folder = RunFolder(Path(config.out))
+    folder.path.mkdir()
+    folder.config.write_text("lr = 0.5  # tuned\n")
+    (tmp_path / "variant.toml").write_text('include = "run/config.toml"\n')
+    with pytest.raises(InputError, match="config.toml is read as a config, and a run in .*/run would write over it"):
+        check_config_file(folder.path / name, config, existing)
+    folder.data.write_text("{}")  # then it is a run's own
+    if name == "config.toml" or existing == "resume":
+        check_config_file(folder.path / name, config, existing)
+    check_config_file(folder.path / name, dataclasses.replace(config, out=str(tmp_path / "other")), existing)
+    check_config_file(folder.path, config, existing)
+
+
+def test_the_results_of_a_run_without_checkpoints_are_not_replaced_unasked(copied: Config) -> None:
+    shutil.rmtree(Path(copied.out) / "checkpoints")
+    with pytest.raises(InputError, match="run holds the results of a run that has ended, and no checkpoint to go on"):
+        resumed(copied)
+    (Path(copied.out) / "results.json").unlink()
+    assert resumed(copied).runs[0].origin is not None
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "encoder/new", "predictions/a/b"])
+def test_a_run_does_not_begin_among_what_another_keeps(place: str, copied: Config) -> None:
+    out = Path(copied.out) / place
+    with pytest.raises(InputError, match=rf"{out} lies in {place.partition('/')[0]} of the run {copied.out}; give"):
+        prepare(dataclasses.replace(copied, out=str(out)), RunFolder(out))
+    prepare(copied, RunFolder(Path(copied.out) / "export" / "new"))

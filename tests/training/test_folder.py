@@ -135,9 +135,10 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str, mes
         RunFolder(tmp_path / "run").check_writable()
 
 
-def test_a_folder_where_a_file_is_to_be_is_named(tmp_path: Path) -> None:
-    (tmp_path / "results.json").mkdir()
-    with pytest.raises(InputError, match=r"results.json is no file"):
+@pytest.mark.parametrize("name", ["results.json", "predictions/dev-logits.npz"])
+def test_a_folder_where_a_file_is_to_be_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(InputError, match=rf"{name} is no file"):
         RunFolder(tmp_path).check_writable()
 
 

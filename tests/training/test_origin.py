@@ -208,6 +208,7 @@ def test_one_that_goes_on_needs_neither_the_other_run_nor_weights(base: Config, 
         ),
         ({"out": "BASE"}, "init_from and out are the same folder"),
         ({"init_from": "a\0b"}, "no path has a NUL in it"),
+        ({"cache_dir": "~/cache"}, "cache_dir = '~/cache': ~ does not stand for the home folder here; write the whole"),
     ],
 )
 def test_what_contradicts_it_is_refused_before_anything_is_there(
