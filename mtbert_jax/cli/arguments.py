@@ -328,7 +328,15 @@ def _config_of(path: Path, overrides: Sequence[str]) -> Config:
 
 
 def _check_overrides(path: Path, loaded: Config, given: Config) -> None:
-    """A field that every stage sets for itself would do nothing on the command line."""
+    """A field that every stage sets for itself would do nothing on the command line, nor would epochs beside steps."""
+    before: list[Config | StageConfig] = [loaded, *loaded.stages]
+    now: list[Config | StageConfig] = [given, *given.stages]
+    for number, (old, new) in enumerate(zip(before, now, strict=True)):
+        name = f"stages.{number - 1}." if number else ""
+        if new.epochs != old.epochs and new.steps is not None and new.steps == old.steps:
+            raise InputError(
+                f"{path}: --{name}epochs has no effect, steps = {new.steps} gives the length; add --{name}steps None"
+            )
     for field in dataclasses.fields(StageConfig):
         if field.name == "name" or getattr(loaded, field.name) == getattr(given, field.name):
             continue

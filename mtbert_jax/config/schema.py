@@ -132,7 +132,8 @@ def must_be(wanted: str, where: str, table: object, *names: str) -> None:
     for name in names:
         value = getattr(table, name)
         if value is not None and not RANGES[wanted](value):
-            raise InputError(f"{where}{name} = {value}: must be {wanted}")
+            finite = " and finite" if math.isinf(value) else ""
+            raise InputError(f"{where}{name} = {value}: must be {wanted}{finite}")
 
 
 def check_number(where: str, value: float, least: float, most: float) -> None:

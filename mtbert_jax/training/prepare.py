@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from mtbert_jax import trees
-from mtbert_jax.checks import check_config
+from mtbert_jax.checks import check_config, unused_fields
 from mtbert_jax.config import Config
 from mtbert_jax.config.schema import to_toml
 from mtbert_jax.data.dataset import Dataset
@@ -156,6 +156,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
     layout, setup, (train, dev, test) = ready.layout, ready.setup, (ready.splits[split] for split in SPLITS)
     plans = ready.runs[0].plans
     yield from ready.remarks
+    yield from unused_fields(ready.config)
     yield from _beginnings(ready)
     params = trees.count(setup.abstract_params())
     device = jax.devices()[0].device_kind
@@ -195,6 +196,10 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
         yield f"stage {plan.stage.name}: {some}{', '.join(told)}: {' → '.join(plan.stage.optimizer)}"
         yield from _unused(plan)
+    steps = sum(plan.batches.num_steps for plan in plans)
+    for name in ("save_every_steps", "affinity_every_steps"):
+        if getattr(setup.config, name) > steps:
+            yield f"{name} = {getattr(setup.config, name)} without effect: the run has {steps} steps"
     yield _best_checkpoint(setup.config, dev)
 
 
