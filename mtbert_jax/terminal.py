@@ -51,7 +51,7 @@ class Grid:
         for line in lines:
             pairs = list(zip(header, line, strict=True))[self.left :]
             told = ", ".join(f"{name} {cell}" for name, cell in pairs if cell not in ("", "0"))
-            yield Padding(Text(f"{' '.join(line[: self.left])}: {told or 'none'}"), (0, 0, 0, 2))
+            yield Padding(Text(f"{' '.join(filter(None, line[: self.left]))}: {told or 'none'}"), (0, 0, 0, 2))
         if self.caption:
             yield Text(self.caption, style="dim")
         yield Text("")

@@ -35,5 +35,5 @@ def test_a_table_of_few_columns_stays_one_as_long_as_no_word_is_cut() -> None:
     few = [[*row[:2], row[-1]] for row in CELLS]
     assert any("│" in line for line in lines(26, few))
     assert max(map(len, lines(26, few))) <= 26
-    told = lines(20, [["task", "metric", "value"], ["q", "accuracy", "0.5000"]])
-    assert told[1:3] == ["  q accuracy: value", "  0.5000"]
+    told = lines(20, [["task", "metric", "value"], ["q", "accuracy", "0.5000"], ["average", "", "0.5000"]])
+    assert told[1:5] == ["  q accuracy: value", "  0.5000", "  average: value", "  0.5000"]

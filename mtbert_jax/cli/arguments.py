@@ -253,8 +253,10 @@ def colour_as_asked() -> None:
 
 
 def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) -> Any:
-    """Reads a command's arguments; --help and wrong values end the program, an unknown flag is an `InputError`."""
-    flags.check_flags(kind if default is None else default, args, " ".join(prog.split()[:2]))
+    """Reads a command's arguments; --help ends the program, what is wrong is an `InputError`."""
+    command, name = kind if default is None else default, " ".join(prog.split()[:2])
+    flags.check_flags(command, args, name)
+    flags.check_values(command, args, name)
     extra = {} if default is None else {"default": default}
     # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
     return tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
@@ -301,6 +303,7 @@ def parse_ablate(args: Sequence[str]) -> tuple[Ablate, list[tuple[Path, Config]]
     """The arguments of `ablate`; its configs by file, with all that follows `--` in them; and what follows `--`."""
     at = args.index("--") if "--" in args else len(args)
     overrides = list(args[at + 1 :])
+    flags.check_values(Ablate, args[:at], "mtbert ablate")
     given, unknown = tyro.cli(Ablate, args=args[:at], prog="mtbert ablate", return_unknown_args=True)
     if unknown:
         raise InputError(
