@@ -196,10 +196,10 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
         yield f"stage {plan.stage.name}: {some}{', '.join(told)}: {' → '.join(plan.stage.optimizer)}"
         yield from _unused(plan)
-    steps = sum(plan.batches.num_steps for plan in plans)
-    for name in ("save_every_steps", "affinity_every_steps"):
-        if getattr(setup.config, name) > steps:
-            yield f"{name} = {getattr(setup.config, name)} without effect: the run has {steps} steps"
+    longest = max(plan.batches.num_steps for plan in plans)
+    for name, last in (("save_every_steps", longest), ("affinity_every_steps", longest - 2)):
+        if getattr(setup.config, name) > last:
+            yield f"{name} = {getattr(setup.config, name)} without effect: no stage has more than {longest} steps"
     yield _best_checkpoint(setup.config, dev)
 
 
