@@ -17,6 +17,7 @@ from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.data.streams import epoch_shapes
 from mtbert_jax.data.unknown import unknown_share, unknown_warning
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import real
 from mtbert_jax.machine import bfloat16_units
 from mtbert_jax.nn.lora import A as LORA_A
 from mtbert_jax.nn.products import choose_dtype
@@ -174,6 +175,9 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         share = unknown_share(setup.tokenizer, data.tokens, inputs(setup.tasks[name]))
         if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
             yield warning
+        files = [real(Path(setup.config.data_dir) / getattr(setup.tasks[name], split)) for split in SPLITS[:2]]
+        if name in dev and files[0] == files[1]:
+            yield f"warning: task {name}: its dev file is its training file; scores on it say nothing about new texts"
         epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)
         if epoch > len(data.ids):
             yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"

@@ -89,6 +89,16 @@ def test_a_rate_that_no_chain_uses_is_said_to_have_no_effect(config: Config) -> 
     assert ours.rate is not None
 
 
+def test_a_task_that_trains_on_its_dev_file_is_named(config: Config) -> None:
+    config = light(config)
+    same = dataclasses.replace(config.tasks[0], dev=f"./{config.tasks[0].train}")
+    told = "warning: task sst: its dev file is its training file; scores on it say nothing about new texts"
+    assert [told in list(rehearse(dataclasses.replace(config, tasks=(own,)))) for own in (config.tasks[0], same)] == [
+        False,
+        True,
+    ]
+
+
 def test_what_is_wrong_with_a_run_is_wrong_with_its_rehearsal(config: Config) -> None:
     with pytest.raises(InputError, match="freeze: no parameter lies below 'encodr'"):
         list(rehearse(dataclasses.replace(config, freeze=("encodr",))))
