@@ -1,10 +1,12 @@
-"""Ctrl-C while the command starts: one line and status 130, in place of a traceback out of somebody's import.
+"""What the command needs before anything else: its standard streams, and Ctrl-C while it starts and while it ends.
 
 Imports take seconds, and no ``try`` of this library's is around them: whatever starts the command imports the package
-first. So the package imports this file before all others, and `main` takes over once it can catch what Ctrl-C raises.
-A program that imports the library keeps its own Ctrl-C.
+first. So the package imports this file before all others, and Ctrl-C is one line and status 130, in place of a
+traceback out of somebody's import, until `main` can catch what it raises, and once `main` is done.
+A program that imports the library keeps its own Ctrl-C and its own streams.
 """
 
+import codecs
 import os
 import signal
 import sys
@@ -34,5 +36,43 @@ def started() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def done() -> None:
+    """From here on Ctrl-C ends the process at once: what libraries do at their end is no matter for a traceback."""
+    if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
+def open_streams() -> None:
+    """Standard streams that were closed lead nowhere.
+
+    Python has None for them, and the next file to be opened would get the number of one: what a library in C writes to
+    standard error would then stand in that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
+def escape_what_cannot_be_printed() -> None:
+    """Characters that the encoding of standard output lacks are printed as JSON escapes them.
+
+    So JSON Lines stay JSON Lines, in an ASCII locale and of texts with half of a surrogate pair.
+    """
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        codecs.register_error("json", _as_json)
+        reconfigure(errors="json")
+
+
+def _as_json(error: UnicodeError) -> tuple[str, int]:
+    import json  # here, since this file is imported before all others
+
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+if is_command():
+    open_streams()
 if is_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have it ignored
     signal.signal(signal.SIGINT, leave)

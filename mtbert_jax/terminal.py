@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 WIDE = 1000  # columns where no terminal limits them
-FEW = 4  # columns of a table that stays one however narrow the terminal is
+FEW = 4  # columns of a table whose cells may break between words
 
 
 def console() -> Console:
@@ -25,7 +25,7 @@ def console() -> Console:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts for a terminal; one paragraph for each row where a table of many columns is too wide for it.
+    """A table of texts for a terminal; one paragraph for each row where it is too wide for it.
 
     Attributes:
         cells: The rows, the first one the header.
@@ -42,8 +42,8 @@ class Grid:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table or the paragraphs, by the width that there is."""
         (header, *lines), table = self.cells, self._table()
-        needed = Measurement.get(console, options.update(max_width=WIDE), table).maximum
-        if len(header) <= FEW or needed <= options.max_width:
+        least, most = Measurement.get(console, options.update(max_width=WIDE), table)
+        if (least if len(header) <= FEW else most) <= options.max_width:
             yield table
             return
         if self.title:
@@ -51,7 +51,7 @@ class Grid:
         for line in lines:
             pairs = list(zip(header, line, strict=True))[self.left :]
             told = ", ".join(f"{name} {cell}" for name, cell in pairs if cell not in ("", "0"))
-            yield Padding(Text(f"{' '.join(line[: self.left])}: {told or 'none'}"), (0, 0, 0, 2))
+            yield Padding(Text(f"{' '.join(filter(None, line[: self.left]))}: {told or 'none'}"), (0, 0, 0, 2))
         if self.caption:
             yield Text(self.caption, style="dim")
         yield Text("")

@@ -1,5 +1,11 @@
-"""Ctrl-C while imports run: the command ends in one line, a program that imports the library as it always would."""
+"""Ctrl-C while imports run: the command ends in one line, a program that imports the library as it always would.
 
+And standard streams that are closed, full or of another encoding.
+"""
+
+import errno
+import io
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mtbert_jax import start
 from mtbert_jax.cli.main import main
 from mtbert_jax.start import leave
 
@@ -50,3 +57,44 @@ def test_once_the_command_runs_ctrl_c_can_be_caught() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["no-such-command"]])
+def test_once_the_command_is_done_ctrl_c_is_no_traceback(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "is_command", lambda: True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        main(argv)
+        assert signal.getsignal(signal.SIGINT) is leave
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_an_encoding_lacks_is_printed_as_json_escapes_it(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, text = io.BytesIO(), "é × … 😀 \ud800 ש"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    assert main(["--help"]) == 0
+    before = len(written.getvalue())
+    print(json.dumps(text, ensure_ascii=False), flush=True)
+    assert json.loads(written.getvalue()[before:].decode(encoding)) == text
+
+
+def test_output_that_nobody_takes_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(["--help"]) == 1
+    assert capsys.readouterr().err == "mtbert: standard output or a file: No space left on device\n"
+
+
+def test_streams_that_were_closed_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    start.open_streams()
+    with sys.stdin as given, sys.stdout, sys.stderr:
+        assert given.read() == ""
+        print("nobody reads this")
+        assert not sys.stderr.isatty()

@@ -31,7 +31,9 @@ def test_a_narrow_terminal_shows_a_paragraph_for_each_row_without_what_is_nothin
     assert max(map(len, told)) <= 40
 
 
-def test_a_table_of_few_columns_stays_one() -> None:
+def test_a_table_of_few_columns_stays_one_as_long_as_no_word_is_cut() -> None:
     few = [[*row[:2], row[-1]] for row in CELLS]
-    assert any("│" in line for line in lines(20, few))
-    assert max(map(len, lines(20, few))) <= 20
+    assert any("│" in line for line in lines(26, few))
+    assert max(map(len, lines(26, few))) <= 26
+    told = lines(20, [["task", "metric", "value"], ["q", "accuracy", "0.5000"], ["average", "", "0.5000"]])
+    assert told[1:5] == ["  q accuracy: value", "  0.5000", "  average: value", "  0.5000"]

@@ -258,8 +258,10 @@ def colour_as_asked() -> None:
 
 
 def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) -> Any:
-    """Reads a command's arguments; --help and wrong values end the program, an unknown flag is an `InputError`."""
-    flags.check_flags(kind if default is None else default, args, " ".join(prog.split()[:2]))
+    """Reads a command's arguments; --help ends the program, what is wrong is an `InputError`."""
+    command, name = kind if default is None else default, " ".join(prog.split()[:2])
+    flags.check_flags(command, args, name)
+    flags.check_values(command, args, name)
     extra = {} if default is None else {"default": default}
     # A task without a head of its own has no --tasks.N.head flags, rather than a subcommand to choose one.
     given = tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
@@ -312,6 +314,7 @@ def parse_ablate(args: Sequence[str]) -> tuple[Ablate, list[tuple[Path, Config]]
     """The arguments of `ablate`; its configs by file, with all that follows `--` in them; and what follows `--`."""
     at = args.index("--") if "--" in args else len(args)
     overrides = list(args[at + 1 :])
+    flags.check_values(Ablate, args[:at], "mtbert ablate")
     given, unknown = tyro.cli(Ablate, args=args[:at], prog="mtbert ablate", return_unknown_args=True)
     if unknown:
         raise InputError(
@@ -351,7 +354,15 @@ def files_read(path: Path, config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def _check_overrides(path: Path, loaded: Config, given: Config) -> None:
-    """A field that every stage sets for itself would do nothing on the command line."""
+    """A field that every stage sets for itself would do nothing on the command line, nor would epochs beside steps."""
+    before: list[Config | StageConfig] = [loaded, *loaded.stages]
+    now: list[Config | StageConfig] = [given, *given.stages]
+    for number, (old, new) in enumerate(zip(before, now, strict=True)):
+        name = f"stages.{number - 1}." if number else ""
+        if new.epochs != old.epochs and new.steps is not None and new.steps == old.steps:
+            raise InputError(
+                f"{path}: --{name}epochs has no effect, steps = {new.steps} gives the length; add --{name}steps None"
+            )
     for field in dataclasses.fields(StageConfig):
         if field.name == "name" or getattr(loaded, field.name) == getattr(given, field.name):
             continue

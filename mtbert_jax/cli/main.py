@@ -31,7 +31,7 @@ from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
 from mtbert_jax.results.tables import terminal
 from mtbert_jax.run import Run, train_in, write_report
-from mtbert_jax.start import started
+from mtbert_jax.start import done, escape_what_cannot_be_printed, started
 from mtbert_jax.submission.hand_in import hand_in
 from mtbert_jax.terminal import console, scores_table
 from mtbert_jax.training.existing import Existing
@@ -215,27 +215,17 @@ was heeded, which saves the run first: 0 after SIGTERM, 130 after Ctrl-C.
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    escape_what_cannot_be_printed()
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.root.handlers:
         if type(handler) is logging.StreamHandler:  # perhaps not ours: importing orbax already makes one
             handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it raises, and we say that in one line
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0 if argv else 2
-    arguments.colour_as_asked()
-    if argv[0] == "--version":
-        print(version())
-        return 0
-    keep_freed_memory()
-    keep_compiled_programs()
     try:
         started()
-        command = COMMANDS.get(argv[0])
-        if command is None:
-            raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} (see mtbert --help)")
-        run_plugins(arguments.named_plugins(argv[1:]))
-        return command.run(argv[1:]) or 0
+        status = _run(argv)
+        sys.stdout.flush()  # here, where it can be told that nobody takes it
+        return status
     except (InputError, TrainingError) as error:
         print(f"mtbert: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -256,9 +246,28 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     except OSError as error:  # a full disk, mostly; or a folder that may not be entered
-        place = error.filename or "a file"
+        place = error.filename or "standard output or a file"
         print(f"mtbert: {plain(f'{place}: {error.strerror or error}')}", file=sys.stderr)
         return 2 if isinstance(error, PermissionError) else 1
+    finally:
+        done()
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if argv else 2
+    arguments.colour_as_asked()
+    if argv[0] == "--version":
+        print(version())
+        return 0
+    keep_freed_memory()
+    keep_compiled_programs()
+    command = COMMANDS.get(argv[0])
+    if command is None:
+        raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} (see mtbert --help)")
+    run_plugins(arguments.named_plugins(argv[1:]))
+    return command.run(argv[1:]) or 0
 
 
 def version() -> str:

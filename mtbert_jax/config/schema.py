@@ -47,7 +47,7 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
     for key in values:
         if key not in hints:
             raise InputError(f"{where}: unknown key {key!r}{nearest(key, hints)}")
-    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+    return cls(**{key: convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 
 def plain_scalar(value: Any) -> Any:
@@ -56,7 +56,12 @@ def plain_scalar(value: Any) -> Any:
     return value.item() if is_scalar else value
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
+def convert(kind: Any, value: Any, where: str) -> Any:
+    """A value as a field of that type holds it; `where` names the field.
+
+    Raises:
+        InputError: The value has the wrong type.
+    """
     value = plain_scalar(value)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
@@ -65,8 +70,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         *others, last = (arg for arg in args if arg is not type(None))
         for inner in others:
             with contextlib.suppress(InputError):
-                return _convert(inner, value, where)
-        return None if value is None else _convert(last, value, where)
+                return convert(inner, value, where)
+        return None if value is None else convert(last, value, where)
     if origin is typing.Literal:
         if value not in args or isinstance(value, bool):
             hint = nearest(value, args) if isinstance(value, str) else ""
@@ -79,7 +84,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             hint = f"; write [{describe(value)}]" if isinstance(value, str) and args[0] is str else ""
             raise InputError(f"{where}: expected a list, got {describe(value)}{hint}")
-        return tuple(_convert(args[0], item, f"{where}[{number}]{_named(item)}") for number, item in enumerate(value))
+        return tuple(convert(args[0], item, f"{where}[{number}]{_named(item)}") for number, item in enumerate(value))
     if kind is float and type(value) is int:
         try:
             value = float(value)
@@ -132,7 +137,8 @@ def must_be(wanted: str, where: str, table: object, *names: str) -> None:
     for name in names:
         value = getattr(table, name)
         if value is not None and not RANGES[wanted](value):
-            raise InputError(f"{where}{name} = {value}: must be {wanted}")
+            finite = " and finite" if math.isinf(value) else ""
+            raise InputError(f"{where}{name} = {value}: must be {wanted}{finite}")
 
 
 def check_number(where: str, value: float, least: float, most: float) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,15 @@ def read_texts(data: bytes, name: str, task: TaskConfig) -> list[tuple[str, ...]
     is one example a line, the two texts of a pair separated by a tab; a blank line is an empty text.
 
     Raises:
-        InputError: The bytes are no UTF-8, a column is missing, or a line has another number of texts than the task.
+        InputError: The bytes are no UTF-8, a JSON list is cut off, a column is missing, or a line has another number of
+            texts than the task.
     """
     must_be_text(name, data)
     try:
         text = data.decode("utf-8-sig", "surrogatepass")
     except UnicodeDecodeError:
         raise not_utf8(name, data) from None
-    if values := _listed(text):
+    if values := _listed(text, name):
         return list(_by_place(values, name, task))
     first = next((line for line in _lines(text) if line.strip()), "")
     if first and (re.match(r"\s*\[\s*\{", text) or _has_columns(first, name, task)):
@@ -48,14 +50,28 @@ def _lines(text: str) -> io.StringIO:
     return io.StringIO(text, newline="")
 
 
-def _listed(text: str) -> list[Any]:
+def _listed(text: str, name: str) -> list[Any]:
     """The values of a JSON list that begins with a text; none where the text is no such list."""
     if not re.match(r'\s*\[\s*"', text):
         return []
     try:
         return parse_list(text)
     except ValueError:
+        if _is_cut_off(text):
+            line = len(list(_lines(text.rstrip())))
+            raise InputError(f"{name}:{line}: the JSON list is cut off: it does not end with ]") from None
         return []
+
+
+def _is_cut_off(text: str) -> bool:
+    """Whether a text would be a JSON list of several values if it went on."""
+    text = text.rstrip()
+    for whole in (text, re.sub(r"\\(u[0-9a-fA-F]{0,3})?$", "", text)):  # an escape may be cut through, too
+        for end in ("]", '"]', '""]'):
+            with suppress(ValueError):
+                if len(parse_list(whole + end)) > 1:
+                    return True
+    return False
 
 
 def _has_columns(first: str, name: str, task: TaskConfig) -> bool:

@@ -59,13 +59,16 @@ def comparison_body(runs: Sequence[RunContents]) -> Body:
         for task, metric in tasks.items()
     ]
     losses = [overlaid(runs, names, f"{task}: training loss", "training loss", "loss", task) for task in tasks]
+    averages = {average_text(run.config) for run in runs}
+    alike = len({average_text(run.config) for run in runs if run.results is not None}) < 2
+    text = averages.pop() if len(averages) == 1 else "average: the mean over the tasks of each run."
     sections = [
-        Section("Scores", f"{caption(rows)} {average_text(runs[0].config)}", cells=texts(rows), lines=notes(rows)),
+        Section("Scores", f"{caption(rows)} {text}", cells=texts(rows), lines=notes(rows)),
         Section("Differences", gains_caption(gains), cells=gain_texts(gains)) if gains else Section(""),
         Section("Dev scores while training", lead, _drawn(scores)),
         Section("Training losses", lead, _drawn(losses)),
     ]
-    return Body("", comparison(rows, gains), (), [one for one in sections if one], ())
+    return Body("", comparison(rows, gains, alike), (), [one for one in sections if one], ())
 
 
 def _drawn(plots: Sequence[Plot | None]) -> list[Plot]:

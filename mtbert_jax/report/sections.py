@@ -17,6 +17,7 @@ from mtbert_jax.report.verdict import verdict
 from mtbert_jax.results.tables import GIB
 from mtbert_jax.tasks import kind_of, primary_metric
 from mtbert_jax.tasks.metrics import Metric
+from mtbert_jax.tasks.registry import counted
 from mtbert_jax.tasks.scores import AVERAGES
 from mtbert_jax.training.display import clock_text
 
@@ -111,12 +112,11 @@ def average_text(config: Config) -> str:
     """What the averages of a config's tasks are means of.
 
     >>> from mtbert_jax.config import TaskConfig
-    >>> average_text(Config(tasks=(TaskConfig("sst"), TaskConfig("sts", "regression"))))
+    >>> average_text(Config(tasks=(TaskConfig("sst"), TaskConfig("sts", "regression"), TaskConfig("mlm", "masked_lm"))))
     'average: the mean over tasks of sst accuracy, sts (pearson + 1) / 2; plain average: without such maps.'
     """
-    metrics = {task.name: primary_metric(task) for task in config.tasks if task.dev or not config.data_dir}
-    if not metrics:
-        metrics = {task.name: primary_metric(task) for task in config.tasks}
+    scored = [task for task in config.tasks if task.dev or not config.data_dir] or config.tasks
+    metrics = {task.name: primary_metric(task) for task in counted(scored)}
     listed = ", ".join(f"{task} {_mapped(metric)}" for task, metric in metrics.items())
     return f"average: the mean over tasks of {listed}; plain average: without such maps."
 

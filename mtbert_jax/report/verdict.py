@@ -9,7 +9,7 @@ from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import with_nan
 from mtbert_jax.report.contents import RunContents
 from mtbert_jax.report.mistakes import FEW, recalls_of, where_it_errs
-from mtbert_jax.results.differences import Difference
+from mtbert_jax.results.differences import Difference, same_labels
 from mtbert_jax.results.intervals import CONFIDENCE, Judged, bootstrap
 from mtbert_jax.results.rows import Row
 from mtbert_jax.tasks import kind_of, primary_metric
@@ -253,11 +253,16 @@ def _rare(run: RunContents) -> Iterator[str]:
             )
 
 
-def comparison(rows: Sequence[Row], gains: Sequence[Difference]) -> str:
-    """Which of several rows has the highest average, and whether dev examples tell it from the first row."""
+def comparison(rows: Sequence[Row], gains: Sequence[Difference], alike: bool = True) -> str:
+    """Which of several rows has the highest average, and whether dev examples tell it from the first row.
+
+    `alike` says whether the averages are of the same tasks and metrics.
+    """
     scored = [row for row in rows if "average" in row.values and math.isfinite(row.values["average"].mean)]
     if len(scored) < 2:
         return _seeds(scored)
+    if not alike or not all(same_labels(row, scored[0]) for row in scored):
+        return "The averages do not compare: these runs differ in their tasks, metrics or dev examples."
     best = max(scored, key=lambda row: row.values["average"].mean)
     text = f"{best.name} has the highest average on dev, {best.values['average'].mean:.3f}."
     found = next((one for one in gains if one.name == best.name and "average" in one.values), None)

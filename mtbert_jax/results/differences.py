@@ -59,3 +59,9 @@ def _same(row: Row, other: Row, task: str) -> bool:
     """Whether both rows have a task with the same metric on the same labels."""
     one, two = row.judged[task], other.judged[task]
     return row.metrics[task] == other.metrics[task] and np.array_equal(one.labels, two.labels)
+
+
+def same_labels(row: Row, other: Row) -> bool:
+    """Whether two rows were scored on the same dev labels, as far as these can be read."""
+    shared = {*row.judged} & {*other.judged}
+    return all(np.array_equal(row.judged[name].labels, other.judged[name].labels) for name in shared)

@@ -35,7 +35,7 @@ class Display:
         self.stop()
         self._total = total
         self._shown = (step, working_seconds())
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:  # which shows a bar at its end only
             stage_name = TextColumn("{task.description}", markup=False)
             text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
             columns: list[ProgressColumn] = [SpinnerColumn(), stage_name, text]

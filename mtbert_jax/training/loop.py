@@ -132,6 +132,8 @@ class Loop:
                 if 0 < config.patience <= self.run.progress.stale and not ended:
                     ended = True
                     self._record(plan, done)
+                    none_better = f"no better score in {self.run.progress.stale} evaluations"
+                    self.display.say(f"stopped early, after {done} of {total} steps: {none_better} (patience)")
                 if ended:
                     seconds = compile_seconds() - compiling
                     self.run.end_stage(plan, done, train_step.compiled_shapes, seconds)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from mtbert_jax import trees
-from mtbert_jax.checks import check_config
+from mtbert_jax.checks import check_config, unused_fields
 from mtbert_jax.config import Config
 from mtbert_jax.config.includes import read_all
 from mtbert_jax.config.schema import to_toml
@@ -176,6 +176,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
     layout, setup, (train, dev, test) = ready.layout, ready.setup, (ready.splits[split] for split in SPLITS)
     plans = ready.runs[0].plans
     yield from ready.remarks
+    yield from unused_fields(ready.config)
     yield from _beginnings(ready)
     params = trees.count(setup.abstract_params())
     device = jax.devices()[0].device_kind
@@ -193,6 +194,9 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         share = unknown_share(setup.tokenizer, data.tokens, inputs(setup.tasks[name]))
         if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
             yield warning
+        files = [real(Path(setup.config.data_dir) / getattr(setup.tasks[name], split)) for split in SPLITS[:2]]
+        if name in dev and files[0] == files[1]:
+            yield f"warning: task {name}: its dev file is its training file; scores on it say nothing about new texts"
         epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)
         if epoch > len(data.ids):
             yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
@@ -215,6 +219,10 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
         yield f"stage {plan.stage.name}: {some}{', '.join(told)}: {' → '.join(plan.stage.optimizer)}"
         yield from _unused(plan)
+    longest = max(plan.batches.num_steps for plan in plans)
+    for name, last in (("save_every_steps", longest), ("affinity_every_steps", longest - 2)):
+        if getattr(setup.config, name) > last:
+            yield f"{name} = {getattr(setup.config, name)} without effect: no stage has more than {longest} steps"
     yield _best_checkpoint(setup.config, dev)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax.cli import arguments
-from mtbert_jax.cli.flags import HINTS, by_number, config_place, known_flags, with_own_tables
+from mtbert_jax.cli.flags import HINTS, by_number, check_values, config_place, known_flags, with_own_tables
 from mtbert_jax.cli.main import COMMANDS, main
 from mtbert_jax.config import Config, HeadConfig, StageConfig, save_config
 from tests.runs import checkpointed
@@ -233,3 +233,47 @@ def test_messages_count_as_flags_do(toml: Path, capsys: pytest.CaptureFixture[st
     )
     assert "tasks.sts.batch_size: None → 8" in line
     assert "optimizer[1]: " in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "CONFIG", "--steps", "2.0"], "--steps: expected a whole number, got '2.0'"),
+        (["train", "CONFIG", "--lr="], "--lr: expected a number, got ''"),
+        (["train", "CONFIG", "--lr", "--remat"], "--lr: a value must follow (see mtbert train --help)"),
+        (["train", "CONFIG", "--lengths", "8,16"], "--lengths: expected a whole number, got '8,16'"),
+        (
+            ["train", "CONFIG", "--schedule", "linaer"],
+            "--schedule = 'linaer' is none of 'constant', 'linear', 'cosine'; did",
+        ),
+        (["train", "CONFIG", "--writers", "csv"], "--writers = 'csv' is none of 'tensorboard', 'wandb'"),
+        (["train", "CONFIG", "--tasks.sts.loss-weight", "x"], "--tasks.2.loss-weight: expected a number, got 'x'"),
+        (
+            ["train", "CONFIG", "--remat", "true"],
+            "'true' belongs to no flag; --remat takes none (see mtbert train --help)",
+        ),
+        (["train", "CONFIG", "--lr", "1", "-2"], "'-2' belongs to no flag; --lr takes one value"),
+        (["train", "CONFIG", "-x"], "mtbert train has no -x (see mtbert train --help)"),
+        (["evaluate", "a", "--split", "dve"], "--split = 'dve' is none of 'train', 'dev', 'test'; did you mean 'dev'?"),
+        (["evaluate", "a", "--json", "b"], "'b' belongs to no flag; --json takes none (see mtbert evaluate --help)"),
+        (["export", "--format", "hf"], "run is missing (see mtbert export --help)"),
+        (["ablate", "CONFIG", "--seeds", "x"], "--seeds: expected a whole number, got 'x'"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    argv: list[str], message: str, toml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, *(str(toml) if arg == "CONFIG" else arg for arg in argv)).startswith(f"mtbert: {message}")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["a", "b", "--json"], ["--json", "a", "b"], ["--split=dev", "a"], ["--split", "x", "-h"], ["--both-orders"]],
+)
+def test_what_can_be_read_is_not_refused(args: list[str]) -> None:
+    check_values(arguments.Evaluate, args, "mtbert evaluate")
+
+
+def test_a_field_can_be_left_out_again(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read = dry(toml, capsys, "CONFIG", "--steps", "None", "--epochs", "-1e-3", "--epochs", "0.5", "--lengths")
+    assert (read.steps, read.epochs, read.lengths) == (None, 0.5, ())

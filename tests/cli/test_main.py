@@ -291,6 +291,7 @@ def test_an_override_that_every_stage_hides_is_refused(
         toml.read_text().replace("stages = []\n", "") + '\n[[stages]]\nname = "full"\nsteps = 1\nlr = 1e-3\n'
     )
     fails(capsys, ["train", str(staged), "--lr", "0.1"], "--lr has no effect", "--stages.0.lr")
+    fails(capsys, ["train", str(toml), "--epochs", "2"], "--epochs has no effect, steps = 6", "add --steps None")
     assert main(["train", str(staged), "--stages.0.lr", "0.1"]) == 0
     assert mt.load_config(tmp_path / "run" / "config.toml").resolved_stages()[0].lr == 0.1
 

@@ -56,6 +56,17 @@ def test_what_is_no_whole_list_of_texts_is_a_text() -> None:
         assert read(f'["one"]\n{line}') == [('["one"]',), (line,)]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['["one", "tw', '["one",\n "two"', '["one", ', '["one", "\\', '["one", "\\u00', '["one", "\\\\', '["one", 2\n'],
+)
+def test_a_list_that_is_cut_off_is_refused(text: str) -> None:
+    line = len(text.splitlines())
+    for name in ("standard input", "f.json"):
+        with pytest.raises(InputError, match=f"^{name}:{line}: the JSON list is cut off: it does not end with ]$"):
+            read(text, name=name)
+
+
 def test_a_text_of_a_list_may_have_tabs_and_line_breaks_and_be_empty() -> None:
     assert read('["a\\tb", "c\\nd", ""]') == [("a\tb",), ("c\nd",), ("",)]
 

@@ -16,9 +16,10 @@ from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.errors import InputError
 from mtbert_jax.report.contents import RunContents, find_runs
-from mtbert_jax.report.page import group_runs, page
+from mtbert_jax.report.page import comparison_body, group_runs, page
 from mtbert_jax.training.folder import RunFolder
 from tests.cli.test_main import fails
+from tests.conftest import light
 from tests.runs import finish, guesses, labels_of
 
 VOID = ("meta", "br")
@@ -197,6 +198,28 @@ def test_several_runs_are_compared_on_data_that_have_moved(config: Config, tmp_p
         save_config(dataclasses.replace(config, lr=lr, out=str(folder.path), data_dir="gone"), folder.config)
         runs.append(RunContents.read(folder.path, name, config.data_dir))
     assert all(row.note == "" and row.judged for row, _ in group_runs(runs))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"lr": 0.2}, "has the highest average on dev"),
+        ({"metric": "f1"}, "The averages do not compare: these runs differ in their tasks, metrics or dev examples."),
+        ({"dev": "ids-sst-train.csv"}, "The averages do not compare"),
+    ],
+)
+def test_averages_are_compared_where_they_are_of_the_same(
+    changes: dict[str, Any], told: str, config: Config, tmp_path: Path
+) -> None:
+    config = light(config)
+    others = {name: value for name, value in changes.items() if name != "lr"}
+    tasks = (dataclasses.replace(config.tasks[0], **others),)
+    for name, own in (("a", config), ("b", dataclasses.replace(config, tasks=tasks, lr=changes.get("lr", 0.1)))):
+        finish(own, tmp_path / name)
+    body = comparison_body([RunContents.read(tmp_path / name, name) for name in "ab"])
+    assert told in body.verdict
+    lead = next(section.lead for section in body.sections if section.title == "Scores")
+    assert lead.endswith("tasks of each run." if "metric" in changes else "plain average: without such maps.")
 
 
 def test_runs_are_found_below_a_folder(config: Config, tmp_path: Path) -> None:

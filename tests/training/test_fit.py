@@ -331,7 +331,9 @@ def test_delete_run_leaves_what_is_not_the_runs(finished: RunFolder) -> None:
 
 def test_patience_ends_a_stage_early(config: Config, tmp_path: Path) -> None:
     config = dataclasses.replace(config, steps=40, eval_every_steps=1, patience=2, lr=1e-30, freeze=("encoder",))
-    folder = run(config, tmp_path / "run")
+    display = Quiet()
+    folder = run(config, tmp_path / "run", display=display)
+    assert display.lines[-1] == "stopped early, after 3 of 40 steps: no better score in 2 evaluations (patience)"
     evaluations = [r for r in read_metrics(folder.metrics) if r["kind"] == "eval"]
     assert len(evaluations) == 3  # the first is the best, two more are not better
     assert [r["step"] for r in read_metrics(folder.metrics) if r["kind"] == "train"] == [2, 3]

@@ -76,11 +76,27 @@ def test_a_rate_that_no_chain_uses_is_said_to_have_no_effect(config: Config) -> 
     """And no record of the run claims it."""
     stages = (StageConfig("own", optimizer=("sgd(1e-3)",)), StageConfig("ours"))
     config = dataclasses.replace(light(config), lr=0.5, warmup_fraction=0.5, schedule="constant", stages=stages)
+    config = dataclasses.replace(config, save_every_steps=6, affinity_every_steps=0, max_shapes=3)
     said = [line for line in rehearse(config) if "without effect" in line]
-    assert said == ["stage own: lr, warmup_fraction without effect: its optimizer does not use lr, as adam(lr) would"]
+    assert said == [
+        "max_shapes without effect: lengths has all lengths",
+        "stage own: lr, warmup_fraction without effect: its optimizer does not use lr, as adam(lr) would",
+    ]
+    last = list(rehearse(dataclasses.replace(config, save_every_steps=7)))
+    assert "save_every_steps = 7 without effect: no stage has more than 6 steps" in last
     own, ours = prepare.prepare(config, RunFolder(Path(config.out))).runs[0].plans
     assert own.rate is None
     assert ours.rate is not None
+
+
+def test_a_task_that_trains_on_its_dev_file_is_named(config: Config) -> None:
+    config = light(config)
+    same = dataclasses.replace(config.tasks[0], dev=f"./{config.tasks[0].train}")
+    told = "warning: task sst: its dev file is its training file; scores on it say nothing about new texts"
+    assert [told in list(rehearse(dataclasses.replace(config, tasks=(own,)))) for own in (config.tasks[0], same)] == [
+        False,
+        True,
+    ]
 
 
 def test_what_is_wrong_with_a_run_is_wrong_with_its_rehearsal(config: Config) -> None:

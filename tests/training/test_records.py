@@ -116,14 +116,16 @@ def test_values_that_json_lacks_become_null(tmp_path: Path) -> None:
 RECORD = {"loss": {"sst": 1.25}, "examples_per_second": 80.0, "left_out": {"sts": 2}}
 
 
-def test_plain_lines_without_a_terminal() -> None:
+@pytest.mark.parametrize("dumb", [False, True])
+def test_plain_lines_without_a_terminal(dumb: bool) -> None:
+    """And on one that moves no cursor."""
     out = io.StringIO()
-    display = Display(Console(file=out, soft_wrap=True))
+    display = Display(Console(file=out, soft_wrap=True, width=160, force_terminal=dumb, _environ={"TERM": "dumb"}))
     display.start("full", 0, 10)
     display.step(1)
     display.show("full", RECORD, 5)
-    display.stop()
     line = out.getvalue()
+    display.stop()
     assert line.startswith("full: step 5/10  80 ex/s")
     assert "sst 1.250" in line
     assert "sts left out 2×" in line
