@@ -5,56 +5,39 @@
 >>> run.scores["average"], run.model.predict("sst", ["A warm, funny, engaging film."])  # doctest: +SKIP
 """
 
-import json
-import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
-import numpy as np
-
 from mtbert_jax.config import Config
 from mtbert_jax.config.includes import lay_over
-from mtbert_jax.config.schema import finite, from_dict, to_dict
-from mtbert_jax.data.dataset import Dataset
+from mtbert_jax.config.schema import from_dict, to_dict
 from mtbert_jax.data.memory import in_files
-from mtbert_jax.data.readers import SPLITS, Split, data_files
-from mtbert_jax.errors import InputError, plain
+from mtbert_jax.data.readers import SPLITS, Split
+from mtbert_jax.errors import InputError
 from mtbert_jax.export.description import Format
 from mtbert_jax.export.write import export_run
-from mtbert_jax.files import input_errors, must_spare, write_whole
+from mtbert_jax.files import input_errors, write_whole
 from mtbert_jax.inference import Ensemble, MultitaskModel
-from mtbert_jax.machine import commit, machine_summary, peak_memory
-from mtbert_jax.parallel import common_layout
-from mtbert_jax.report.contents import RunContents, find_runs
+from mtbert_jax.report.contents import RunContents
 from mtbert_jax.report.curves import plot
-from mtbert_jax.report.page import write_page
-from mtbert_jax.report.plots import check_packages
+from mtbert_jax.report.write import write_report
 from mtbert_jax.results.rows import Row, make_row
 from mtbert_jax.results.tables import write_tables
-from mtbert_jax.tasks import score
-from mtbert_jax.training.active import labels_of
-from mtbert_jax.training.checkpoint import Checkpoints
+from mtbert_jax.results.write import write_results
 from mtbert_jax.training.display import Display
-from mtbert_jax.training.evaluate import not_finite
 from mtbert_jax.training.existing import Existing, check_folder
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.logits import load_logits, save_logits
 from mtbert_jax.training.prepare import check_config_file
 from mtbert_jax.training.records import columns, read_metrics
 from mtbert_jax.training.seeds import load_run_config, seeds_apart
 from mtbert_jax.training.source import seed_folders
-from mtbert_jax.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,90 +272,3 @@ def load_run(path: str | Path) -> Run | SeedsOfRun:
         return SeedsOfRun(folder.path, {seed: Run(own) for seed, own in seeds.items()})
     folder.load_config()
     return Run(folder)
-
-
-def write_results(
-    folder: RunFolder, config: Config, read: Mapping[Split, dict[str, Dataset]] | None = None
-) -> dict[str, Any]:
-    """Writes the results and prediction files of the best checkpoint: dev, and test where there are files for it.
-
-    Dev logits that training has kept are not computed again. Dev scores are on disk before a test file is scored, with
-    the mark `pending` until that is done. `read` are the splits by task, where they have been read already.
-
-    Returns:
-        What ``results.json`` holds: config, seed, step, scores by split; wall time of training in seconds and peak
-            memory in bytes, over all resumptions; machine, versions, and the commit, where this runs from a checkout.
-    """
-    layout = common_layout()
-    model = MultitaskModel.from_checkpoint(folder.path, config=config, layout=layout)
-    results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
-    kept = None if read is None or jax.process_count() > 1 else load_logits(folder, model.step)
-    read = {split: model.setup.datasets(split) for split in SPLITS[1:]} if read is None else read
-    for split, datasets in read.items():
-        logits = kept if split == "dev" else None
-        if logits is not None and _are_of(logits, datasets):
-            scores = score(model.setup.tasks, logits, labels_of(datasets))
-        else:
-            scores, logits = model.score(datasets)
-            if split == "dev" and logits and layout.leads:
-                save_logits(folder, model.step, logits)
-        if scores:
-            results[split] = scores
-        cost = _cost(folder)  # of all processes: they open the checkpoints together
-        if layout.leads:
-            pending = {"pending": ["test"]} if split == "dev" and read["test"] else {}
-            written = finite({**results, **cost, **pending})
-            write_whole(folder.results, json.dumps(written, indent=2, allow_nan=False) + "\n")
-            model.write_predictions(folder.predictions, split, datasets, logits)
-            for line in not_finite(split, datasets, logits).values():
-                logger.warning("%s; its scores are undefined, and no prediction file is written", plain(line))
-    return {**results, **cost}
-
-
-def _are_of(logits: Mapping[str, np.ndarray], datasets: Mapping[str, Dataset]) -> bool:
-    """Whether logits that were kept are of these datasets, as far as can be seen."""
-    return {name: len(values) for name, values in logits.items()} == {n: len(d.ids) for n, d in datasets.items()}
-
-
-def _cost(folder: RunFolder) -> dict[str, Any]:
-    """What the run took, and on what."""
-    with Checkpoints(folder.checkpoints, run=folder.load_identity()) as checkpoints:
-        progress = next(iter(checkpoints.standings.values()))
-    made = commit()
-    return {
-        "seconds": progress.seconds,
-        "peak_memory_bytes": max(progress.peak_memory, peak_memory()),
-        "device": machine_summary(),
-        "versions": {"jax": jax.__version__, "mtbert_jax": __version__, **({"commit": made} if made else {})},
-    }
-
-
-def write_report(
-    runs: Sequence[str | Path], out: Path | None = None, data_dir: str | None = None, hide_texts: bool = False
-) -> Path:
-    """Writes one page about a run, or about several beside each other; returns its path.
-
-    Args:
-        runs: Run folders, or folders above some.
-        out: The page; ``report.html`` in the folder that was given, or here, where several were.
-        data_dir: Folder of the data files, in place of the runs'.
-        hide_texts: Show the ids of mistakes instead of their texts.
-
-    Raises:
-        InputError: A folder holds no run, matplotlib or jinja2 is missing, or the page cannot be written, or would
-            stand in place of a data file or of a file of a run.
-    """
-    check_packages()
-    paths = find_runs([Path(run) for run in runs])
-    places = [path.resolve() for path in paths]
-    alone = places[0].parents[1 if places[0].name.startswith("seed") else 0]
-    root = os.path.commonpath(places) if len(places) > 1 else alone
-    names = [str(place.relative_to(root)) for place in places]
-    contents = [RunContents.read(path, name, data_dir) for path, name in zip(paths, names, strict=True)]
-    if hide_texts:
-        contents = [one.without_texts() for one in contents]
-    page = out or (Path(runs[0]) if len(runs) == 1 else Path()) / "report.html"
-    for one in contents:
-        must_spare("--out", page, [*data_files(one.config), *one.folder.read_again()])
-    write_page(page, contents, __version__)
-    return page

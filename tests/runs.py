@@ -16,7 +16,7 @@ from mtbert_jax.config.schema import to_dict
 from mtbert_jax.data.predictions import prediction_file, write_predictions
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.encoders.hub import load_pretrained, save_description
-from mtbert_jax.run import write_results
+from mtbert_jax.results.write import write_results
 from mtbert_jax.tasks import averages, kind_of, task_scores
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.folder import RunFolder

@@ -23,7 +23,7 @@ from mtbert_jax.data import dataset
 from mtbert_jax.data.predictions import write_predictions
 from mtbert_jax.report.contents import RunContents
 from mtbert_jax.results.rows import make_row
-from mtbert_jax.run import write_results
+from mtbert_jax.results.write import write_results
 from mtbert_jax.training import evaluate
 from mtbert_jax.training.checkpoint import Checkpoints, Progress
 from mtbert_jax.training.display import Display

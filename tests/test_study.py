@@ -17,7 +17,7 @@ from mtbert_jax.config import Config, load_config
 from mtbert_jax.config.includes import read_all
 from mtbert_jax.config.schema import difference, to_dict
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.run import write_results
+from mtbert_jax.results.write import write_results
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.plan import make_plans

@@ -13,7 +13,7 @@ from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.encoders.tokenizer import load_tokenizer
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.machine import peak_memory
-from mtbert_jax.run import write_results
+from mtbert_jax.results.write import write_results
 from mtbert_jax.training.fit import fit
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.records import read_metrics

@@ -18,7 +18,7 @@ from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, HeadConfig, SmartConfig, StageConfig, TaskConfig, save_config
 from mtbert_jax.data.readers import read_for_run
 from mtbert_jax.nn.heads import VectorHead
-from mtbert_jax.run import write_results
+from mtbert_jax.results.write import write_results
 from mtbert_jax.tasks import KINDS, metrics
 from mtbert_jax.training.interrupt import Interrupted
 from mtbert_jax.training.plan import make_plans

@@ -12,7 +12,7 @@ from mtbert_jax import trees
 from mtbert_jax.config import Config, HeadConfig, ProximalConfig, SmartConfig, StageConfig
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.inference import MultitaskModel
-from mtbert_jax.run import write_results
+from mtbert_jax.results.write import write_results
 from mtbert_jax.training.active import abstract_state
 from mtbert_jax.training.checkpoint import Checkpoints
 from mtbert_jax.training.folder import RunFolder
