@@ -19,7 +19,7 @@ from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.programs import made_once
-from mtbert_jax.protocols import must_extend
+from mtbert_jax.protocols import must_be_name, must_extend, origin
 from mtbert_jax.types import EncoderOutput, Params
 
 F = TypeVar("F", bound="type[Family]")
@@ -228,8 +228,9 @@ def register_family(name: str) -> Callable[[F], F]:
         name: The `model_type` in ``config.json``.
 
     Raises:
-        InputError: The name is taken, or something is missing or wrong in the class.
+        InputError: The name is taken, or is none, or something is missing or wrong in the class.
     """
+    must_be_name(name, "register_family", "encoder family ")
 
     def register(family: F) -> F:
         must_extend(family, Family, f"encoder family {name!r}")
@@ -244,7 +245,7 @@ def register_family(name: str) -> Callable[[F], F]:
 
 def _problem(name: str, family: type[Family]) -> str | None:
     taken = FAMILIES.get(name)
-    if taken is not None and type(taken).__module__ != family.__module__:  # the same file may run again
+    if taken is not None and origin(type(taken)) != origin(family):
         return "a family of that name exists"
     required = [key for key in typing.get_type_hints(Family) if key != "name"]
     if missing := [key for key in required if not hasattr(family, key)]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.protocols import must_extend
+from mtbert_jax.protocols import must_be_name, must_extend, origin
 from mtbert_jax.tasks import KINDS, TaskKind, kind_of
 from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.types import Batch, FeatureBatch
@@ -234,15 +234,14 @@ def register_regularizer(name: str) -> Callable[[R], R]:
         InputError: The name is taken, or is none; the class is no `Regularizer` or no dataclass; or what it records has
             no name of its own.
     """
+    must_be_name(name, "register_regularizer", "regularizer ", in_calls=True)
 
     def register(cls: R) -> R:
         def refuse(why: str) -> None:
             raise InputError(f"regularizer {name!r} cannot be registered: {why}")
 
         must_extend(cls, Regularizer, f"regularizer {name!r}")
-        if not name.isidentifier():
-            refuse("call strings need a name such as my_name")
-        if name in REGULARIZERS and REGULARIZERS[name].__module__ != cls.__module__:  # the same file may run again
+        if name in REGULARIZERS and origin(REGULARIZERS[name]) != origin(cls):
             refuse("a regularizer of that name exists")
         if "__dataclass_fields__" not in vars(cls):
             refuse("put @dataclasses.dataclass(frozen=True) below @register_regularizer")

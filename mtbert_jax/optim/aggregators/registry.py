@@ -28,6 +28,7 @@ from mtbert_jax.optim.aggregators.gramian import Gramian, as_gramian, finite_par
 from mtbert_jax.optim.aggregators.grouping import ENCODER
 from mtbert_jax.optim.registry import AGGREGATORS, add
 from mtbert_jax.programs import made_once
+from mtbert_jax.protocols import must_be_name, origin
 
 GIVEN = 4
 """Leading parameters of a rule that a step gives: Gramian, state, key, losses."""
@@ -80,6 +81,7 @@ def register_aggregator(name: str, *, init: Init | None = None, heads: bool = Fa
     >>> from mtbert_jax.optim.registry import unregister
     >>> unregister("strongest")
     """
+    must_be_name(name, "register_aggregator", "", in_calls=True)
 
     def register(rule: Rule) -> Factory:
         def make(*values: Any, **named: Any) -> optax.GradientTransformationExtraArgs:
@@ -101,7 +103,7 @@ def register_aggregator(name: str, *, init: Init | None = None, heads: bool = Fa
         factory, signature = cast(Factory, functools.wraps(rule)(make)), _signature(name, rule)
         factory.__signature__ = signature  # type: ignore[attr-defined]
         factory.rule, factory.init = rule, init
-        register_factory(name, factory, rule.__module__)
+        register_factory(name, factory, origin(rule))
         return factory
 
     return register
