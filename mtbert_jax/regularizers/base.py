@@ -247,8 +247,10 @@ def register_regularizer(name: str) -> Callable[[R], R]:
             refuse("put @dataclasses.dataclass(frozen=True) below @register_regularizer")
         if not getattr(cls, "titles", {}):
             refuse("it has no titles, which name what it records")
-        if not isinstance(cls.titles, Mapping):
-            refuse("its titles must be a dict of titles by name")
+        if not isinstance(cls.titles, Mapping) or not all(
+            isinstance(t, str) for pair in cls.titles.items() for t in pair
+        ):
+            refuse("its titles must be a dict of titles by name, both of them strings")
         if not isinstance(cls.loss_share, int | float) or not 0 <= cls.loss_share <= 1:
             refuse(f"loss_share = {cls.loss_share!r}: must be a number from 0 to 1")
         others = {
@@ -258,8 +260,10 @@ def register_regularizer(name: str) -> Callable[[R], R]:
         for title in cls.titles:
             if title in taken:
                 refuse(f"it records {title!r}, {taken[title]}")
-        cls.name = name
-        cls.key_fold = vars(cls).get("key_fold", zlib.crc32(name.encode()))
+        key_fold = vars(cls).get("key_fold", zlib.crc32(name.encode()))
+        if not isinstance(key_fold, int) or not 0 <= key_fold < 2**32:
+            refuse(f"key_fold = {key_fold!r}: must be a whole number from 0 to 2**32 - 1")
+        cls.name, cls.key_fold = name, key_fold
         REGULARIZERS[name] = cls
         return cls
 

@@ -38,6 +38,11 @@ def register_kind(name: str) -> Callable[[K], K]:
             raise InputError(f"task kind {name!r} cannot be registered: the class lacks {', '.join(missing)}")
         if not isinstance(kind.metrics, tuple) or not all(isinstance(metric, Metric) for metric in kind.metrics):
             raise InputError(f"task kind {name!r} cannot be registered: metrics must be a tuple of mt.Metric")
+        names = [metric.name for metric in kind.metrics]
+        if len(set(names)) < len(names):
+            raise InputError(f"task kind {name!r} cannot be registered: two metrics have one name: {', '.join(names)}")
+        if kind.batch_loss is not TaskKind.batch_loss and not kind.of_batch:
+            raise InputError(f"task kind {name!r} cannot be registered: a class with a batch_loss sets of_batch = True")
         for attribute, words in (("decision", get_args(Decision)), ("reads", get_args(Reads))):
             if (word := getattr(kind, attribute)) not in words:
                 raise InputError(

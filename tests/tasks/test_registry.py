@@ -30,10 +30,12 @@ def test_a_metric_is_better_the_larger_or_the_smaller_it_is(best: Any) -> None:
     ("attribute", "word", "message"),
     [
         ("decision", "signn", "decision = 'signn' is none of argmax, sign, .*; did you mean 'sign'"),
+        ("metrics", 2 * Binary.metrics[:1], "two metrics have one name: accuracy, accuracy"),
+        ("batch_loss", lambda self, logits, labels, weights: 0.0, "a class with a batch_loss sets of_batch = True"),
         ("reads", "token", "reads = 'token' is none of vector, tokens, masked, texts; did you mean 'tokens'"),
     ],
 )
-def test_a_word_that_a_kind_cannot_be_is_refused(attribute: str, word: str, message: str) -> None:
+def test_what_a_kind_cannot_be_is_refused(attribute: str, word: Any, message: str) -> None:
     with pytest.raises(InputError, match=f"^task kind 'odd' cannot be registered: {message}"):
         mt.register_kind("odd")(type("Odd", (Binary,), {attribute: word}))
     assert "odd" not in KINDS

@@ -196,6 +196,8 @@ def follow(rule: Rule, gram: Gramian, state: State, key: Key, losses: Losses) ->
             f"aggregator {_name(rule)}: its rule gave an array of shape {weights.shape} for {len(gram)} tasks; it must "
             "give one weight per task"
         )
+    if jnp.iscomplexobj(weights):
+        raise InputError(f"aggregator {_name(rule)}: its rule gave complex weights, and must give real ones")
     if jax.tree.map(_type, new_state) != jax.tree.map(_type, state):
         raise InputError(f"aggregator {_name(rule)}: its rule changes the shape or type of its state")
     return weights, new_state
