@@ -62,7 +62,18 @@ class Encoder(nn.Module):
         deterministic: bool = True,
         cls_only: bool = False,
     ) -> EncoderOutput:
-        """Token ids → states. Without a mask every token counts; without token types all are 0."""
+        """Token ids → states. Without a mask every token counts; without token types all are 0.
+
+        Raises:
+            InputError: The ids are no batch of texts, or longer than the encoder takes, or another array has not their
+                shape.
+        """
+        longest, shape = family_of(self.config).max_length(self.config), jnp.shape(input_ids)
+        if len(shape) != 2 or (isinstance(shape[1], int) and not 1 <= shape[1] <= longest):
+            raise InputError(f"input_ids of shape {shape}: give [batch seq], texts of 1 to {longest} tokens")
+        for name, given in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+            if given is not None and jnp.shape(given) != shape:
+                raise InputError(f"{name} of shape {jnp.shape(given)}: must be that of input_ids, {shape}")
         mask = jnp.ones_like(input_ids) if attention_mask is None else attention_mask
         types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         embeddings = self.embed(input_ids, mask, types, deterministic=deterministic)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.config.schema import describe, nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.protocols import must_be_name, must_extend, origin
 from mtbert_jax.tasks import KINDS, TaskKind, kind_of
@@ -122,6 +122,10 @@ def comparison(kind: Comparison | str, logits: Logits, others: Logits, weights: 
         if kind not in KINDS:
             raise InputError(f"kind = {kind!r} is none of {', '.join(KINDS)}{nearest(kind, KINDS)}")
         kind = KINDS[kind]
+    if not isinstance(kind, TaskKind | GroupTask):
+        raise InputError(
+            f"kind = {describe(kind)}: give a kind's name, or an object of a class that extends mt.TaskKind"
+        )
     if isinstance(kind, TaskKind) and kind.has_places:
         raise InputError(f"kind = {kind.name!r} has logits of places, not of whole texts, of which this loss is")
     if jnp.ndim(logits) < 2 or jnp.shape(logits) != jnp.shape(others) or jnp.shape(weights) != jnp.shape(logits)[:1]:
