@@ -22,8 +22,8 @@ def export_run(
     """Exports what a run evaluates, encoder, heads, tokenizer and a page about them, to ``export/<form>`` or `out`.
 
     Raises:
-        InputError: There is no such `form`, no checkpoint, or none with finite parameters, or `out` is not free or cannot
-            be written.
+        InputError: There is no such `form`, no checkpoint, or none with finite parameters, or `out` is not free or
+            cannot be written.
     """
     must_be_among("form", form, get_args(Format))
     out = out or run / "export" / form
