@@ -14,7 +14,10 @@ from mtbert_jax.errors import InputError, first_line
 
 def run_plugins(paths: Sequence[Path]) -> None:
     """Runs Python files, each as a module ``mtbert_plugin_<name>``; an `InputError` says where one fails."""
+    names = {path.stem: path for path in reversed(paths)}
     for path in paths:
+        if (first := names[path.stem]).absolute() != path.absolute():
+            raise InputError(f"--plugins {path}: {first} has the same name; give one of the two another")
         name = f"mtbert_plugin_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path) if path.is_file() else None
         if spec is None or spec.loader is None:
@@ -32,7 +35,7 @@ def run_plugins(paths: Sequence[Path]) -> None:
 def _place(path: Path, error: BaseException) -> str:
     """The plugin's own line in an error's traceback."""
     if isinstance(error, SyntaxError):
-        return f"{path}:{error.lineno}"
+        return f"{path}:{error.lineno}" if error.lineno else str(path)
     own = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path.absolute()
     ]

@@ -74,6 +74,7 @@ def test_a_run_with_a_plugin_is_resumed_with_it_and_read_without(
     ("text", "expected"),
     [
         ("x = 1\nx +\n", "my_code.py:2: SyntaxError: invalid syntax"),
+        ("x = '\0'\n", "my_code.py: SyntaxError: source code string cannot contain null bytes"),
         ("import json\n\njson.loads('')\n", "my_code.py:3: JSONDecodeError: Expecting value"),
         ("def f():\n    return y\nf()\n", "my_code.py:2: NameError: name 'y' is not defined"),
         (
@@ -107,6 +108,15 @@ def test_what_is_no_python_file_is_refused(
 ) -> None:
     assert main(["train", str(toml), "--plugins", str(tmp_path / name)]) == 2
     assert "there is no such Python file" in capsys.readouterr().err
+
+
+def test_two_plugins_of_one_name_are_refused(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "my_code.py", tmp_path / "other" / "my_code.py"
+    second.parent.mkdir()
+    second.write_text(PLUGIN.replace("= 1.0", "= 2.0"))
+    assert main(["train", str(toml), "--dry-run", "--plugins", str(first), str(first)]) == 0
+    assert main(["train", str(toml), "--dry-run", "--plugins", str(first), str(second)]) == 2
+    assert f"--plugins {second}: {first} has the same name; give one of the two another" in capsys.readouterr().err
 
 
 def test_no_config_can_name_a_plugin(toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 def folded(name: str) -> str:
     """A name without capitals and blanks around, which are the least of mistakes."""
-    return name.strip().casefold()
+    return str(name).strip().casefold()
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -33,6 +33,12 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     words = {folded(word): word for word in known}
     close = difflib.get_close_matches(folded(name), words, n=1, cutoff=0.6)
     return f"; did you mean {words[close[0]]!r}?" if close else ""
+
+
+def must_be_among(what: str, value: Any, words: typing.Sequence[str]) -> None:
+    """Refuses an argument that is none of the words that it may be."""
+    if not isinstance(value, str) or value not in words:
+        raise InputError(f"{what} = {value!r} is none of {', '.join(words)}{nearest(value, words)}")
 
 
 def from_dict(cls: type[T], values: Any, where: str) -> T:

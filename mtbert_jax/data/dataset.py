@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, Task
+from mtbert_jax.config.schema import must_be_among
 from mtbert_jax.data.augment import Augmentation, changes_words, has_words
 from mtbert_jax.data.examples import digest
 from mtbert_jax.data.masking import FIXED, Masking
-from mtbert_jax.data.readers import Reading, Split, read_for_run
+from mtbert_jax.data.readers import SPLITS, Reading, Split, read_for_run
 from mtbert_jax.data.tokens import Tokens, Words, tokenize_cached, tokenize_inputs, tokenize_texts
 from mtbert_jax.encoders.tokenizer import mask_token
 from mtbert_jax.errors import InputError
@@ -59,6 +60,7 @@ class Dataset(NamedTuple):
 
 def load_dataset(config: Config, task: Task, split: Split, tokenizer: Tokenizer, labels: bool = True) -> Dataset:
     """Reads and encodes one split of one task; arguments and errors as in `load_datasets`."""
+    must_be_among("split", split, SPLITS)
     return load_datasets(config, [task], split, tokenizer, labels)[task.name]
 
 

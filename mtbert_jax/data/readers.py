@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
 from mtbert_jax.config import Config, TaskConfig
-from mtbert_jax.config.schema import describe, folded, from_dict, nearest, to_dict
+from mtbert_jax.config.schema import describe, folded, from_dict, must_be_among, nearest, to_dict
 from mtbert_jax.data.examples import Labels, Read, are_unknown, make_example
 from mtbert_jax.data.json_rows import is_json, json_rows
 from mtbert_jax.data.lines import TAGGED, has_tagged_words, tagged_words, text_lines
@@ -55,8 +55,7 @@ def read_task(task: TaskConfig, split: Split, data_dir: str | Path = ".") -> lis
         InputError: The file is missing, lacks a column, or has a bad row; or the split is none, or a field of the task
             is of another type.
     """
-    if split not in SPLITS:
-        raise InputError(f"split = {split!r} is none of {', '.join(SPLITS)}{nearest(str(split), SPLITS)}")
+    must_be_among("split", split, SPLITS)
     fields = {name: value for name, value in to_dict(task).items() if name not in SPLITS}  # these may be no strings
     from_dict(type(task), fields, f"task {task.name}")
     return read_split(task, split, data_dir).examples

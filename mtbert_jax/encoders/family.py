@@ -19,7 +19,7 @@ from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.attention import Kernel
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.programs import made_once
-from mtbert_jax.protocols import must_extend
+from mtbert_jax.protocols import must_be_name, must_extend, origin
 from mtbert_jax.types import EncoderOutput, Params
 
 F = TypeVar("F", bound="type[Family]")
@@ -62,7 +62,18 @@ class Encoder(nn.Module):
         deterministic: bool = True,
         cls_only: bool = False,
     ) -> EncoderOutput:
-        """Token ids → states. Without a mask every token counts; without token types all are 0."""
+        """Token ids → states. Without a mask every token counts; without token types all are 0.
+
+        Raises:
+            InputError: The ids are no batch of texts, or longer than the encoder takes, or another array has not their
+                shape.
+        """
+        longest, shape = family_of(self.config).max_length(self.config), jnp.shape(input_ids)
+        if len(shape) != 2 or (isinstance(shape[1], int) and not 1 <= shape[1] <= longest):
+            raise InputError(f"input_ids of shape {shape}: give [batch seq], texts of 1 to {longest} tokens")
+        for name, given in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
+            if given is not None and jnp.shape(given) != shape:
+                raise InputError(f"{name} of shape {jnp.shape(given)}: must be that of input_ids, {shape}")
         mask = jnp.ones_like(input_ids) if attention_mask is None else attention_mask
         types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         embeddings = self.embed(input_ids, mask, types, deterministic=deterministic)
@@ -228,8 +239,9 @@ def register_family(name: str) -> Callable[[F], F]:
         name: The `model_type` in ``config.json``.
 
     Raises:
-        InputError: The name is taken, or something is missing or wrong in the class.
+        InputError: The name is taken, or is none, or something is missing or wrong in the class.
     """
+    must_be_name(name, "register_family", "encoder family ")
 
     def register(family: F) -> F:
         must_extend(family, Family, f"encoder family {name!r}")
@@ -244,7 +256,7 @@ def register_family(name: str) -> Callable[[F], F]:
 
 def _problem(name: str, family: type[Family]) -> str | None:
     taken = FAMILIES.get(name)
-    if taken is not None and type(taken).__module__ != family.__module__:  # the same file may run again
+    if taken is not None and origin(type(taken)) != origin(family):
         return "a family of that name exists"
     required = [key for key in typing.get_type_hints(Family) if key != "name"]
     if missing := [key for key in required if not hasattr(family, key)]:

@@ -1,8 +1,9 @@
 """A run folder → an export of one of its checkpoints."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from mtbert_jax.config.schema import must_be_among
 from mtbert_jax.errors import InputError
 from mtbert_jax.export.card import model_card
 from mtbert_jax.export.description import Format, describe_export
@@ -21,8 +22,10 @@ def export_run(
     """Exports what a run evaluates, encoder, heads, tokenizer and a page about them, to ``export/<form>`` or `out`.
 
     Raises:
-        InputError: There is no checkpoint, or none with finite parameters, or `out` is not free or cannot be written.
+        InputError: There is no such `form`, no checkpoint, or none with finite parameters, or `out` is not free or
+            cannot be written.
     """
+    must_be_among("form", form, get_args(Format))
     out = out or run / "export" / form
     check_destination(out, overwrite)
     must_lie_apart(out)

@@ -10,12 +10,13 @@ import optax
 import optax.contrib
 
 from mtbert_jax.errors import InputError
+from mtbert_jax.protocols import must_be_name, origin
 
 F = TypeVar("F", bound=Callable[..., Any])
 AGGREGATORS: dict[str, Any] = {}
 """Factories of aggregators, which make one gradient of several tasks', by name; `register_aggregator` adds to them."""
 _REGISTERED: dict[str, Callable[..., Any]] = {}
-_SOURCES: dict[str, str] = {}  # of registered names: the module that they come from
+_SOURCES: dict[str, str] = {}  # of registered names: where they are defined
 
 
 def known_calls() -> Mapping[str, Callable[..., Any]]:
@@ -46,20 +47,19 @@ def register_transformation(name: str) -> Callable[[F], F]:
     Raises:
         InputError: The name is taken, or is none, or what is to have it is no function.
     """
+    must_be_name(name, "register_transformation", "", in_calls=True)
 
     def register(function: F) -> F:
         if not callable(function):
             raise InputError(f"{name!r} cannot be registered: it must be a function that returns a transformation")
-        add(name, function, function.__module__)
+        add(name, function, origin(function))
         return function
 
     return register
 
 
 def add(name: str, function: Callable[..., Any], source: str) -> None:
-    """Lets call strings name a function; `InputError` if the name is that of another `source`, its module."""
-    if not name.isidentifier():
-        raise InputError(f"{name!r} cannot be registered: call strings need a name such as my_name")
+    """Lets call strings name a function; `InputError` if the name is that of another `source`, its `origin`."""
     of_optax = any(_function(module, name) is not None for module in (optax, optax.contrib))
     if of_optax or _SOURCES.get(name, source) != source:
         raise InputError(f"{name!r} cannot be registered: a transformation of that name exists")

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mtbert_jax.config import TaskConfig
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.config.schema import describe, nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.protocols import must_extend
+from mtbert_jax.protocols import must_be_name, must_extend, origin
 from mtbert_jax.tasks import KINDS, TaskKind, kind_of
 from mtbert_jax.tasks.losses import mean_loss, of_places
 from mtbert_jax.types import Batch, FeatureBatch
@@ -122,6 +122,10 @@ def comparison(kind: Comparison | str, logits: Logits, others: Logits, weights: 
         if kind not in KINDS:
             raise InputError(f"kind = {kind!r} is none of {', '.join(KINDS)}{nearest(kind, KINDS)}")
         kind = KINDS[kind]
+    if not isinstance(kind, TaskKind | GroupTask):
+        raise InputError(
+            f"kind = {describe(kind)}: give a kind's name, or an object of a class that extends mt.TaskKind"
+        )
     if isinstance(kind, TaskKind) and kind.has_places:
         raise InputError(f"kind = {kind.name!r} has logits of places, not of whole texts, of which this loss is")
     if jnp.ndim(logits) < 2 or jnp.shape(logits) != jnp.shape(others) or jnp.shape(weights) != jnp.shape(logits)[:1]:
@@ -234,22 +238,23 @@ def register_regularizer(name: str) -> Callable[[R], R]:
         InputError: The name is taken, or is none; the class is no `Regularizer` or no dataclass; or what it records has
             no name of its own.
     """
+    must_be_name(name, "register_regularizer", "regularizer ", in_calls=True)
 
     def register(cls: R) -> R:
         def refuse(why: str) -> None:
             raise InputError(f"regularizer {name!r} cannot be registered: {why}")
 
         must_extend(cls, Regularizer, f"regularizer {name!r}")
-        if not name.isidentifier():
-            refuse("call strings need a name such as my_name")
-        if name in REGULARIZERS and REGULARIZERS[name].__module__ != cls.__module__:  # the same file may run again
+        if name in REGULARIZERS and origin(REGULARIZERS[name]) != origin(cls):
             refuse("a regularizer of that name exists")
         if "__dataclass_fields__" not in vars(cls):
             refuse("put @dataclasses.dataclass(frozen=True) below @register_regularizer")
         if not getattr(cls, "titles", {}):
             refuse("it has no titles, which name what it records")
-        if not isinstance(cls.titles, Mapping):
-            refuse("its titles must be a dict of titles by name")
+        if not isinstance(cls.titles, Mapping) or not all(
+            isinstance(t, str) for pair in cls.titles.items() for t in pair
+        ):
+            refuse("its titles must be a dict of titles by name, both of them strings")
         if not isinstance(cls.loss_share, int | float) or not 0 <= cls.loss_share <= 1:
             refuse(f"loss_share = {cls.loss_share!r}: must be a number from 0 to 1")
         others = {
@@ -259,8 +264,10 @@ def register_regularizer(name: str) -> Callable[[R], R]:
         for title in cls.titles:
             if title in taken:
                 refuse(f"it records {title!r}, {taken[title]}")
-        cls.name = name
-        cls.key_fold = vars(cls).get("key_fold", zlib.crc32(name.encode()))
+        key_fold = vars(cls).get("key_fold", zlib.crc32(name.encode()))
+        if not isinstance(key_fold, int) or not 0 <= key_fold < 2**32:
+            refuse(f"key_fold = {key_fold!r}: must be a whole number from 0 to 2**32 - 1")
+        cls.name, cls.key_fold = name, key_fold
         REGULARIZERS[name] = cls
         return cls
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from optax.projections import projection_l1_ball, projection_l2_ball
 
 from mtbert_jax.config import SmartConfig, TaskConfig
-from mtbert_jax.config.schema import check_number, from_dict, must_be
+from mtbert_jax.config.schema import check_number, describe, from_dict, must_be
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import MOST_ASCENTS
 from mtbert_jax.regularizers.base import (
@@ -167,6 +167,8 @@ def smoothness_loss(  # noqa: PLR0913 - the public contract
     >>> bool(smoothness > 0)
     True
     """
+    if not isinstance(config, SmartConfig):
+        raise InputError(f"config = {describe(config)}: give an mt.SmartConfig")
     check_smart(config, "config.")
     if embeddings.ndim != 3 or jnp.shape(mask) != embeddings.shape[:2]:
         raise InputError(

@@ -1,5 +1,6 @@
 """The methods of a task's kind and its metrics, called once: what is wrong with a plugin's shows before any step."""
 
+import json
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -92,15 +93,22 @@ def _is_tuple_of(one: type, found: Any) -> bool:
 def _try_predictions(task: TaskConfig, kind: TaskKind, predictions: np.ndarray, labels: np.ndarray) -> None:
     """Calls what prediction files, `predict` and reports make of predictions."""
     with failures_of(f"kind {kind.name!r}: describe"):
-        kind.describe(task, predictions[0])
+        found = kind.describe(task, predictions[0])
+    try:
+        json.dumps(found)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"kind {kind.name!r}: describe returns {describe(found)}; it must be what JSON can hold, such as a string, "
+            "a number of Python's or a list of them"
+        ) from None
     with failures_of(f"kind {kind.name!r}: format"):
         text = kind.format(task, predictions[0])
     if not isinstance(text, str):
         raise InputError(f"kind {kind.name!r}: format returns {describe(text)}; it must be a string")
     with failures_of(f"kind {kind.name!r}: errors"):
-        found = np.shape(kind.errors(predictions, labels.astype(np.float64)))
-    if found != (2,):
-        raise InputError(f"kind {kind.name!r}: errors returns shape {found} for 2 examples; it must be (2,)")
+        shape = np.shape(kind.errors(predictions, labels.astype(np.float64)))
+    if shape != (2,):
+        raise InputError(f"kind {kind.name!r}: errors returns shape {shape} for 2 examples; it must be (2,)")
 
 
 def _try_metrics(metrics: Iterable[Metric], predictions: np.ndarray, labels: np.ndarray) -> None:

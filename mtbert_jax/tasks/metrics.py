@@ -69,6 +69,8 @@ class Metric:
     def _scores(self, predictions: Predictions, labels: Predictions, leading: int) -> Float[np.ndarray, "*leading"]:
         predictions, labels = np.broadcast_arrays(predictions, labels)
         known, wanted = np.isfinite(predictions), predictions.shape[:leading]
+        labels = labels.view()
+        labels.flags.writeable = False  # a function that changed them would change the scores of all others
         with failures_of(f"metric {self.name!r}"):
             found = self.function(np.where(known, predictions, labels), labels)  # no function sees a NaN
             scores = np.asarray(found)

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar, get_args
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
-from mtbert_jax.protocols import must_extend
+from mtbert_jax.protocols import must_be_name, must_extend, origin
 from mtbert_jax.tasks.kind import Decision, Reads, TaskKind
 from mtbert_jax.tasks.metrics import Metric
 
@@ -25,18 +25,24 @@ def register_kind(name: str) -> Callable[[K], K]:
         name: What a config's `kind` calls it.
 
     Raises:
-        InputError: The name is taken, or something in the class is missing or wrong.
+        InputError: The name is taken, or is none, or something in the class is missing or wrong.
     """
+    must_be_name(name, "register_kind", "task kind ")
 
     def register(kind: K) -> K:
         must_extend(kind, TaskKind, f"task kind {name!r}")
         taken = KINDS.get(name)
-        if taken is not None and type(taken).__module__ != kind.__module__:  # the same file may run again
+        if taken is not None and origin(type(taken)) != origin(kind):
             raise InputError(f"task kind {name!r} cannot be registered: a kind of that name exists")
         if missing := [needed for needed in ("metrics", "decision") if not getattr(kind, needed, None)]:
             raise InputError(f"task kind {name!r} cannot be registered: the class lacks {', '.join(missing)}")
         if not isinstance(kind.metrics, tuple) or not all(isinstance(metric, Metric) for metric in kind.metrics):
             raise InputError(f"task kind {name!r} cannot be registered: metrics must be a tuple of mt.Metric")
+        names = [metric.name for metric in kind.metrics]
+        if len(set(names)) < len(names):
+            raise InputError(f"task kind {name!r} cannot be registered: two metrics have one name: {', '.join(names)}")
+        if kind.batch_loss is not TaskKind.batch_loss and not kind.of_batch:
+            raise InputError(f"task kind {name!r} cannot be registered: a class with a batch_loss sets of_batch = True")
         for attribute, words in (("decision", get_args(Decision)), ("reads", get_args(Reads))):
             if (word := getattr(kind, attribute)) not in words:
                 raise InputError(
@@ -69,19 +75,23 @@ def register_metric(
         to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average.
 
     Raises:
-        InputError: There is no such kind, it has another metric of that name, or `best` is neither.
+        InputError: There is no such kind, it has another metric of that name, the name is none, or `best` is neither.
     """
+    must_be_name(name, "register_metric", "metric ")
+    if isinstance(kinds, str) or not isinstance(kinds, Sequence) or not kinds:
+        raise InputError(f'metric {name!r}: kinds = {kinds!r}: give a list of names, such as ["binary"]')
+    for kind_name in kinds:
+        if not isinstance(kind_name, str) or kind_name not in KINDS:
+            raise InputError(f"metric {name!r}: no task kind {kind_name!r}{nearest(str(kind_name), KINDS)}")
 
     def register(function: M) -> M:
+        metric = Metric(name, function, best, to_unit)
         for kind_name in kinds:
-            if kind_name not in KINDS:
-                raise InputError(f"metric {name!r}: no task kind {kind_name!r}{nearest(kind_name, KINDS)}")
-            kind = type(KINDS[kind_name])
-            others = [metric for metric in kind.metrics if metric.name != name]
-            taken = next((metric for metric in kind.metrics if metric.name == name), None)
-            if taken is not None and taken.function.__module__ != function.__module__:  # the same file may run again
+            taken = next((metric for metric in KINDS[kind_name].metrics if metric.name == name), None)
+            if taken is not None and origin(taken.function) != origin(function):
                 raise InputError(f"metric {name!r} cannot be registered: kind {kind_name!r} has one of that name")
-            kind.metrics = (*others, Metric(name, function, best, to_unit))
+        for kind in [type(KINDS[kind_name]) for kind_name in kinds]:
+            kind.metrics = (*(other for other in kind.metrics if other.name != name), metric)
         return function
 
     return register

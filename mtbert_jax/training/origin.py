@@ -11,6 +11,7 @@ import numpy as np
 
 from mtbert_jax import trees
 from mtbert_jax.config import Config, Task
+from mtbert_jax.config.schema import must_be_among
 from mtbert_jax.encoders.config_json import load_encoder_config, size_changes
 from mtbert_jax.encoders.hub import load_pretrained
 from mtbert_jax.encoders.lm_head import load_lm_head
@@ -39,8 +40,9 @@ def restore_params(folder: RunFolder, config: Config, setup: Setup, which: str =
     are added to their kernels.
 
     Raises:
-        InputError: There is no checkpoint that can be read.
+        InputError: There is no checkpoint that can be read, or `which` is neither word.
     """
+    must_be_among("which", which, ("best", "latest"))
     if not folder.checkpoints.is_dir():
         raise InputError(f"{folder.path} holds no checkpoint yet")
     with Checkpoints(folder.checkpoints, run=folder.load_identity()) as checkpoints:

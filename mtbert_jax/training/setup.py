@@ -11,10 +11,11 @@ from jaxtyping import PRNGKeyArray
 from tokenizers import Tokenizer
 
 from mtbert_jax.config import Config, LoraConfig, Stage, Task
+from mtbert_jax.config.schema import must_be_among
 from mtbert_jax.data.batches import TrainBatches
 from mtbert_jax.data.dataset import Dataset, load_datasets
 from mtbert_jax.data.lengths import STANDARD, Ladder, ladder
-from mtbert_jax.data.readers import Split
+from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.data.streams import padded_lengths, stage_batches
 from mtbert_jax.encoders.family import Family, family_of
 from mtbert_jax.encoders.hub import load_matching_config
@@ -142,6 +143,7 @@ class Setup:
 
     def datasets(self, split: Split, labels: bool = True) -> dict[str, Dataset]:
         """One split of every task that has a file for it; `labels` as in `read_split`."""
+        must_be_among("split", split, SPLITS)
         named = [task for task in self.tasks.values() if getattr(task, split)]
         return load_datasets(self.config, named, split, self.tokenizer, labels)
 

@@ -234,3 +234,20 @@ def test_a_bert_with_one_token_type_takes_pairs(config: Config, small_encoder_di
     params = mt.encoder(one).init(jax.random.key(0), IDS)["params"]
     apart, together = (mt.encoder(one).apply({"params": params}, IDS, MASK, types).pooled for types in (TYPES, None))
     np.testing.assert_array_equal(apart, together)
+
+
+@pytest.mark.parametrize(
+    ("ids", "others", "message"),
+    [
+        ((3,), {}, r"input_ids of shape \(3,\): give \[batch seq\], texts of 1 to 64 tokens"),
+        ((1, 65), {}, r"input_ids of shape \(1, 65\): give"),
+        ((1, 0), {}, r"input_ids of shape \(1, 0\): give"),
+        ((2, 3), {"attention_mask": (2, 1)}, r"attention_mask of shape \(2, 1\): must be that of input_ids, \(2, 3\)"),
+        ((2, 3), {"token_type_ids": (3,)}, r"token_type_ids of shape \(3,\): must be that of input_ids"),
+    ],
+)
+def test_arrays_that_an_encoder_would_clamp_or_broadcast_are_refused(ids: Any, others: Any, message: str) -> None:
+    module = mt.encoder(mt.BertConfig(max_position_embeddings=64, num_hidden_layers=1))
+    arrays = {name: np.zeros(shape, int) for name, shape in others.items()}
+    with pytest.raises(InputError, match=message):
+        module.apply({"params": {}}, np.zeros(ids, int), **arrays)

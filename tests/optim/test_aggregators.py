@@ -9,8 +9,12 @@ import optax
 import pytest
 
 from mtbert_jax.errors import InputError
-from mtbert_jax.optim import aggregator, mean_tasks, pcgrad, pcgrad_weights, sum_tasks
+from mtbert_jax.optim import aggregator, cagrad, dwa, mean_tasks, pcgrad, pcgrad_weights, smoothed, sum_tasks
 from mtbert_jax.optim.aggregators import cosines, gramian, random_orders
+
+
+def smooth(alpha: Any) -> Any:
+    return smoothed(pcgrad(num_tasks=2), alpha)
 
 
 def literal_pcgrad(gradients: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -95,6 +99,8 @@ def test_one_task_is_the_identity() -> None:
     for tx in (pcgrad(), pcgrad("mean"), pcgrad(include_self=True), sum_tasks(), mean_tasks()):
         updates, _ = tx.update(grads, tx.init(None))
         np.testing.assert_array_equal(updates["w"], [1.0, -2.0])
+    with jax.disable_jit():
+        np.testing.assert_array_equal(pcgrad_weights([[5.0]], np.zeros((1, 0), int)), [1.0])
 
 
 def test_without_conflict_weights_are_ones() -> None:
@@ -257,6 +263,7 @@ def test_weights_of_whole_numbers_are_not_rounded(of: Any) -> None:
         (np.eye(2), [[1.0], [0.0]], r"a row of whole numbers for each of the 2 tasks, .* \(2, 1\) and the type float"),
         (np.eye(2), [1, 0], r"a row of whole numbers for each of the 2 tasks, .* shape \(2,\)"),
         (np.eye(3), [[1], [0]], "a row of whole numbers for each of the 3 tasks"),
+        ("eye", [[1], [0]], "a Gramian is an array of numbers, and this is a str"),
         (np.ones((2, 3)), [[1], [0]], r"a Gramian has a row and a column for each task, .* shape \(2, 3\)"),
     ],
 )
@@ -284,9 +291,67 @@ def test_an_order_that_is_traced_is_taken_as_it_is() -> None:
         ({"w": jnp.eye(2)}, {"finite": [True, False]}, r'finite says by name which tasks .* such as {"sst": True'),
         ({"w": jnp.eye(2)}, {"finite": {"sst": True}}, "finite names sst, and the step has 2 tasks"),
         ({"w": jnp.eye(3)}, {}, "num_tasks = 2, and the step has 3 tasks"),
+        (
+            {"w": jnp.eye(2)},
+            {"losses": {"sst": 0.5, "sts": 1.0}},
+            "losses is a dict; give an array of 2 numbers, a mean",
+        ),
+        (
+            {"w": jnp.eye(2)},
+            {"state": optax.EmptyState()},
+            "its state is of type EmptyState; it must be the AggregatorS",
+        ),
+        (
+            {"w": jnp.eye(2)},
+            {"params": {"w": jnp.zeros(2), "v": jnp.zeros(2)}},
+            "gradients have 1 leaves, and params 2; give trees of one structure, with the tasks' gradients stacked",
+        ),
+        (
+            {"w": jnp.ones((2, 3, 4))},
+            {"params": {"w": jnp.zeros(4)}},
+            r"gradient w has the shape \(2, 3, 4\), and its parameter \(4,\); give \(tasks, 4\), or \(4,\) where",
+        ),
     ],
 )
 def test_gradients_that_do_not_fit_are_refused(grads: Any, about: Any, message: str) -> None:
     tx = pcgrad(num_tasks=2)
     with pytest.raises(InputError, match=f"^aggregator pcgrad: .*{message}"):
-        tx.update(grads, tx.init(None), None, **about)
+        tx.update(grads, **{"state": tx.init(None), "params": None, **about})
+
+
+def test_a_parameter_without_numbers_changes_nothing() -> None:
+    grads = {
+        "none": jnp.zeros((2, 0, 3)),
+        "empty": jnp.zeros((2, 0)),
+        "w": jnp.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]),
+    }
+    updates, _ = (tx := pcgrad()).update(grads, tx.init(None))
+    assert (updates["none"].shape, updates["empty"].shape) == ((0, 3), (0,))
+    np.testing.assert_allclose(updates["w"], [0.5848, 3.8011, 3.8011], atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "values"), [("num_tasks", (0, -1, 2.0, "2", True)), ("seed", (-1, 2.5, None, 2**32))])
+def test_what_is_no_number_of_tasks_or_no_seed_is_refused(name: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        with pytest.raises(InputError, match=f"^aggregator pcgrad: {name} = .*: must be a whole number"):
+            pcgrad(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "option"), [(lambda c: cagrad(c=c), "c"), (lambda n: dwa(num_tasks=n), "num_tasks"), (smooth, "alpha")]
+)
+def test_an_option_that_is_traced_is_named(make: Any, option: str) -> None:
+    with pytest.raises(
+        InputError, match=f"^aggregator [a-z]*: {option} must be known when the aggregator is made, and is"
+    ):
+        jax.eval_shape(lambda value: make(value).update({"w": jnp.eye(2)}, make(value).init(None))[0], 0.5)
+
+
+def test_a_seed_may_be_traced() -> None:
+    """`optax.inject_hyperparams` makes an array of whatever number it is not told to leave alone."""
+    tx = optax.inject_hyperparams(cagrad, static_args=("c",))(c=0.4)
+    grads = {"w": jnp.eye(2)}
+    plain = cagrad(c=0.4)
+    np.testing.assert_array_equal(
+        tx.update(grads, tx.init(None))[0]["w"], plain.update(grads, plain.init(None))[0]["w"]
+    )

@@ -163,6 +163,16 @@ def test_gradients_may_be_of_bfloat16(name: str) -> None:
     close(found["w"].astype(jnp.float32), expected["w"], 2e-2)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_under_x64_its_state_stays_of_float32(name: str) -> None:
+    with jax.enable_x64(True):
+        tx, grads = made(name, 3), {"w": jax.ShapeDtypeStruct((3, 2), jnp.float64)}
+        state = tx.init(None)
+        found, after = jax.eval_shape(lambda grads: tx.update(grads, state, losses=np.ones(3)), grads)
+    assert found["w"].dtype == jnp.float64
+    assert [leaf.dtype for leaf in jax.tree.leaves(after)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
+
+
 def test_all_can_be_lowered_for_other_platforms() -> None:
     def everything(gram: jax.Array, losses: jax.Array) -> Any:
         rules = {name: made(name, 3).method.rule for name in NAMES}

@@ -114,6 +114,7 @@ def test_weights_of_another_shape_are_refused_before_any_step() -> None:
             lambda gram, state, key, losses: (losses, losses),
             "aggregator odd: its rule changes the shape or type of its",
         ),
+        (lambda gram, state, key, losses: (1j * losses, state), "aggregator odd: its rule gave complex weights"),
     ],
 )
 def test_what_a_rule_returns_is_checked_when_the_aggregator_is_made(rule: Any, expected: str) -> None:

@@ -53,6 +53,7 @@ def refusal(task: TaskConfig) -> str:
         (lambda p, y: "good", "returns 'good' for predictions of shape (2,)"),
         (lambda p, y: [[1.0], [1.0, 2.0]], "ValueError: setting an array element with a sequence"),
         (lambda p: 1.0, "TypeError: "),
+        (lambda p, y: np.add(y, 1, out=y).mean(-1), "ValueError: output array is read-only"),
     ],
 )
 def test_a_metric_that_is_no_score_of_many_sets_is_refused(function: Any, message: str) -> None:
@@ -138,6 +139,7 @@ def test_what_a_kind_says_of_a_task_is_checked_with_the_config(name: str, return
     ("name", "returned", "message"),
     [
         ("describe", KeyError("odd"), "describe: KeyError: 'odd'"),
+        ("describe", np.int64(1), "describe returns np.int64(1); it must be what JSON can hold, such as a string"),
         ("format", 1.0, "format returns 1.0; it must be a string"),
         ("format", TypeError("odd"), "format: TypeError: odd"),
         ("errors", np.zeros((2, 2)), "errors returns shape (2, 2) for 2 examples; it must be (2,)"),

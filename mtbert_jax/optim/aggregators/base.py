@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -118,9 +119,13 @@ def aggregator(
 
     Raises:
         InputError: The rule keeps a state, and there is no number of tasks; or `by` is none of the three, or not the
-            encoder for a rule that weighs losses.
+            encoder for a rule that weighs losses; or `seed` or `num_tasks` is no whole number, or too small.
     """
     method = Method(rule, seed, init, num_tasks, by, heads)
+    if not isinstance(seed, jax.core.Tracer) and not _is_whole(seed, 0):
+        raise InputError(f"aggregator {method.name}: seed = {seed!r}: must be a whole number from 0 to 2**32 - 1")
+    if num_tasks is not None and not _is_whole(num_tasks, 1):
+        raise InputError(f"aggregator {method.name}: num_tasks = {num_tasks!r}: must be a whole number of at least 1")
     if init is not None and num_tasks is None:
         raise InputError(
             f"aggregator {method.name} keeps a state from step to step: give num_tasks, the tasks of a step"
@@ -151,6 +156,7 @@ def aggregator(
         observe: Callable[[Combined], None] | None = None,
         **others: Any,  # meant for other transformations of the chain
     ) -> tuple[optax.Updates, AggregatorState | StatefulAggregatorState]:
+        _must_fit(method, updates, state, params)
         paths, (leaves, treedef) = trees.paths(updates), jax.tree.flatten(updates)
         places = [number for number, is_stacked in enumerate(stacked_leaves(updates, params)) if is_stacked]
         carry, key = jax.random.split(state.key)
@@ -181,24 +187,51 @@ def aggregator(
 
 def first_state(init: Callable[[int], State] | None, num_tasks: int | None) -> State:
     """The state of a rule before its first step; None for a rule without one."""
-    return None if init is None else jax.tree.map(jnp.asarray, init(num_tasks))  # type: ignore[arg-type]
+    return None if init is None else _single(jax.tree.map(jnp.asarray, init(num_tasks)))  # type: ignore[arg-type]
 
 
 def follow(rule: Rule, gram: Gramian, state: State, key: Key, losses: Losses) -> tuple[Weights, State]:
     """What a rule gives: one weight per task, and a state that keeps its shape and type, or else an `InputError`."""
     with jax.default_matmul_precision("highest"):  # products of this size cost nothing, and GPUs would round them
-        result = rule(gram, state, key, losses)
+        result = rule(_single(gram), state, key, _single(losses))
     if not isinstance(result, tuple) or len(result) != 2:
         raise InputError(f"aggregator {_name(rule)}: its rule must return a pair, (weights, state)")
-    weights, new_state = jnp.asarray(result[0]), result[1]
+    weights, new_state = _single((jnp.asarray(result[0]), result[1]))
     if weights.shape != gram.shape[:1]:
         raise InputError(
             f"aggregator {_name(rule)}: its rule gave an array of shape {weights.shape} for {len(gram)} tasks; it must "
             "give one weight per task"
         )
+    if jnp.iscomplexobj(weights):
+        raise InputError(f"aggregator {_name(rule)}: its rule gave complex weights, and must give real ones")
     if jax.tree.map(_type, new_state) != jax.tree.map(_type, state):
         raise InputError(f"aggregator {_name(rule)}: its rule changes the shape or type of its state")
     return weights, new_state
+
+
+def _must_fit(method: Method, updates: optax.Updates, state: Any, params: optax.Params | None) -> None:
+    """Refuses another transformation's state, and gradients that are of other parameters."""
+    wanted = AggregatorState if method.init is None else StatefulAggregatorState
+    if not isinstance(state, wanted):
+        raise InputError(
+            f"aggregator {method.name}: its state is of type {type(state).__name__}; it must be the {wanted.__name__} "
+            "that its init gave"
+        )
+    if params is None:
+        return
+    given, own = trees.leaves(updates), trees.leaves(params)
+    if len(given) != len(own):
+        raise InputError(
+            f"aggregator {method.name}: gradients have {len(given)} leaves, and params {len(own)}; give trees of one "
+            "structure, with the tasks' gradients stacked in each leaf"
+        )
+    for (path, grad), (_, param) in zip(given, own, strict=True):
+        shape, one = jnp.shape(grad), jnp.shape(param)
+        if one not in (shape, shape[1:]):
+            raise InputError(
+                f"aggregator {method.name}: gradient {path} has the shape {shape}, and its parameter {one}; give "
+                f"(tasks, {', '.join(map(str, one))}), or {one} where it is of one task"
+            )
 
 
 def _num_tasks(method: Method, stacked: list[Array], finite: Any) -> int:
@@ -240,7 +273,13 @@ def losses_of(method: Method, given: Any, num_tasks: int, needs: str) -> Losses:
         if method.heads:
             raise InputError(f"aggregator {method.name} weighs losses: {needs}")
         return jnp.zeros(num_tasks)
-    losses = jnp.asarray(given, jnp.float32)
+    try:
+        losses = jnp.asarray(given, jnp.float32)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"aggregator {method.name}: losses is a {type(given).__name__}; give an array of {num_tasks} numbers, a "
+            "mean loss for each task in their order"
+        ) from None
     if losses.shape != (num_tasks,):
         raise InputError(
             f"aggregator {method.name}: losses of shape {losses.shape} for {num_tasks} tasks; give a mean loss for each"
@@ -278,6 +317,17 @@ def _scaled(path: str, leaf: Array, factors: dict[str, Float[Array, ""]]) -> Arr
     factor = next((factor for head, factor in factors.items() if trees.is_below(path, head)), None)
     # `where`, since a task that is left out has weight 0, and 0 * NaN is NaN.
     return leaf if factor is None else jnp.where(factor == 0, 0.0, factor * leaf).astype(leaf.dtype)
+
+
+def _single(tree: Tree) -> Tree:
+    """Numbers of float64, which there are under ``jax_enable_x64`` alone, as float32; all else as it is."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float32) if jnp.result_type(leaf) == jnp.float64 else leaf, tree
+    )
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(least <= value < 2**32)
 
 
 def _type(leaf: Any) -> tuple[Any, ...]:

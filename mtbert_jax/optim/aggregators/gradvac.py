@@ -56,5 +56,7 @@ def gradvac(
 
         return jax.lax.scan(meet, (own, targets), meets)[0]
 
-    rows, targets = jax.vmap(turn)(jnp.eye(tasks), state, random_orders(key, tasks, include_self=False))
+    rows, targets = jax.vmap(turn)(
+        jnp.eye(tasks, dtype=gram.dtype), state, random_orders(key, tasks, include_self=False)
+    )
     return jnp.where(present, jnp.sum(rows, 0), 0.0), targets

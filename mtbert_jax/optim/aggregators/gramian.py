@@ -41,6 +41,8 @@ def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
     """Inner products of each task with itself and the later ones."""
     # Sliced before it is reshaped: so XLA sees the tasks' own arrays, and their stack is never made.
     width = leaf.shape[-1] if leaf.ndim > 1 else 1
+    if not leaf.size:
+        return jnp.zeros(len(leaf) * (len(leaf) + 1) // 2)
     rows = [leaf[task].astype(jnp.float32).reshape(-1, width) for task in range(leaf.shape[0])]
     products = [one * other for one, other in itertools.combinations_with_replacement(rows, 2)]
     if leaf.ndim == 2:  # a vector, of which an encoder has many: one reduction, which compiles sooner than one a pair
@@ -50,7 +52,10 @@ def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
 
 def as_gramian(values: Any) -> Gramian:
     """What a caller gives as a Gramian, in floating point; `InputError` if it has another shape."""
-    gram = jnp.asarray(values)
+    try:
+        gram = jnp.asarray(values)
+    except (TypeError, ValueError):
+        raise InputError(f"a Gramian is an array of numbers, and this is a {type(values).__name__}") from None
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or not gram.size:
         raise InputError(f"a Gramian has a row and a column for each task, and this one has the shape {gram.shape}")
     return gram.astype(jnp.promote_types(gram.dtype, jnp.float32))  # of whole numbers weights would be rounded

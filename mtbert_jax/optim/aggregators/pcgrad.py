@@ -68,6 +68,8 @@ def pcgrad_weights(gram: Float[Array, "task task"], order: Int[Array, "task met"
         InputError: An array has another shape, or `order` holds something else than the tasks' numbers.
     """
     gram, order = as_gramian(gram), _checked(order, len(gram))
+    if not order.shape[1]:  # of one task; without jit JAX refuses a scan of no steps
+        return jnp.ones(len(gram), gram.dtype)
 
     def project(own: Float[Array, " task"], meets: Int[Array, " met"]) -> Float[Array, " task"]:
         def meet(coefficients: Float[Array, " task"], j: Int[Array, ""]) -> tuple[Float[Array, " task"], None]:

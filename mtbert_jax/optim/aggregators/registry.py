@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import jax
@@ -28,6 +28,7 @@ from mtbert_jax.optim.aggregators.gramian import Gramian, as_gramian, finite_par
 from mtbert_jax.optim.aggregators.grouping import ENCODER
 from mtbert_jax.optim.registry import AGGREGATORS, add
 from mtbert_jax.programs import made_once
+from mtbert_jax.protocols import must_be_name, origin
 
 GIVEN = 4
 """Leading parameters of a rule that a step gives: Gramian, state, key, losses."""
@@ -80,6 +81,7 @@ def register_aggregator(name: str, *, init: Init | None = None, heads: bool = Fa
     >>> from mtbert_jax.optim.registry import unregister
     >>> unregister("strongest")
     """
+    must_be_name(name, "register_aggregator", "", in_calls=True)
 
     def register(rule: Rule) -> Factory:
         def make(*values: Any, **named: Any) -> optax.GradientTransformationExtraArgs:
@@ -90,9 +92,16 @@ def register_aggregator(name: str, *, init: Init | None = None, heads: bool = Fa
                 key: value if isinstance(value, traced) else plain_scalar(value)
                 for key, value in bound.arguments.items()
             }
+            options = {key: value for key, value in bound.arguments.items() if key != "seed"}
+            refused = refusal_of_traced(name, options)
+            if refused and isinstance(options.get("num_tasks"), traced):
+                raise refused
             own = {key: bound.arguments.pop(key, default) for key, default in OWN.items()}
             chosen, first = bind(*bound.args, **bound.kwargs)
-            return tried(aggregator(chosen, **own, init=first, heads=heads))
+            try:
+                return tried(aggregator(chosen, **own, init=first, heads=heads))
+            except jax.errors.ConcretizationTypeError as error:
+                raise refused or error from None
 
         def bind(*values: Any, **named: Any) -> tuple[Rule, Callable[[int], State] | None]:
             return _with_options(name, rule, *values, **named), _first(rule, init, taken, *values, **named)
@@ -101,7 +110,7 @@ def register_aggregator(name: str, *, init: Init | None = None, heads: bool = Fa
         factory, signature = cast(Factory, functools.wraps(rule)(make)), _signature(name, rule)
         factory.__signature__ = signature  # type: ignore[attr-defined]
         factory.rule, factory.init = rule, init
-        register_factory(name, factory, rule.__module__)
+        register_factory(name, factory, origin(rule))
         return factory
 
     return register
@@ -112,6 +121,18 @@ def register_factory(name: str, factory: Any, source: str) -> None:
     add(name, factory, source)
     factory.__name__ = name
     AGGREGATORS[name] = factory
+
+
+def refusal_of_traced(name: str, options: Mapping[str, Any]) -> InputError | None:
+    """What to say of options of which only their types are known; None where there are none."""
+    traced = [option for option, value in options.items() if isinstance(value, jax.core.Tracer)]
+    if not traced:
+        return None
+    which = ", ".join(traced)
+    return InputError(
+        f"aggregator {name}: {which} must be known when the aggregator is made, and is traced here; under "
+        "optax.inject_hyperparams list it in static_args"
+    )
 
 
 def tried(made: optax.GradientTransformationExtraArgs) -> Aggregator:
@@ -142,12 +163,15 @@ def aggregator_weights(
 
     Raises:
         InputError: There is no such aggregator, it needs the losses, or an array has another shape.
+        ValueError: The aggregator refuses an option, or so many tasks.
 
     >>> aggregator_weights("pcgrad", jnp.array([[18.0, -22.0], [-22.0, 38.0]])).round(4).tolist()
     [2.22..., 1.57...]
     """
-    if name not in AGGREGATORS:
-        raise InputError(f"unknown aggregator {name!r}{nearest(name, AGGREGATORS)} ({', '.join(sorted(AGGREGATORS))})")
+    if not isinstance(name, str) or name not in AGGREGATORS:
+        raise InputError(
+            f"unknown aggregator {name!r}{nearest(str(name), AGGREGATORS)} ({', '.join(sorted(AGGREGATORS))})"
+        )
     gram = as_gramian(gramian).astype(jnp.float32)
     method = AGGREGATORS[name](**options, num_tasks=len(gram)).method
     losses = losses_of(method, losses, len(gram), "give losses, the mean loss of each task")

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from mtbert_jax.errors import InputError
 from mtbert_jax.optim.aggregators.base import Aggregator, Key, Losses, State, Weights, aggregator, first_state
 from mtbert_jax.optim.aggregators.gramian import Gramian, taking_part
-from mtbert_jax.optim.aggregators.registry import register_factory, tried
+from mtbert_jax.optim.aggregators.registry import refusal_of_traced, register_factory, tried
 
 
 class SmoothedState(NamedTuple):
@@ -44,6 +44,8 @@ def smoothed(
     """
     if not isinstance(of, Aggregator):
         raise InputError("smoothed takes an aggregator, as in smoothed(cagrad(c=0.4))")
+    if refused := refusal_of_traced("smoothed", {"alpha": alpha}):
+        raise refused
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha = {alpha}: must be from 0 to 1")
     inner = of.method
