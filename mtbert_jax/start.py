@@ -7,6 +7,7 @@ A program that imports the library keeps its own Ctrl-C and its own streams.
 """
 
 import codecs
+import io
 import os
 import signal
 import sys
@@ -26,8 +27,10 @@ def _after_m() -> str:
 
 def leave(_: int, __: FrameType | None) -> None:
     """Ends the process at once: an exception would run through imports, some of which make others of it."""
-    os.write(2, b"mtbert: interrupted\n")
-    os._exit(130)
+    try:
+        os.write(2, b"mtbert: interrupted\n")
+    finally:
+        os._exit(130)
 
 
 def started() -> None:
@@ -42,15 +45,36 @@ def done() -> None:
         signal.signal(signal.SIGINT, leave)
 
 
-def open_streams() -> None:
-    """Standard streams that were closed lead nowhere.
+class Unheard(io.TextIOWrapper):
+    """Standard error of which is dropped what nobody takes: a run outlives the terminal or pipe that it talks to."""
 
-    Python has None for them, and the next file to be opened would get the number of one: what a library in C writes to
+    def write(self, text: str) -> int:
+        """As every stream, but without its `OSError`."""
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        """As every stream, but without its `OSError`."""
+        try:
+            super().flush()
+        except OSError:
+            return
+
+
+def open_streams() -> None:
+    """Standard streams that were closed lead nowhere, and standard error is `Unheard`.
+
+    Python has None for those, and the next file to be opened would get the number of one: what a library in C writes to
     standard error would then stand in that file.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+    given = sys.__stderr__  # which keeps open what both write to
+    if isinstance(given, io.TextIOWrapper):
+        sys.stderr = Unheard(given.buffer, given.encoding, given.errors, line_buffering=True)
 
 
 def escape_what_cannot_be_printed() -> None:

@@ -17,6 +17,7 @@ import pytest
 from mtbert_jax import start
 from mtbert_jax.cli.main import main
 from mtbert_jax.start import leave
+from mtbert_jax.training.interrupt import Interruption
 
 SCRIPT = "import sys\nfrom mtbert_jax.cli.main import main\nsys.exit(main())\n"
 """As pip writes it for the command."""
@@ -98,3 +99,30 @@ def test_streams_that_were_closed_lead_nowhere(monkeypatch: pytest.MonkeyPatch) 
         assert given.read() == ""
         print("nobody reads this")
         assert not sys.stderr.isatty()
+
+
+def test_standard_error_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = os.pipe()
+    given = os.fdopen(writes, "w", encoding="utf-8")
+    monkeypatch.setattr(sys, "__stderr__", given)
+    monkeypatch.setattr(sys, "stderr", given)
+    start.open_streams()
+    print("somebody reads this", file=sys.stderr)
+    assert os.read(reads, 100) == b"somebody reads this\n"
+    os.close(reads)
+    for _ in range(1000):
+        print("nobody reads this", file=sys.stderr)
+    sys.stderr.flush()
+    with pytest.raises(BrokenPipeError):
+        given.close()
+
+
+def test_under_nohup_a_run_does_not_heed_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interruption.status is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -204,7 +204,7 @@ USAGE = """usage: mtbert COMMAND ...
 
 Every command takes --plugins FILE.py: Python that registers task kinds, encoder families, aggregators, regularisers.
 Exit status: 0 done; 1 failed; 2 what was given is wrong, and the message says what would be right. After a signal that
-was heeded, which saves the run first: 0 after SIGTERM, 130 after Ctrl-C.
+was heeded, which saves the run first: 0 after SIGTERM or SIGHUP, 130 after Ctrl-C.
 `mtbert COMMAND --help` explains a command; with a config, `mtbert train CONFIG.toml --help` shows its values.
 """
 

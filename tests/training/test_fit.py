@@ -179,12 +179,16 @@ def test_resume_between_evaluations_and_across_a_stage_boundary(config: Config, 
     assert_same_run(config, whole, parts, 7)
 
 
-def test_ctrl_c_asks_for_status_130_and_handlers_are_put_back(config: Config, tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 0)])
+def test_ctrl_c_asks_for_status_130_and_handlers_are_put_back(
+    config: Config, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    """A closed terminal asks for what SIGTERM does."""
+    before = signal.getsignal(number)
     with pytest.raises(Interrupted) as interrupted:
-        run(config, tmp_path / "run", display=Quiet(at=1, number=signal.SIGINT))
-    assert interrupted.value.status == 130
-    assert signal.getsignal(signal.SIGINT) is before
+        run(config, tmp_path / "run", display=Quiet(at=1, number=number))
+    assert interrupted.value.status == status
+    assert signal.getsignal(number) is before
     with Checkpoints(RunFolder(tmp_path / "run").checkpoints, {}) as checkpoints:
         assert checkpoints.steps() == [1]
 
