@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mtbert_jax.config.elsewhere import field_for
 from mtbert_jax.errors import InputError
 
 T = TypeVar("T")
@@ -22,8 +23,8 @@ def folded(name: str) -> str:
     return str(name).strip().casefold()
 
 
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """A hint that names the known word nearest to a misspelt one, or nothing.
+def nearest(name: str, known: typing.Iterable[str], alike: float = 0.6) -> str:
+    """A hint that names the known word nearest to a misspelt one, or nothing; `alike` is `difflib`'s ratio.
 
     >>> nearest("encodr", ["encoder", "epochs"])
     "; did you mean 'encoder'?"
@@ -31,7 +32,7 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     "; did you mean 'LABEL'?"
     """
     words = {folded(word): word for word in known}
-    close = difflib.get_close_matches(folded(name), words, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(folded(name), words, n=1, cutoff=alike)
     return f"; did you mean {words[close[0]]!r}?" if close else ""
 
 
@@ -45,14 +46,17 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
     """Builds a dataclass of scalars, literals, tuples and dataclasses from a nested dict; `where` names the source.
 
     Raises:
-        InputError: A key is unknown (the nearest known one is named) or a value has the wrong type.
+        InputError: A key is unknown (what it is called here, or the nearest known one, is named) or a value has the
+            wrong type.
     """
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected a table, got {describe(values)}")
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
-            raise InputError(f"{where}: unknown key {key!r}{nearest(key, hints)}")
+            ours = field_for(str(key), hints)
+            hint = nearest(key, hints, alike=0.85) or (f"; use {ours}" if ours else nearest(key, hints))
+            raise InputError(f"{where}: unknown key {key!r}{hint}")
     return cls(**{key: convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})
 
 

@@ -10,9 +10,10 @@ import pytest
 
 import mtbert_jax as mt
 from mtbert_jax.cli import arguments
-from mtbert_jax.cli.flags import HINTS, by_number, check_values, config_place, known_flags, with_own_tables
+from mtbert_jax.cli.flags import by_number, check_values, config_place, known_flags, with_own_tables
 from mtbert_jax.cli.main import COMMANDS, main
 from mtbert_jax.config import Config, HeadConfig, StageConfig, save_config
+from mtbert_jax.config.elsewhere import HINTS
 from tests.runs import checkpointed
 
 

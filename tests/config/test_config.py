@@ -66,6 +66,23 @@ def test_a_misspelt_key_is_named_with_the_file_and_a_hint(tmp_path: Path) -> Non
         load_config(write(tmp_path / "run.toml", '[[tasks]]\nlable = "x"\n'))
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("learning_rate = 1e-5", "unknown key 'learning_rate'; use lr"),
+        ("num_labels = 3", "unknown key 'num_labels'; use classes in [[tasks]]"),
+        ("no_cuda = true", "unknown key 'no_cuda'; use the environment variable JAX_PLATFORMS (cpu, cuda)"),
+        ('[[tasks]]\nlabel_column = "x"', "tasks[0]: unknown key 'label_column'; use label"),
+        ('[[tasks]]\nlabels = "x"', "tasks[0]: unknown key 'labels'; did you mean 'label'?"),
+        ("[smart]\nsmart_lambda = 1", "smart: unknown key 'smart_lambda'; use weight"),
+    ],
+)
+def test_what_other_trainers_call_a_field_gets_a_hint(line: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(write(tmp_path / "run.toml", line + "\n"))
+    assert str(caught.value) == f"{tmp_path / 'run.toml'}: {message}"
+
+
 def test_a_task_takes_the_runs_head_where_it_has_none() -> None:
     own, shared = HeadConfig(hidden_layers=0), HeadConfig(hidden_layers=3)
     config = Config(tasks=(SST, dataclasses.replace(STS, head=own)), head=shared)
