@@ -17,7 +17,7 @@ import jax
 from mtbert_jax.ablation.execute import execute
 from mtbert_jax.ablation.planned import plan_runs
 from mtbert_jax.ablation.processes import has_accelerator
-from mtbert_jax.cli import arguments
+from mtbert_jax.cli import arguments, parsing
 from mtbert_jax.cli.augment import augment_pairs
 from mtbert_jax.cli.check_data import check_data
 from mtbert_jax.cli.completion import completion_script
@@ -42,8 +42,8 @@ from mtbert_jax.version import __version__
 
 def train(args: list[str]) -> None:
     """The command `train`."""
-    path, args = arguments.split_config(arguments.Train, args, "mtbert train")
-    given: arguments.Train = arguments.parse_train(path, args, "mtbert train CONFIG.toml")
+    path, args = parsing.split_config(arguments.Train, args, "mtbert train")
+    given: arguments.Train = parsing.parse_train(path, args, "mtbert train CONFIG.toml")
     config = given.config if given.config.out else dataclasses.replace(given.config, out=f"runs/{path.stem}")
     if given.resume and given.overwrite:
         raise InputError("--resume and --overwrite exclude each other")
@@ -78,7 +78,7 @@ def train(args: list[str]) -> None:
 
 def ablate(args: list[str]) -> int:
     """The command `ablate`; returns 1 if a run failed."""
-    given, configs, overrides = arguments.parse_ablate(args)
+    given, configs, overrides = parsing.parse_ablate(args)
     planned = plan_runs(configs, given.seeds, given.out, overrides)
     together = given.together == "on" or (given.together == "auto" and len(given.seeds) > 1 and has_accelerator())
     if given.at_once > 1 and has_accelerator():
@@ -99,11 +99,11 @@ def ablate(args: list[str]) -> int:
 
 def check(args: list[str]) -> None:
     """The command `check-data`."""
-    path, args = arguments.split_config(arguments.CheckData, args, "mtbert check-data")
-    given = arguments.parse_train(path, args, "mtbert check-data CONFIG.toml", arguments.CheckData)
+    path, args = parsing.split_config(arguments.CheckData, args, "mtbert check-data")
+    given = parsing.parse_train(path, args, "mtbert check-data CONFIG.toml", arguments.CheckData)
     if given.json:
         must_be_writable(given.json)
-        must_spare("--json", given.json, arguments.files_read(path, given.config))
+        must_spare("--json", given.json, parsing.files_read(path, given.config))
     found = check_data(given.config)
     console().print(found.tables())
     for line in found.warnings:
@@ -119,16 +119,16 @@ def check(args: list[str]) -> None:
 
 def augment(args: list[str]) -> None:
     """The command `augment`."""
-    path, args = arguments.split_config(arguments.Augment, args, "mtbert augment")
-    given = arguments.parse_train(path, args, "mtbert augment CONFIG.toml", arguments.Augment)
-    must_spare("--write", given.write, arguments.files_read(path, given.config))
+    path, args = parsing.split_config(arguments.Augment, args, "mtbert augment")
+    given = parsing.parse_train(path, args, "mtbert augment CONFIG.toml", arguments.Augment)
+    must_spare("--write", given.write, parsing.files_read(path, given.config))
     for line in augment_pairs(given.config, given.task, given.write, given.cap, given.negatives):
         print(line)
 
 
 def evaluate(args: list[str]) -> None:
     """The command `evaluate`."""
-    given = arguments.parse(arguments.Evaluate, args, "mtbert evaluate")
+    given = parsing.parse(arguments.Evaluate, args, "mtbert evaluate")
     model = load_model(given)
     scores = model.evaluate(given.split)[0]
     if not scores:
@@ -141,14 +141,14 @@ def evaluate(args: list[str]) -> None:
 
 def submission(args: list[str]) -> None:
     """The command `submission`."""
-    given = arguments.parse(arguments.Submission, args, "mtbert submission")
+    given = parsing.parse(arguments.Submission, args, "mtbert submission")
     for line in hand_in(given.runs, given.output, given.checkpoint, given.data_dir, given.check, given.data):
         print(line)
 
 
 def report(args: list[str]) -> None:
     """The command `report`."""
-    given = arguments.parse(arguments.Report, args, "mtbert report")
+    given = parsing.parse(arguments.Report, args, "mtbert report")
     if not given.runs:
         raise InputError("give one or more run folders: mtbert report RUN ...")
     print(f"report: {write_report(given.runs, given.out, given.data_dir, given.hide_texts)}")
@@ -156,13 +156,13 @@ def report(args: list[str]) -> None:
 
 def export(args: list[str]) -> None:
     """The command `export`."""
-    given = arguments.parse(arguments.Export, args, "mtbert export")
+    given = parsing.parse(arguments.Export, args, "mtbert export")
     print(f"export: {export_run(given.run, given.format, given.out, given.checkpoint, given.overwrite)}")
 
 
 def completion(args: list[str]) -> None:
     """The command `completion`."""
-    shell = arguments.parse(arguments.Completion, args, "mtbert completion").shell
+    shell = parsing.parse(arguments.Completion, args, "mtbert completion").shell
     print(completion_script(shell, {name: command.arguments for name, command in COMMANDS.items()}), end="")
 
 
@@ -257,7 +257,7 @@ def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if argv else 2
-    arguments.colour_as_asked()
+    parsing.colour_as_asked()
     if argv[0] == "--version":
         print(version())
         return 0
@@ -266,7 +266,7 @@ def _run(argv: list[str]) -> int:
     command = COMMANDS.get(argv[0])
     if command is None:
         raise InputError(f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)} (see mtbert --help)")
-    run_plugins(arguments.named_plugins(argv[1:]))
+    run_plugins(parsing.named_plugins(argv[1:]))
     return command.run(argv[1:]) or 0
 
 

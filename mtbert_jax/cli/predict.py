@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import track
 
-from mtbert_jax.cli import arguments
+from mtbert_jax.cli import arguments, parsing
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.data.texts import read_texts
@@ -25,7 +25,7 @@ LONG = 1000
 
 def predict(args: list[str]) -> None:
     """The command `predict`."""
-    given = arguments.parse(arguments.Predict, args, "mtbert predict")
+    given = parsing.parse(arguments.Predict, args, "mtbert predict")
     if given.task is None and given.input is not None:
         raise InputError("--input needs --task: which task are these texts for?")
     if given.soft_labels is not None and (given.task is None or given.output is not None):

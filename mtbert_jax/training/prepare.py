@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from mtbert_jax import trees
-from mtbert_jax.checks import check_config, unused_fields
+from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config
 from mtbert_jax.config.includes import read_all
 from mtbert_jax.config.schema import to_toml
@@ -38,6 +38,7 @@ from mtbert_jax.training.seeds import seeds_apart
 from mtbert_jax.training.setup import Setup
 from mtbert_jax.training.source import source_of, with_encoder
 from mtbert_jax.training.trackers import check_trackers
+from mtbert_jax.unused import unused_fields
 
 GIB = 2**30
 

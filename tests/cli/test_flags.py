@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import mtbert_jax as mt
-from mtbert_jax.cli import arguments
+from mtbert_jax.cli import arguments, parsing
 from mtbert_jax.cli.flags import by_number, check_values, config_place, known_flags, with_own_tables
 from mtbert_jax.cli.main import COMMANDS, main
 from mtbert_jax.config import Config, HeadConfig, StageConfig, save_config
@@ -52,7 +52,7 @@ def test_the_flags_are_those_that_help_lists(name: str, config: Config) -> None:
     default = takes(staged) if "config" in {field.name for field in dataclasses.fields(takes)} else None
     written = io.StringIO()
     with contextlib.redirect_stdout(written), contextlib.suppress(SystemExit):
-        arguments.parse(takes, ["--help"], "mtbert", default=default)
+        parsing.parse(takes, ["--help"], "mtbert", default=default)
     lines = re.findall(r"^  (?:-h, )?(--.*)$", written.getvalue(), re.MULTILINE)
     listed = {flag for line in lines for flag in re.findall(r"--[a-z][a-z0-9.-]*", line)} - {"--help"}
     ours = known_flags(takes if default is None else default)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax.cli import arguments
+from mtbert_jax.cli import arguments, parsing
 from mtbert_jax.optim.registry import AGGREGATORS
 from tests.docs.test_pages import DOCS, NAMES, PAGES, blocks
 
@@ -516,12 +516,12 @@ def test_commands_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> N
                 continue
             args = shlex.split(rest)
             if command == "ablate":
-                given, configs, _ = arguments.parse_ablate(args)
+                given, configs, _ = parsing.parse_ablate(args)
                 assert len(configs) == len(given.configs) > 0
             elif command in ON_CONFIGS:
                 # A page's own config is one that it shows: any other stands in for it.
                 shown = args[0] == "CONFIG.toml" or "/" not in args[0]
                 config, kind = ROOT / ("configs/demo.toml" if shown else args[0]), ON_CONFIGS[command]
-                assert isinstance(arguments.parse_train(config, args[1:], command, kind), kind)
+                assert isinstance(parsing.parse_train(config, args[1:], command, kind), kind)
             else:
-                assert isinstance(arguments.parse(KINDS[command], args, command), KINDS[command])
+                assert isinstance(parsing.parse(KINDS[command], args, command), KINDS[command])
