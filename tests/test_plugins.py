@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mtbert_jax.ablation.planned import plan_runs
-from mtbert_jax.cli.parsing import parse_ablate
 from mtbert_jax.cli.main import main
+from mtbert_jax.cli.parsing import parse_ablate
 from mtbert_jax.config import Config, load_config, save_config
 from mtbert_jax.optim.registry import unregister
 
