@@ -398,19 +398,32 @@ def test_a_last_stage_of_mpnet() -> None:
     assert f"they have {single(found['ensemble']['para'])} and {single(found['ensemble']['sst'])}" in page
 
 
-def test_an_epoch_of_mpnet_with_smart() -> None:
+def test_epochs_of_mpnet_with_smart() -> None:
     found, without = document("mpnet/ball.json"), document("mpnet/best_seed1.json")
     page = " ".join((DOCS / "study.md").read_text("utf-8").split())
-    sst, para, sts, average = of_mpnet(found["epochs"][0]["scores"])[:4]
-    beside = of_mpnet(without["epochs"][0]["scores"])[:4]
-    assert f"SST {sst}, paraphrase {para}, STS r {sts}, average {average}, beside" in page
-    assert "beside {}, {}, {} and {} without it".format(*beside) in page
+    assert len(found["epochs"]) == 2
+    config = (ROOT / "configs" / "mpnet_best.toml").read_text("utf-8")
+    averages = []
+    for ours, theirs, end in zip(found["epochs"], without["epochs"], (" without it", ". That is"), strict=False):
+        assert ours["step"] == theirs["step"]
+        sst, para, sts, average = of_mpnet(ours["scores"])[:4]
+        beside = of_mpnet(theirs["scores"])[:4]
+        assert f"has SST {sst}, paraphrase {para}, STS r {sts}, average {average}, beside" in page
+        assert "beside {}, {}, {} and {}".format(*beside) + end in page
+        averages.append((average, beside[3]))
+    (one, less_one), (two, less_two) = averages
+    assert f"{one} and {two} after two epochs, beside {less_one} and {less_two}." in config
+    gained = found["gains_on_best_seed1"]["average"]
+    signed = [f"{value:+.3f}".replace("0.", ".").replace("-", "−") for value in (gained["gain"], *gained["interval"])]
+    assert "That is {} of the average, with an interval of {} to {} over dev examples".format(*signed) in page
     losses = [rows[-1] for rows in found["train_losses"].values()]
     assert [row["step"] for row in losses] == [500, 500]
     slower, faster = (f"{row['loss']['sst']:.2f}" for row in losses)
     assert f"the loss of SST at step 500 was {slower} beside {faster}" in page
-    assert f"It peaked at {found['peak_memory_bytes'] / 1e9:.1f} GB" in page
-    assert f"has an average of {single(found['ensemble']['average'])}, the highest of three ensembles" in page
+    assert f"peaked at {found['peak_memory_bytes'] / 1e9:.1f} GB" in page
+    first, second = (single(found[name]["average"]) for name in ("ensemble", "ensemble_with_the_second_epoch"))
+    assert f"has an average of {first}, the highest of four ensembles" in page
+    assert f"with its second epoch it has {second}" in page
 
 
 def test_an_epoch_of_mpnet() -> None:
