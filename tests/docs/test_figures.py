@@ -413,6 +413,8 @@ def test_epochs_of_mpnet_with_smart() -> None:
         averages.append((average, beside[3]))
     (one, less_one), (two, less_two) = averages
     assert f"{one} and {two} after two epochs, beside {less_one} and {less_two}." in config
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"two epochs with it gave {two} beside {less_two} without (one seed)" in readme
     gained = found["gains_on_best_seed1"]["average"]
     signed = [f"{value:+.3f}".replace("0.", ".").replace("-", "−") for value in (gained["gain"], *gained["interval"])]
     assert "That is {} of the average, with an interval of {} to {} over dev examples".format(*signed) in page
