@@ -6,6 +6,7 @@ import re
 from mtbert_jax.config import Config, LoraConfig, ParallelConfig, Stage, Task, TaskConfig
 from mtbert_jax.config.schema import check_number, must_be, nearest
 from mtbert_jax.errors import InputError
+from mtbert_jax.files import must_not_begin_at_home
 from mtbert_jax.limits import (
     DEEPEST_HEAD,
     LARGEST_BATCH,
@@ -127,8 +128,7 @@ def check_config(config: Config) -> None:
 def _check_path(where: str, path: str) -> None:
     if "\0" in path:
         raise InputError(f"{where} = {path!r}: no path has a NUL in it")
-    if path == "~" or path.startswith("~/"):  # shells leave it, too, in --out=~/runs
-        raise InputError(f"{where} = {path!r}: ~ does not stand for the home folder here; write the whole path")
+    must_not_begin_at_home(f"{where} = {path!r}", path)
 
 
 def _check_parallel(parallel: ParallelConfig) -> None:

@@ -47,6 +47,12 @@ def must_lie_in(folder: Path, path: Path, remedy: str = "") -> None:
         raise InputError(f"{path} leads out of {folder}, to {place}{remedy and '; '}{remedy}")
 
 
+def must_not_begin_at_home(where: str, path: str | Path) -> None:
+    """Refuses ``~``, which only shells read, and not in ``--out=~/runs``; `where` names the path."""
+    if Path(path).parts[:1] == ("~",):
+        raise InputError(f"{where}: ~ does not stand for the home folder here; write the whole path")
+
+
 def must_be_file(path: Path, whose: str = "") -> None:
     """Refuses what is there and no file that can be read: a pipe would be waited for, a device might never end.
 

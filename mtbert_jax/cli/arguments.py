@@ -1,4 +1,4 @@
-"""What each command takes, and how it is read from the command line."""
+"""What each command takes."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -29,8 +29,9 @@ from mtbert_jax.files import input_errors, must_be_writable, must_spare, write_w
 from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_freed_memory, machine_summary
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
+from mtbert_jax.report.write import write_report
 from mtbert_jax.results.tables import terminal
-from mtbert_jax.run import Run, train_in, write_report
+from mtbert_jax.run import Run, train_in
 from mtbert_jax.start import done, escape_what_cannot_be_printed, started
 from mtbert_jax.submission.hand_in import hand_in
 from mtbert_jax.terminal import console, scores_table

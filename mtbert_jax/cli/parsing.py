@@ -16,7 +16,7 @@ from mtbert_jax.config.includes import read_all
 from mtbert_jax.config.schema import nearest
 from mtbert_jax.data.readers import data_files
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import is_folder, real
+from mtbert_jax.files import is_folder, must_not_begin_at_home, real
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.seeds import load_run_config
 from mtbert_jax.training.source import seed_folders
@@ -41,9 +41,8 @@ def parse(kind: type[Any], args: Sequence[str], prog: str, default: Any = None) 
     given = tyro.cli(kind, args=args, prog=prog, config=(tyro.conf.AvoidSubcommands,), **extra)
     for name, value in vars(given).items():
         for path in value if isinstance(value, tuple) else (value,):
-            if isinstance(path, Path) and path.parts[:1] == ("~",):
-                flag = f"--{name.replace('_', '-')}"  # a shell leaves the ~ in --out=~/page.html
-                raise InputError(f"{flag} {path}: ~ does not stand for the home folder here; write the whole path")
+            if isinstance(path, Path):
+                must_not_begin_at_home(f"--{name.replace('_', '-')} {path}", path)
     return given
 
 

@@ -67,7 +67,7 @@ ELSEWHERE = {
 HINTS = {name: ours for ours, names in ELSEWHERE.items() for name in names.split()}
 
 
-def field_for(key: str, fields: Collection[str]) -> str:
+def field_for(key: object, fields: Collection[str]) -> str:
     """The field that a table with these `fields` has for another trainer's `key`, or what else to use; or nothing.
 
     >>> field_for("learning_rate", ["epochs", "lr"]), field_for("task_type", ["kind"]), field_for("bs", ["kind"])
@@ -75,7 +75,7 @@ def field_for(key: str, fields: Collection[str]) -> str:
     >>> field_for("lora_r", ["lora"]), field_for("task_type", ["tasks"]), field_for("no_cuda", [])
     ('lora.rank', 'kind in [[tasks]]', 'the environment variable JAX_PLATFORMS (cpu, cuda)')
     """
-    hint = HINTS.get(key.replace("_", "-").lower(), "")
+    hint = HINTS.get(str(key).replace("_", "-").lower(), "")
     if not hint.startswith("--"):
         return hint
     path = hint.split()[0].strip("-,").replace("-", "_")

@@ -18,12 +18,12 @@ from mtbert_jax.errors import InputError
 T = TypeVar("T")
 
 
-def folded(name: str) -> str:
+def folded(name: object) -> str:
     """A name without capitals and blanks around, which are the least of mistakes."""
     return str(name).strip().casefold()
 
 
-def nearest(name: str, known: typing.Iterable[str], alike: float = 0.6) -> str:
+def nearest(name: object, known: typing.Iterable[str], alike: float = 0.6) -> str:
     """A hint that names the known word nearest to a misspelt one, or nothing; `alike` is `difflib`'s ratio.
 
     >>> nearest("encodr", ["encoder", "epochs"])
@@ -54,7 +54,7 @@ def from_dict(cls: type[T], values: Any, where: str) -> T:
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
-            ours = field_for(str(key), hints)
+            ours = field_for(key, hints)
             hint = nearest(key, hints, alike=0.85) or (f"; use {ours}" if ours else nearest(key, hints))
             raise InputError(f"{where}: unknown key {key!r}{hint}")
     return cls(**{key: convert(hints[key], value, f"{where}: {key}") for key, value in values.items()})

@@ -150,7 +150,7 @@ class MultitaskModel(Predictor):
         """
         if pooling not in get_args(Embedding):
             of_two = pooling in ("pair", "towers", "both")
-            hint = f"; {pooling} is of two texts" if of_two else nearest(str(pooling), get_args(Embedding))
+            hint = f"; {pooling} is of two texts" if of_two else nearest(pooling, get_args(Embedding))
             raise InputError(f"encode: pooling = {pooling!r} is none of {', '.join(get_args(Embedding))}{hint}")
         parts = text_parts(texts, 1, "encode")
         lengths, width = self.setup.fixed_lengths(), self.setup.encoder_config.hidden_size

@@ -47,7 +47,7 @@ def register_kind(name: str) -> Callable[[K], K]:
             if (word := getattr(kind, attribute)) not in words:
                 raise InputError(
                     f"task kind {name!r} cannot be registered: {attribute} = {word!r} is none of {', '.join(words)}"
-                    f"{nearest(str(word), words)}"
+                    f"{nearest(word, words)}"
                 )
         kind.name = name
         KINDS[name] = kind()
@@ -82,7 +82,7 @@ def register_metric(
         raise InputError(f'metric {name!r}: kinds = {kinds!r}: give a list of names, such as ["binary"]')
     for kind_name in kinds:
         if not isinstance(kind_name, str) or kind_name not in KINDS:
-            raise InputError(f"metric {name!r}: no task kind {kind_name!r}{nearest(str(kind_name), KINDS)}")
+            raise InputError(f"metric {name!r}: no task kind {kind_name!r}{nearest(kind_name, KINDS)}")
 
     def register(function: M) -> M:
         metric = Metric(name, function, best, to_unit)

@@ -137,9 +137,10 @@ def check_config_file(path: Path, config: Config, existing: Existing) -> None:
 
     `path` is the file, or a run folder, and `config` what came of it.
     """
-    for _, place in seeds_apart(config, RunFolder(Path(config.out))) if path.is_file() else ():
+    files = [file for file, _ in read_all(path)] if path.is_file() else []
+    for _, place in seeds_apart(config, RunFolder(Path(config.out))):
         begun = place.data.is_file() or place.has_checkpoint
-        for file, _ in read_all(path):
+        for file in files:
             own = begun and (existing == "resume" or real(file) == real(path))
             if real(file) == real(place.config) and not own:
                 raise InputError(

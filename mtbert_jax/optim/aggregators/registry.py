@@ -169,9 +169,7 @@ def aggregator_weights(
     [2.22..., 1.57...]
     """
     if not isinstance(name, str) or name not in AGGREGATORS:
-        raise InputError(
-            f"unknown aggregator {name!r}{nearest(str(name), AGGREGATORS)} ({', '.join(sorted(AGGREGATORS))})"
-        )
+        raise InputError(f"unknown aggregator {name!r}{nearest(name, AGGREGATORS)} ({', '.join(sorted(AGGREGATORS))})")
     gram = as_gramian(gramian).astype(jnp.float32)
     method = AGGREGATORS[name](**options, num_tasks=len(gram)).method
     losses = losses_of(method, losses, len(gram), "give losses, the mean loss of each task")
