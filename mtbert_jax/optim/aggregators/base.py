@@ -9,24 +9,31 @@ whatever the rule keeps from step to step (None for most), a fresh key in every 
 A task that is left out of a step has zeros in both.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from mtbert_jax import trees
 from mtbert_jax.errors import InputError
+from mtbert_jax.optim.aggregators.given import (
+    Losses,
+    is_whole,
+    losses_of,
+    must_be_state,
+    must_fit,
+    note_combined,
+    num_tasks_of,
+)
 from mtbert_jax.optim.aggregators.gramian import Gramian, finite_part, grouped_gramian, inverse
 from mtbert_jax.optim.aggregators.grouping import ENCODER, GROUPINGS, groups_of
 
 Tree = Any
 State = Any
 Key = PRNGKeyArray
-Losses = Float[Array, " task"]
 Weights = Float[Array, " task"]
 Rule = Callable[..., tuple[Weights, State]]
 
@@ -122,9 +129,9 @@ def aggregator(
             encoder for a rule that weighs losses; or `seed` or `num_tasks` is no whole number, or too small.
     """
     method = Method(rule, seed, init, num_tasks, by, heads)
-    if not isinstance(seed, jax.core.Tracer) and not _is_whole(seed, 0):
+    if not isinstance(seed, jax.core.Tracer) and not is_whole(seed, 0):
         raise InputError(f"aggregator {method.name}: seed = {seed!r}: must be a whole number from 0 to 2**32 - 1")
-    if num_tasks is not None and not _is_whole(num_tasks, 1):
+    if num_tasks is not None and not is_whole(num_tasks, 1):
         raise InputError(f"aggregator {method.name}: num_tasks = {num_tasks!r}: must be a whole number of at least 1")
     if init is not None and num_tasks is None:
         raise InputError(
@@ -156,17 +163,19 @@ def aggregator(
         observe: Callable[[Combined], None] | None = None,
         **others: Any,  # meant for other transformations of the chain
     ) -> tuple[optax.Updates, AggregatorState | StatefulAggregatorState]:
-        _must_fit(method, updates, state, params)
+        must_be_state(method.name, state, AggregatorState if init is None else StatefulAggregatorState)
+        must_fit(method.name, updates, params)
         paths, (leaves, treedef) = trees.paths(updates), jax.tree.flatten(updates)
         places = [number for number, is_stacked in enumerate(stacked_leaves(updates, params)) if is_stacked]
         carry, key = jax.random.split(state.key)
         rule_state = state.rule_state if isinstance(state, StatefulAggregatorState) else None
         if "combined_by" in others:
-            _note(method, [paths[place] for place in places], paths, others["combined_by"])
+            note_combined(method.name, [paths[place] for place in places], paths, others["combined_by"])
         if places:
             stacked = [leaves[place] for place in places]
-            number = _num_tasks(method, stacked, finite)
-            losses = losses_of(method, losses, number, "it needs update(..., losses=losses)")
+            number = num_tasks_of(method.name, num_tasks, stacked, finite)
+            needs = "it needs update(..., losses=losses)" if heads else ""
+            losses = losses_of(method.name, losses, number, needs)
             groups = groups_of([paths[place] for place in places], by)
             grams, whole = finite_part(grouped_gramian(stacked, groups), finite, losses)
             weights, rule_state = _follow_groups(method, grams, rule_state, key, jnp.where(whole, losses, 0.0))
@@ -209,84 +218,6 @@ def follow(rule: Rule, gram: Gramian, state: State, key: Key, losses: Losses) ->
     return weights, new_state
 
 
-def _must_fit(method: Method, updates: optax.Updates, state: Any, params: optax.Params | None) -> None:
-    """Refuses another transformation's state, and gradients that are of other parameters."""
-    wanted = AggregatorState if method.init is None else StatefulAggregatorState
-    if not isinstance(state, wanted):
-        raise InputError(
-            f"aggregator {method.name}: its state is of type {type(state).__name__}; it must be the {wanted.__name__} "
-            "that its init gave"
-        )
-    if params is None:
-        return
-    given, own = trees.leaves(updates), trees.leaves(params)
-    if len(given) != len(own):
-        raise InputError(
-            f"aggregator {method.name}: gradients have {len(given)} leaves, and params {len(own)}; give trees of one "
-            "structure, with the tasks' gradients stacked in each leaf"
-        )
-    for (path, grad), (_, param) in zip(given, own, strict=True):
-        shape, one = jnp.shape(grad), jnp.shape(param)
-        if one not in (shape, shape[1:]):
-            raise InputError(
-                f"aggregator {method.name}: gradient {path} has the shape {shape}, and its parameter {one}; give "
-                f"(tasks, {', '.join(map(str, one))}), or {one} where it is of one task"
-            )
-
-
-def _num_tasks(method: Method, stacked: list[Array], finite: Any) -> int:
-    """The number of tasks of a step; `InputError` if gradients or flags do not fit it, or each other."""
-
-    def refuse(why: str) -> None:
-        raise InputError(f"aggregator {method.name}: {why}")
-
-    lengths = {jnp.shape(leaf)[:1] for leaf in stacked}
-    if len(lengths) > 1 or lengths & {(), (0,)}:
-        shapes = ", ".join(dict.fromkeys(str(jnp.shape(leaf)) for leaf in stacked))
-        refuse(f"gradients need a leading axis, as long as there are tasks; their shapes are {shapes}")
-    if whole := [leaf.dtype for leaf in stacked if not jnp.issubdtype(leaf.dtype, jnp.floating)]:
-        refuse(f"gradients of type {whole[0]} cannot be weighted; give floating-point numbers")
-    number = len(stacked[0])
-    if method.num_tasks not in (None, number):
-        refuse(f"num_tasks = {method.num_tasks}, and the step has {number} tasks")
-    if finite is not None and not isinstance(finite, Mapping):
-        refuse('finite says by name which tasks take part, in their order, such as {"sst": True, "sts": False}')
-    if finite and len(finite) != number:
-        refuse(f"finite names {', '.join(finite)}, and the step has {number} tasks")
-    return number
-
-
-def _note(method: Method, stacked: list[str], paths: list[str], combined_by: dict[str, str]) -> None:
-    """Notes which gradients an aggregator combines; refuses one for which another has left none."""
-    before = [combined_by[path] for path in paths if path in combined_by]
-    if before and not stacked:
-        raise InputError(
-            f"aggregator {method.name} has no effect behind {before[0]}, which has combined the tasks' gradients "
-            "already; take one of the two"
-        )
-    combined_by.update(dict.fromkeys(stacked, method.name))
-
-
-def losses_of(method: Method, given: Any, num_tasks: int, needs: str) -> Losses:
-    """The losses that a rule may read, zeros where none are given; `needs` says how to give them to one that must."""
-    if given is None:
-        if method.heads:
-            raise InputError(f"aggregator {method.name} weighs losses: {needs}")
-        return jnp.zeros(num_tasks)
-    try:
-        losses = jnp.asarray(given, jnp.float32)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"aggregator {method.name}: losses is a {type(given).__name__}; give an array of {num_tasks} numbers, a "
-            "mean loss for each task in their order"
-        ) from None
-    if losses.shape != (num_tasks,):
-        raise InputError(
-            f"aggregator {method.name}: losses of shape {losses.shape} for {num_tasks} tasks; give a mean loss for each"
-        )
-    return losses
-
-
 def _follow_groups(
     method: Method, grams: Float[Array, "group task task"], state: State, key: Key, losses: Losses
 ) -> tuple[Float[Array, "group task"], State]:
@@ -324,10 +255,6 @@ def _single(tree: Tree) -> Tree:
     return jax.tree.map(
         lambda leaf: jnp.asarray(leaf, jnp.float32) if jnp.result_type(leaf) == jnp.float64 else leaf, tree
     )
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(least <= value < 2**32)
 
 
 def _type(leaf: Any) -> tuple[Any, ...]:

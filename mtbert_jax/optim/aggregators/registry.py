@@ -22,8 +22,8 @@ from mtbert_jax.optim.aggregators.base import (
     aggregator,
     first_state,
     follow,
-    losses_of,
 )
+from mtbert_jax.optim.aggregators.given import losses_of
 from mtbert_jax.optim.aggregators.gramian import Gramian, as_gramian, finite_part
 from mtbert_jax.optim.aggregators.grouping import ENCODER
 from mtbert_jax.optim.registry import AGGREGATORS, add
@@ -172,7 +172,9 @@ def aggregator_weights(
         raise InputError(f"unknown aggregator {name!r}{nearest(name, AGGREGATORS)} ({', '.join(sorted(AGGREGATORS))})")
     gram = as_gramian(gramian).astype(jnp.float32)
     method = AGGREGATORS[name](**options, num_tasks=len(gram)).method
-    losses = losses_of(method, losses, len(gram), "give losses, the mean loss of each task")
+    losses = losses_of(
+        method.name, losses, len(gram), "give losses, the mean loss of each task" if method.heads else ""
+    )
     gram, finite = finite_part(gram, losses=losses)
     state = first_state(method.init, len(gram)) if state is None else state
     key = jax.random.key(0) if key is None else key
