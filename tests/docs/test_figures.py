@@ -429,6 +429,16 @@ def test_epochs_of_mpnet_with_smart() -> None:
     assert f"with its second epoch it has {second}" in page
 
 
+def test_a_soup_of_mpnet() -> None:
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    rows = document("mpnet/soup.json")["rows"]
+    of_epochs, with_smart = (single(row["dev"]["average"]) for row in rows)
+    best = single(document("mpnet/best_seed1.json")["dev"]["average"])
+    assert f"the second and the third epoch have {of_epochs}, the second epoch without SMART and that with it" in page
+    assert f"have {with_smart}, beside {best} for the better of each two alone" in page
+    assert f"less than the {single(rows[1]['mean_of_logits']['average'])} that the mean of the logits" in page
+
+
 def test_an_epoch_of_mpnet() -> None:
     found = document("mpnet/one_epoch.json")
     (said,) = [line for line in table(DOCS / "study.md", "dev set") if "mpnet_pcgrad" in line[0]]
