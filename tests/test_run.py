@@ -216,6 +216,20 @@ def test_a_config_of_wrong_types_is_named_by_its_field(
         mt.train(config, out=5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda config: mt.train(config, out="x", resume="runs/a"), "train(): resume: expected true or false, got 'r"),
+        (lambda config: mt.train(config, out="x", overwrite=1), "train(): overwrite: expected true or false, got 1"),
+        (lambda _: mt.train({"lr": 1e-3}), "train(): expected a config's file, a run folder or a Config, got a table"),
+        (lambda _: mt.load_run(None), "load_run(): expected the path of a run folder, got None"),
+    ],
+)
+def test_arguments_of_wrong_types_are_named(config: mt.Config, act: Any, message: str) -> None:
+    with pytest.raises(mt.InputError, match=f"^{re.escape(message)}"):
+        act(config)
+
+
 def test_a_config_without_a_folder_needs_one(config: mt.Config) -> None:
     with pytest.raises(mt.InputError, match="out: name the run folder"):
         mt.train(dataclasses.replace(config, out=""))
