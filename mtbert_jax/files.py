@@ -14,7 +14,6 @@ from typing import IO, Any, TextIO
 from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
 
-
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO") if hasattr(errno, name))
 """What a full or failing disk says, which is nobody's input."""
 

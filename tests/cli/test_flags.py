@@ -267,7 +267,7 @@ def test_messages_count_as_flags_do(toml: Path, capsys: pytest.CaptureFixture[st
         (["export", "--format", "hf"], "run is missing (see mtbert export --help)"),
         (
             ["evaluate", "--both-orders", "sts", "a"],
-            "no runs: --both-orders takes all words that follow it, so the runs",
+            "no runs: --both-orders takes all words that follow it",
         ),
         (["ablate", "CONFIG", "--seeds", "x"], "--seeds: expected a whole number, got 'x'"),
     ],
