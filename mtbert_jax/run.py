@@ -70,7 +70,9 @@ class Run:
         """
         results = self.folder.load_results()
         if results is None:
-            raise InputError(f"{self.path} holds no results yet: the run has not ended, or results.json is damaged")
+            raise InputError(
+                f"{self.path} holds no results yet: the run has not ended, or results.json is damaged or another run's"
+            )
         return results
 
     @property

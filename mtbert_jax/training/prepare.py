@@ -97,6 +97,8 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     known = next(filter(None, sources), None)
     remarks: tuple[str, ...] = ()
     if all(goes_on):  # what the runs began with need not be there any more
+        for _, place in apart:
+            place.check_encoder()
         before, directory = apart[0][1].load_config(), apart[0][1].encoder
         if config.encoder not in ("", before.encoder):
             remarks = (f"encoder = {config.encoder!r} is not read: what is resumed has its encoder, {before.encoder}",)
