@@ -230,7 +230,7 @@ def _check_counts(
 
 
 def check_descent(calls: tuple[str, ...], lr: optax.Schedule, params: Params, tasks: tuple[str, ...]) -> None:
-    """Refuses a chain by its first update: not finite, up the gradients, 0 everywhere, or weight decay that adds.
+    """Refuses a chain by its first update: NaN, up the gradients, 0 everywhere, or weight decay that adds.
 
     It is built again for a stand-in: one parameter of each name in the encoder and in each head of the step, with two
     numbers an axis; with one task's gradients, which aggregators pass on. All parameters are 0 at first, so that weight
@@ -270,10 +270,10 @@ def check_descent(calls: tuple[str, ...], lr: optax.Schedule, params: Params, ta
     except Exception:  # noqa: BLE001 - masks of one's own may name parameters that are not chosen
         return
     for path, *own in zip(paths, first, second, strict=True):
-        if not np.isfinite(own).all():
+        if np.isnan(own).any():  # infinite is what a very large rate makes of it
             raise InputError(
-                f"optimizer: the first update of {path} is not finite, though its gradient is; look at arguments such "
-                "as eps, b1 and b2: eps = 0 divides 0 by 0 where a gradient is 0, and b1 = 1 likewise"
+                f"optimizer: the first update of {path} is NaN, though its gradient is a number; look at arguments "
+                "such as eps, b1 and b2: eps = 0 divides 0 by 0 where a gradient is 0, and b1 = 1 likewise"
             )
         if min(own) >= 0 and max(own) > 0:
             raise InputError(
