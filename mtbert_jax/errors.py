@@ -33,7 +33,7 @@ class InputError(_PlainError):
 
 
 class TrainingError(_PlainError):
-    """Training cannot go on, for reasons that show on the way only.
+    """Training, or another command, cannot go on, for reasons that show on the way only, such as a full disk.
 
     The message is one line. The command line prints it without a traceback and exits with status 1.
     """

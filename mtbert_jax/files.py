@@ -11,17 +11,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from mtbert_jax.errors import InputError
+from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
+
+FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO") if hasattr(errno, name))
+"""What a full or failing disk says, which is nobody's input."""
 
 
 @contextmanager
 def input_errors(what: str) -> Iterator[None]:
-    """An `OSError` inside becomes an `InputError`: what could not be done, and the system's reason."""
+    """An `OSError` inside becomes an `InputError`: what could not be done, and the system's reason.
+
+    A full disk makes a `TrainingError` of it.
+    """
     try:
         yield
     except OSError as error:
-        raise InputError(f"{what}: {error.strerror or error}") from None
+        raise (TrainingError if error.errno in FULL else InputError)(f"{what}: {error.strerror or error}") from None
 
 
 def real(path: Path) -> Path:

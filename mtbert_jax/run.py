@@ -8,12 +8,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtbert_jax.config import Config
 from mtbert_jax.config.includes import lay_over
-from mtbert_jax.config.schema import from_dict, to_dict
+from mtbert_jax.config.schema import describe, from_dict, to_dict
 from mtbert_jax.data.memory import in_files
 from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.errors import InputError
@@ -69,7 +70,9 @@ class Run:
         """
         results = self.folder.load_results()
         if results is None:
-            raise InputError(f"{self.path} holds no results yet: the run has not ended, or results.json is damaged")
+            raise InputError(
+                f"{self.path} holds no results yet: the run has not ended, or results.json is damaged or another run's"
+            )
         return results
 
     @property
@@ -210,8 +213,18 @@ def train(
         TrainingError: Training cannot go on.
         Interrupted: A signal came; all that was done is saved, and ``resume=True`` goes on with it.
     """
+    for name, value in (("resume", resume), ("overwrite", overwrite)):
+        if not isinstance(value, bool):
+            raise InputError(
+                f"train(): {name}: expected true or false, got {describe(value)}; out names the folder of the run"
+            )
     if resume and overwrite:
         raise InputError("resume and overwrite exclude each other")
+    if not isinstance(config, Config | str | PathLike):
+        raise InputError(
+            f"train(): expected a config's file, a run folder or a Config, got {describe(config)}; "
+            "mt.Config(encoder=..., tasks=[...]) makes a Config of its fields"
+        )
     loaded = config if isinstance(config, Config) else load_run_config(Path(config))
     given = to_dict({**fields, **({"out": out} if out else {})})
     for own in (to_dict(loaded), given):
@@ -267,6 +280,8 @@ def load_run(path: str | Path) -> Run | SeedsOfRun:
     Raises:
         InputError: None lies there.
     """
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"load_run(): expected the path of a run folder, got {describe(path)}")
     folder = RunFolder(Path(path))
     if seeds := seed_folders(folder.path):
         return SeedsOfRun(folder.path, {seed: Run(own) for seed, own in seeds.items()})

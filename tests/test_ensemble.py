@@ -148,6 +148,17 @@ def test_models_that_answer_other_questions_are_refused(
     assert message in str(error.value)
 
 
+def test_what_is_no_list_of_models_is_refused(runs: tuple[Path, Path]) -> None:
+    model = MultitaskModel.from_checkpoint(runs[0])
+    for models in (3, [3], model, [mt.load_run(runs[0])], [str(runs[0])], [mt.Ensemble([model])]):
+        with pytest.raises(mt.InputError, match="^an ensemble takes a list of models, each of one run"):
+            mt.Ensemble(models)  # type: ignore[arg-type]
+    for one in (runs[0], str(runs[0])):
+        with pytest.raises(mt.InputError, match=r"^expected a list of run folders, got a single one: write \["):
+            mt.Ensemble.from_checkpoints(one)  # type: ignore[arg-type]
+    assert mt.Ensemble(model for model in [model]).models == (model,)  # type: ignore[arg-type]
+
+
 def test_no_model_is_refused() -> None:
     with pytest.raises(mt.InputError, match="an ensemble needs at least one model"):
         mt.Ensemble([])

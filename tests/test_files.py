@@ -1,5 +1,6 @@
 """Files that are named by files: they stay where they belong, and are files of a sensible size."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.data.readers import read_task
-from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_be_writable, must_hold_files, must_spare, read_text, written_whole
+from mtbert_jax.errors import InputError, TrainingError
+from mtbert_jax.files import input_errors, must_be_writable, must_hold_files, must_spare, read_text, written_whole
 from mtbert_jax.limits import LARGEST_JSON, MEBIBYTE
 
 ROWS = "id\tsentence\tlabel\na\tone\t1\n"
@@ -166,3 +167,9 @@ def test_a_pipe_is_written_as_it_is_and_stays_a_pipe(tmp_path: Path) -> None:
     assert path.is_fifo()
     assert list(tmp_path.iterdir()) == [path]
     os.close(reader)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, TrainingError), (errno.EACCES, InputError)])
+def test_a_full_disk_is_no_fault_of_the_input(number: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=f"^cannot write x: {os.strerror(number)}$"), input_errors("cannot write x"):
+        raise OSError(number, os.strerror(number))

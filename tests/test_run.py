@@ -148,6 +148,27 @@ def test_kept_logits_of_another_step_or_damaged_ones_are_not_taken(run: mt.Run, 
     assert without_cost(again)["dev"] == run.scores
 
 
+def test_files_of_another_run_are_not_taken_for_its_own(
+    run: mt.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(Path(shutil.copytree(run.path, tmp_path / "run")))
+    step = folder.load_results()["step"]  # type: ignore[index]
+    assert load_logits(folder, step) is not None
+    folder.results.write_text(folder.results.read_text().replace(folder.load_identity(), "f" * 64))
+    assert folder.load_results() is None
+    assert "results.json: is of another run" in caplog.text
+    data = json.loads(folder.data.read_text())
+    data[".run"]["digest"] = "e" * 64
+    folder.data.write_text(json.dumps(data))
+    assert load_logits(folder, step) is None
+    settings = folder.encoder / "tokenizer.json"
+    folder.check_encoder()
+    settings.write_text(settings.read_text() + " ")
+    for act in (folder.check_encoder, lambda: mt.load_run(folder.path).model):  # type: ignore[union-attr]
+        with pytest.raises(mt.InputError, match=f"^{folder.encoder} is not as the run has written it"):
+            act()
+
+
 def test_resume_goes_on_and_overwrite_begins_anew(config: mt.Config, tmp_path: Path) -> None:
     first = mt.train(config, out=tmp_path / "run")
     with pytest.raises(mt.InputError, match="holds a run already"):
@@ -214,6 +235,20 @@ def test_a_config_of_wrong_types_is_named_by_its_field(
         mt.train(dataclasses.replace(config, **changes))
     with pytest.raises(mt.InputError, match="out: expected a string, got 5$"):
         mt.train(config, out=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda config: mt.train(config, out="x", resume="runs/a"), "train(): resume: expected true or false, got 'r"),
+        (lambda config: mt.train(config, out="x", overwrite=1), "train(): overwrite: expected true or false, got 1"),
+        (lambda _: mt.train({"lr": 1e-3}), "train(): expected a config's file, a run folder or a Config, got a table"),
+        (lambda _: mt.load_run(None), "load_run(): expected the path of a run folder, got None"),
+    ],
+)
+def test_arguments_of_wrong_types_are_named(config: mt.Config, act: Any, message: str) -> None:
+    with pytest.raises(mt.InputError, match=f"^{re.escape(message)}"):
+        act(config)
 
 
 def test_a_config_without_a_folder_needs_one(config: mt.Config) -> None:

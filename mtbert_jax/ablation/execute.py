@@ -12,7 +12,7 @@ from mtbert_jax.ablation.planned import PlannedRun, jobs, moved, table
 from mtbert_jax.ablation.processes import share_cores, work
 from mtbert_jax.results.differences import Difference, differences
 from mtbert_jax.results.rows import Row
-from mtbert_jax.results.tables import write_tables
+from mtbert_jax.results.tables import check_tables, write_tables
 from mtbert_jax.training.display import clock_text
 from mtbert_jax.training.interrupt import Interrupted, Interruption
 
@@ -44,9 +44,10 @@ def execute(
         against: Configs that the table sets the others beside.
 
     Raises:
-        InputError: There are fewer cores than `at_once`.
+        InputError: There are fewer cores than `at_once`, or files of others stand where the tables go.
         Interrupted: A signal came; the runs at work have had it too, and have ended.
     """
+    check_tables(out)
     console, shares = console or Console(stderr=True), share_cores(at_once)
 
     def say(text: str) -> None:

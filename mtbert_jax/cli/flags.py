@@ -135,7 +135,7 @@ def check_flags(command: Any, args: Sequence[str], prog: str) -> None:
         if not arg.startswith("--") or plain in known or flag in ("--help", "--"):
             continue
         ours = HINTS.get(plain.removeprefix("--").lower()) if "--lr" in known else None
-        hint = f"; use {ours}" if ours else nearest(plain, known)
+        hint = f"; use {ours}" if ours else nearest(plain, known, alike=0.785)  # the dashes are alike in all
         raise InputError(f"{prog} has no {flag}{hint} (see {prog} --help)")
 
 
@@ -149,6 +149,7 @@ def check_values(command: Any, args: Sequence[str], prog: str) -> None:
         return
     kinds = {f"--{name}": (count, kind) for name, count, kind in _fields(command)}
     words: list[tuple[str, str]] = []  # each with the flag before it
+    greedy = ""  # the last flag that took all words up to the next one
     at_once = 0  # words that stand beside each other, from the first on
     for flag, values in _by_flag(args):
         count, kind = kinds.get(flag.replace("_", "-"), (MANY if flag else 0, str))
@@ -157,11 +158,23 @@ def check_values(command: Any, args: Sequence[str], prog: str) -> None:
         if count == 1 and not values:
             raise InputError(f"{flag}: a value must follow (see {prog} --help)")
         own = values if count == MANY else values[:count]
+        greedy = flag if flag and len(own) > 1 else greedy
         for value in own:
             _check_value(kind, value, flag)
         words += [(value, flag) for value in values[len(own) :]]
         at_once = at_once or len(words)
-    _check_words(command, words, at_once, [arg.partition("=")[0] for arg in args], prog)
+    named = [arg.partition("=")[0] for arg in args]
+    if greedy and not words and "--check" not in named and (places := _any_number(command)):
+        raise InputError(
+            f"no {places}: {greedy} takes all words that follow it, so the {places} stand before it (see {prog} --help)"
+        )
+    _check_words(command, words, at_once, named, prog)
+
+
+def _any_number(command: Any) -> str:
+    """The field of a command that takes any number of words without a flag, such as `runs`; or nothing."""
+    hints = typing.get_type_hints(command, include_extras=True) if isinstance(command, type) else {}
+    return next((name for name, kind in hints.items() if "Positional" in str(kind) and "tuple" in str(kind)), "")
 
 
 def _by_flag(args: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ from mtbert_jax.machine import devices_are_found, keep_compiled_programs, keep_f
 from mtbert_jax.parallel import join_processes
 from mtbert_jax.plugins import run_plugins
 from mtbert_jax.report.write import write_report
-from mtbert_jax.results.tables import terminal
+from mtbert_jax.results.tables import check_tables, terminal
 from mtbert_jax.run import Run, train_in
 from mtbert_jax.start import done, escape_what_cannot_be_printed, started
 from mtbert_jax.submission.hand_in import hand_in
@@ -50,6 +51,8 @@ def train(args: list[str]) -> None:
         raise InputError("--resume and --overwrite exclude each other")
     existing: Existing = "resume" if given.resume else "overwrite" if given.overwrite else "refuse"
     check_config_file(path, config, existing)
+    if config.seeds:
+        check_tables(Path(config.out))
     if given.dry_run:
         for line in rehearse(config, existing):
             print(line)

@@ -1,5 +1,6 @@
 """The folder of an export: written whole or not at all, and never over anything but an earlier export."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from mtbert_jax.errors import InputError, first_line
-from mtbert_jax.files import input_errors
+from mtbert_jax.errors import InputError, TrainingError, first_line
+from mtbert_jax.files import FULL, input_errors
 
 ABOUT = "tasks.json"
 """Says what an export holds, and that it is one."""
@@ -69,4 +70,5 @@ def whole_folder(out: Path, about: dict[str, Any]) -> Iterator[Path]:
                 raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise InputError(f"cannot write the export {out}: {reason}") from None
+        full = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)  # of safetensors
+        raise (TrainingError if full else InputError)(f"cannot write the export {out}: {reason}") from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,13 @@ class Ensemble(Predictor):
     models: Sequence[MultitaskModel]
 
     def __post_init__(self) -> None:
+        given = tuple(self.models) if isinstance(self.models, Iterable) else None
+        if given is None or not all(isinstance(model, MultitaskModel) for model in given):
+            raise InputError(
+                "an ensemble takes a list of models, each of one run, such as [run.model, other.model]; "
+                "Ensemble.from_checkpoints takes run folders"
+            )
+        object.__setattr__(self, "models", given)  # an iterator would end after the first look
         if not self.models:
             raise InputError("an ensemble needs at least one model")
         if not self.tasks:
@@ -165,6 +173,8 @@ def _run_folders(paths: Iterable[str | Path]) -> list[Path]:
         InputError: There is none.
     """
     found = []
+    if isinstance(paths, str | PathLike):
+        raise InputError(f"expected a list of run folders, got a single one: write [{str(paths)!r}]")
     for path in map(Path, paths):
         found += [own.path for own in seed_folders(path).values()] or [path]
     if not found:

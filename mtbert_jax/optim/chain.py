@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mtbert_jax import trees
@@ -59,6 +60,8 @@ PROBES = ((0, 1.0), (1, 1.0), (2**30, 1.0), (2, float("nan")))
 
 LARGEST_STATE = 10**6
 """Numbers in the state of the stand-in by which `check_descent` judges a chain; usual ones have some hundreds."""
+STEPS = (0, 1, *(10**power for power in range(1, 7)))
+"""Steps at which a chain is looked at whose first update is 0: its own schedule may begin later."""
 
 
 def chain_context(lr: optax.Schedule, params: Params, num_tasks: int | None = None) -> dict[str, Any]:
@@ -227,11 +230,12 @@ def _check_counts(
 
 
 def check_descent(calls: tuple[str, ...], lr: optax.Schedule, params: Params, tasks: tuple[str, ...]) -> None:
-    """Refuses a chain whose first update goes up the gradients: one without a step size, or with its sign turned twice.
+    """Refuses a chain by its first update: NaN, up the gradients, 0 everywhere, or weight decay that adds.
 
     It is built again for a stand-in: one parameter of each name in the encoder and in each head of the step, with two
-    numbers an axis, all 0, so that weight decay does nothing; with one task's gradients, which aggregators pass on. An
-    update of 0 passes, as does a chain that runs on the real parameters alone, or whose state is large even here.
+    numbers an axis; with one task's gradients, which aggregators pass on. All parameters are 0 at first, so that weight
+    decay does nothing, and some gradients are 0; then all gradients are 0. A chain passes that runs on the real
+    parameters alone, or whose state is large even here.
     """
     chosen: dict[tuple[str, str], str] = {}
     for path in trees.paths(params):
@@ -240,28 +244,53 @@ def check_descent(calls: tuple[str, ...], lr: optax.Schedule, params: Params, ta
         if not head or head in tasks:
             chosen.setdefault((head, path.rpartition("/")[2]), path)
     few = trees.split(params, tuple(path for path in trees.paths(params) if path not in chosen.values()))[1]
-    zeros = jax.tree.map(lambda leaf: jnp.zeros([min(size, 2) for size in leaf.shape], leaf.dtype), few)
-    slopes = jax.tree.map(lambda leaf: 1 + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape), zeros)
+    zeros = jax.tree.map(lambda leaf: np.zeros([min(size, 2) for size in leaf.shape], leaf.dtype), few)
+    ones, paths = jax.tree.map(np.ones_like, zeros), trees.paths(few)
+    slopes = jax.tree.map(
+        lambda leaf: np.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape) + (leaf.size == 1), zeros
+    )
     about = {"losses": jnp.ones(len(tasks)), "finite": {task: jnp.array(True) for task in tasks}}
 
-    def gains(step: Any) -> Any:
-        updates = tx.update(slopes, tx.init(zeros), zeros, step=step, **about)[0]
-        return jax.tree.map(jnp.vdot, updates, slopes)
+    def gains(step: int, grads: Any, params: Any, along: Any) -> list[Any]:
+        updates = tx.update(grads, tx.init(params), params, step=step, **about)[0]
+        return jax.tree.leaves(jax.tree.map(jnp.vdot, updates, along))
 
     try:
         tx = build_chain(calls, chain_context(lr, few, len(tasks)))
         if trees.count(jax.eval_shape(tx.init, zeros)) > LARGEST_STATE:  # the memory check may refuse it
             return
         compiled = jax.jit(gains)
-        found = jax.device_get([compiled(step) for step in (0, 1)])  # a warm-up begins at 0
+        first, second = (jax.device_get(compiled(step, slopes, zeros, slopes)) for step in (0, 1))  # of a warm-up, too
+        outwards = [jax.device_get(compiled(1, zeros, own, own)) for own in (ones, jax.tree.map(np.negative, ones))]
+        moves = any(first + second)
+        state = None if moves else tx.init(zeros)
+        for step in () if moves else STEPS:
+            updates, state = tx.update(slopes, state, zeros, step=step, **about)
+            moves = moves or any(leaf.any() for leaf in jax.tree.leaves(updates))
     except Exception:  # noqa: BLE001 - masks of one's own may name parameters that are not chosen
         return
-    for path, first, second in zip(trees.paths(few), *map(jax.tree.leaves, found), strict=True):
-        if min(first, second) >= 0 and max(first, second) > 0:
+    for path, *own in zip(paths, first, second, strict=True):
+        if np.isnan(own).any():  # infinite is what a very large rate makes of it
+            raise InputError(
+                f"optimizer: the first update of {path} is NaN, though its gradient is a number; look at arguments "
+                "such as eps, b1 and b2: eps = 0 divides 0 by 0 where a gradient is 0, and b1 = 1 likewise"
+            )
+        if min(own) >= 0 and max(own) > 0:
             raise InputError(
                 f"optimizer: the first update of {path} goes up its gradient, and the loss with it; a chain takes one "
                 "step against the gradient, of a positive size and for all parameters, such as adam(lr) or sgd(lr)"
             )
+    for path, *own in zip(paths, *outwards, strict=True):
+        if min(own) > 0:
+            raise InputError(
+                f"optimizer: weight decay makes {path} larger in every step; write adamw(lr, weight_decay=0.01), or "
+                "add_decayed_weights(0.01) before what turns the sign, such as scale_by_learning_rate(lr)"
+            )
+    if not moves:
+        raise InputError(
+            "optimizer: all updates are 0, so nothing would be trained; a limit or a factor of 0, as in "
+            "clip_by_global_norm(0), switches no call off: leave the call out"
+        )
 
 
 def _signature(leaf: Any) -> tuple[Any, ...]:

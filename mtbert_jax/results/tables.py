@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Group
 
 from mtbert_jax.config.schema import finite
+from mtbert_jax.errors import InputError
 from mtbert_jax.files import input_errors, write_whole
 from mtbert_jax.results.differences import Difference
 from mtbert_jax.results.intervals import CONFIDENCE, RESAMPLES
@@ -21,8 +22,22 @@ from mtbert_jax.training.display import clock_text
 GIB = 2**30
 
 
+def check_tables(folder: Path) -> None:
+    """Refuses a folder where somebody else's file has the name of a table that `write_tables` writes."""
+    for name, start in (("md", "Scores on dev, mean"), ("csv", "config,seeds"), ("json", '{\n  "caption": ')):
+        path = folder / f"table.{name}"
+        with input_errors(f"cannot read {path}"):
+            if path.exists() and not path.read_bytes().startswith(start.encode()):
+                raise InputError(f"{path} is no table of runs, and one would be written there; give another --out")
+
+
 def write_tables(rows: Sequence[Row], folder: Path, gains: Sequence[Difference] = ()) -> None:
-    """Writes ``table.md``, ``table.csv`` and ``table.json``, each whole or not at all; `InputError` if that fails."""
+    """Writes ``table.md``, ``table.csv`` and ``table.json``, each whole or not at all.
+
+    Raises:
+        InputError: They cannot be written, or what lies there is somebody else's.
+    """
+    check_tables(folder)
     texts = {"md": markdown(rows, gains), "csv": comma_separated(rows), "json": as_json(rows, gains)}
     with input_errors(f"cannot write the tables in {folder}"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -37,12 +37,15 @@ def write_results(
     the mark `pending` until that is done. `read` are the splits by task, where they have been read already.
 
     Returns:
-        What ``results.json`` holds: config, seed, step, scores by split; wall time of training in seconds and peak
-            memory in bytes, over all resumptions; machine, versions, and the commit, where this runs from a checkout.
+        What ``results.json`` holds: config, seed, step, the run's digest, scores by split; wall time of training in
+            seconds and peak memory in bytes, over all resumptions; machine, versions, and the commit, where this runs
+            from a checkout.
     """
     layout = common_layout()
     model = MultitaskModel.from_checkpoint(folder.path, config=config, layout=layout)
     results: dict[str, Any] = {"config": to_dict(config), "seed": config.seed, "step": model.step}
+    if identity := folder.load_identity():
+        results["run"] = identity
     kept = None if read is None or jax.process_count() > 1 else load_logits(folder, model.step)
     read = {split: model.setup.datasets(split) for split in SPLITS[1:]} if read is None else read
     for split, datasets in read.items():

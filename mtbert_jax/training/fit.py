@@ -64,6 +64,7 @@ def _open_folders(ready: Prepared, stack: ExitStack) -> None:
         for run in ready.runs:
             open_folder(run.folder, run.setup.config, ready.digests, existing == "overwrite")
             save_description(run.folder.encoder, ready.setup.encoder_config, ready.setup.tokenizer)
+            run.folder.sign_encoder()
     wait_for_all("folders opened")
 
 

@@ -1,6 +1,8 @@
 """The run folder: where everything of a run lies, and who may write there."""
 
+import hashlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -11,7 +13,16 @@ from typing import IO, Any
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.config.schema import fits, with_nan
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import lock_file, must_be_file, must_hold_files, must_lie_in, read_text, real, try_to_write
+from mtbert_jax.files import (
+    lock_file,
+    must_be_file,
+    must_hold_files,
+    must_lie_in,
+    read_text,
+    real,
+    try_to_write,
+    write_whole,
+)
 from mtbert_jax.limits import LARGEST_JSON
 
 IDENTITY = ".run"
@@ -20,6 +31,7 @@ _SCORE = (float, None)
 _SCORES = {"*": (float, {"*": _SCORE}, None), "average?": _SCORE, "plain_average?": _SCORE}
 RESULTS = {
     "config?": dict,
+    "run?": str,
     "seed?": int,
     "step?": int,
     "dev?": _SCORES,
@@ -30,6 +42,7 @@ RESULTS = {
     "versions?": {"*": str},
 }
 """What a run's results hold, as `fits` reads it."""
+logger = logging.getLogger(__name__)
 
 
 def must_lie_apart(out: Path) -> None:
@@ -160,9 +173,12 @@ class RunFolder:
         return InputError(f"{self.path}: another process trains here ({holder}); wait for it, or give another --out")
 
     def load_results(self) -> dict[str, Any] | None:
-        """What ``results.json`` holds; None where it is missing, was cut off, or is not what a run writes."""
+        """What ``results.json`` holds; None where it is missing, was cut off, or is not what this run writes."""
         results = self._load(self.results, RESULTS)
         if results is None:
+            return None
+        if not self.is_own(results.get("run", "")):
+            logger.warning("%s: is of another run, and is passed over; was it copied here?", self.results)
             return None
         return {**results, **{split: with_nan(results[split]) for split in ("dev", "test") if split in results}}
 
@@ -173,6 +189,31 @@ class RunFolder:
     def load_identity(self) -> str:
         """The digest by which checkpoints are the run's; empty where none is on record."""
         return self.load_data().get(IDENTITY, {}).get("digest", "")
+
+    def is_own(self, run: str) -> bool:
+        """Whether a file that carries the digest of a run is this run's; empty where none is on record."""
+        own = self.load_identity()
+        return not run or not own or run == own
+
+    def sign_encoder(self) -> None:
+        """Puts a digest of the encoder's description on record, so that another one is noticed."""
+        data = self.load_data()
+        own = {**data.get(IDENTITY, {}), "encoder": self._encoder_digest()}
+        write_whole(self.data, json.dumps({**data, IDENTITY: own}, indent=1) + "\n")
+
+    def check_encoder(self) -> None:
+        """Refuses the description of an encoder that is not what the run has written."""
+        wanted = self.load_data().get(IDENTITY, {}).get("encoder", "")
+        if wanted and wanted != self._encoder_digest():
+            raise InputError(
+                f"{self.encoder} is not as the run has written it: config.json or the tokenizer was changed or comes "
+                "from another run; put the run's own back"
+            )
+
+    def _encoder_digest(self) -> str:
+        files = [self.encoder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+        texts = [file.read_bytes().replace(b"\r\n", b"\n") if file.is_file() else b"" for file in files]
+        return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
     def _load(self, file: Path, shape: Any) -> dict[str, Any] | None:
         try:

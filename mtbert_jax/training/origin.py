@@ -40,9 +40,11 @@ def restore_params(folder: RunFolder, config: Config, setup: Setup, which: str =
     are added to their kernels.
 
     Raises:
-        InputError: There is no checkpoint that can be read, or `which` is neither word.
+        InputError: There is no checkpoint that can be read, `which` is neither word, or the encoder's description is
+            not the run's.
     """
     must_be_among("which", which, ("best", "latest"))
+    folder.check_encoder()
     if not folder.checkpoints.is_dir():
         raise InputError(f"{folder.path} holds no checkpoint yet")
     with Checkpoints(folder.checkpoints, run=folder.load_identity()) as checkpoints:

@@ -97,6 +97,8 @@ def prepare(config: Config, folder: RunFolder, existing: Existing = "refuse", *,
     known = next(filter(None, sources), None)
     remarks: tuple[str, ...] = ()
     if all(goes_on):  # what the runs began with need not be there any more
+        for _, place in apart:
+            place.check_encoder()
         before, directory = apart[0][1].load_config(), apart[0][1].encoder
         if config.encoder not in ("", before.encoder):
             remarks = (f"encoder = {config.encoder!r} is not read: what is resumed has its encoder, {before.encoder}",)
@@ -223,7 +225,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         yield from _unused(plan)
     longest = max(plan.batches.num_steps for plan in plans)
     for name, last in (("save_every_steps", longest), ("affinity_every_steps", longest - 2)):
-        if getattr(setup.config, name) > last:
+        if getattr(setup.config, name) > max(last, 0):
             yield f"{name} = {getattr(setup.config, name)} without effect: no stage has more than {longest} steps"
     yield _best_checkpoint(setup.config, dev)
 

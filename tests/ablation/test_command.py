@@ -127,6 +127,18 @@ def test_what_is_wrong_ends_it_before_anything_is_run(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["md", "csv", "json"])
+def test_tables_of_others_are_not_written_over(
+    tomls: list[str], tmp_path: Path, ran: list[PlannedRun], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    table = tmp_path / "out" / f"table.{name}"
+    table.parent.mkdir()
+    table.write_text("mine\n")
+    fails(capsys, ["ablate", *tomls, "--out", str(table.parent)], f"{table} is no table of runs, and one would be")
+    fails(capsys, ["train", tomls[0], "--seeds", "0", "1", "--out", str(table.parent)], f"{table} is no table of runs")
+    assert (table.read_text(), ran) == ("mine\n", [])
+
+
 def test_processes_do_not_share_an_accelerator(
     tomls: list[str],
     tmp_path: Path,

@@ -191,6 +191,13 @@ def test_an_unknown_flag_of_any_command_is_one_line(capsys: pytest.CaptureFixtur
     assert "give a config" in refused(capsys, "train", "--learning-rate", "1e-4")
 
 
+@pytest.mark.parametrize("flag", ["--verbose", "--quiet", "--num-workers", "--threads", "--task", "--smart.lambda"])
+def test_a_flag_that_is_like_none_gets_no_hint(flag: str, toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Least of all one that deletes a run, or waits for other processes."""
+    line = refused(capsys, "train", str(toml), flag, "1")
+    assert line == f"mtbert: mtbert train has no {flag} (see mtbert train --help)\n"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "format"),
     [
@@ -258,6 +265,10 @@ def test_messages_count_as_flags_do(toml: Path, capsys: pytest.CaptureFixture[st
         (["evaluate", "a", "--split", "dve"], "--split = 'dve' is none of 'train', 'dev', 'test'; did you mean 'dev'?"),
         (["evaluate", "a", "--json", "b"], "'b' belongs to no flag; --json takes none (see mtbert evaluate --help)"),
         (["export", "--format", "hf"], "run is missing (see mtbert export --help)"),
+        (
+            ["evaluate", "--both-orders", "sts", "a"],
+            "no runs: --both-orders takes all words that follow it",
+        ),
         (["ablate", "CONFIG", "--seeds", "x"], "--seeds: expected a whole number, got 'x'"),
     ],
 )

@@ -65,7 +65,7 @@ def test_train_leaves_the_run_folder_of_the_contract(trained: Path) -> None:
     }  # fmt: skip
     results = json.loads((trained / "results.json").read_text())
     costs = {"seconds", "peak_memory_bytes", "device", "versions"}
-    assert set(results) == {"config", "seed", "step", "dev", *costs}  # test files have no labels
+    assert set(results) == {"config", "seed", "step", "run", "dev", *costs}  # test files have no labels
     assert set(results["dev"]) == {"sst", "para", "sts", "average", "plain_average"}
     assert results["step"] == 2
     assert results["config"]["steps"] == 2

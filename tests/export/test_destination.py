@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mtbert_jax.errors import InputError
+from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.export.destination import check_destination, read_about, whole_folder
 
 ABOUT = {"written_by": "mtbert_jax 0.1.0", "step": 6}
@@ -103,7 +103,7 @@ def test_a_read_only_parent_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_an_export_that_fails_on_its_way_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
     write(tmp_path / "out", "old")
-    with pytest.raises((InputError, KeyboardInterrupt)) as raised, whole_folder(tmp_path / "out", ABOUT) as folder:
+    with pytest.raises((TrainingError, KeyboardInterrupt)) as raised, whole_folder(tmp_path / "out", ABOUT) as folder:
         (folder / "README.md").write_text("half")
         raise error
     if isinstance(error, OSError):
@@ -124,7 +124,7 @@ def test_an_export_that_fails_at_the_last_moment_leaves_the_old_one(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", once)
-    with pytest.raises(InputError, match="Input/output error"):
+    with pytest.raises(TrainingError, match="Input/output error"):
         write(tmp_path / "out")
     assert (tmp_path / "out" / "README.md").read_text() == "old"
     assert names(tmp_path) == ["out"]

@@ -250,9 +250,10 @@ def test_what_is_wrong_is_said(
     fails(capsys, ["report", str(tmp_path)], "holds no run")
     run(config, tmp_path / "a")
     (tmp_path / "file").touch()
-    fails(
-        capsys, ["report", str(tmp_path / "a"), "--out", str(tmp_path / "file" / "x.html")], "cannot write the report"
-    )
+    with monkeypatch.context() as patch:  # it is said before the runs are read
+        patch.setattr("mtbert_jax.report.write.RunContents.read", None)
+        for out, reason in ((tmp_path / "file" / "x.html", "file is no folder"), (tmp_path / "a", "it is a folder")):
+            fails(capsys, ["report", str(tmp_path / "a"), "--out", str(out)], reason)
     data = Path(config.data_dir) / config.tasks[0].dev
     before = data.read_bytes()
     fails(capsys, ["report", str(tmp_path / "a"), "--out", str(data)], f"--out {data} is the dev file of task")
