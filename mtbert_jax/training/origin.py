@@ -46,7 +46,8 @@ def restore_params(folder: RunFolder, config: Config, setup: Setup, which: str =
     must_be_among("which", which, ("best", "latest"))
     folder.check_encoder()
     if not folder.checkpoints.is_dir():
-        raise InputError(f"{folder.path} holds no checkpoint yet")
+        why = ": the run has ended, and its checkpoints/ is gone" if folder.results.is_file() else " yet"
+        raise InputError(f"{folder.path} holds no checkpoint{why}")
     with Checkpoints(folder.checkpoints, run=folder.load_identity()) as checkpoints:
         steps, best = list(checkpoints.standings), checkpoints.best_step()
         shapes = setup.restored_params()

@@ -429,6 +429,9 @@ def test_a_run_folder_without_checkpoints_is_named(trained: Path, tmp_path: Path
     import shutil
 
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(mt.InputError, match="holds no checkpoint: the run has ended, and its checkpoints/ is gone"):
+        mt.MultitaskModel.from_checkpoint(tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
     with pytest.raises(mt.InputError, match="holds no checkpoint yet"):
         mt.MultitaskModel.from_checkpoint(tmp_path / "run")
     (tmp_path / "run" / "checkpoints").mkdir()

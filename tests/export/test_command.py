@@ -39,7 +39,7 @@ def test_what_cannot_be_exported_or_written_is_named(
     fails(capsys, [*command, "--out", str(tmp_path / "file" / "out")], "cannot write the export")
     fails(capsys, [*command, "--out", str(mixed_run), "--overwrite"], "holds something that is no export")
     shutil.copytree(mixed_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
-    fails(capsys, ["export", str(tmp_path / "run"), "--format", "hf"], "holds no checkpoint yet")
+    fails(capsys, ["export", str(tmp_path / "run"), "--format", "hf"], "its checkpoints/ is gone")
     assert not (tmp_path / "run" / "export").exists()
 
 
