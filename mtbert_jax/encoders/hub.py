@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from mtbert_jax.files import input_errors, is_folder
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.types import Params
 
+logger = logging.getLogger(__name__)
+
 FILES = (
     *(CONFIG, WEIGHTS, INDEX, SHARDS, TOKENIZER, SETTINGS, "vocab.txt"),
     *(ADDED_TOKENS, SPECIAL_TOKENS, SENTENCE, MODULES),
@@ -35,6 +38,8 @@ FILES = (
 
 _DTYPES = ("F32", "F16", "BF16", "F64")
 _LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+_BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
+"""Ends of names of tensors that are no parameters: files of older versions of `transformers` hold them."""
 
 
 def names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
@@ -154,6 +159,12 @@ def load_pretrained(encoder: str | Path, revision: str | None = None) -> tuple[A
 
 def _load_params(directory: Path, config: EncoderConfig) -> Params:
     stored, available = _tensors(directory, config)
+    if unread := _unread(config, available):
+        logger.warning(
+            "warning: %s: %d tensors of the encoder are not read, such as %s: the encoder of config.json, of %d "
+            "layers, does not have them",
+            *(stored.path, len(unread), unread[0], config.num_hidden_layers),
+        )
     params: Params = {}
     path, shapes = stored.path, _shapes(config)
     try:
@@ -180,6 +191,14 @@ def _load_params(directory: Path, config: EncoderConfig) -> Params:
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is broken or cut off: {error}") from None
     return params
+
+
+def _unread(config: EncoderConfig, available: dict[str, str]) -> list[str]:
+    """Names of tensors that lie among the encoder's and are not its: those of further layers, or of adapters."""
+    read, places = {theirs for _, theirs in names(config)}, family_of(config).tensors.values()
+    parts = {theirs.partition(".")[0] for theirs in places}
+    others = (theirs for theirs in available if theirs not in read and theirs.partition(".")[0] in parts)
+    return sorted(available[theirs] for theirs in others if theirs.rpartition(".")[2] not in _BUFFERS)
 
 
 def _check_finite(path: Path, tensor: str, value: np.ndarray) -> None:
