@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from mtbert_jax import trees
+from mtbert_jax.config.schema import describe
 from mtbert_jax.encoders.config_json import CONFIG, config_json, load_encoder_config
 from mtbert_jax.encoders.family import TokenizerRules, encoder_shapes, family_of
 from mtbert_jax.encoders.sentence import MODULES, transformer_folder
@@ -71,6 +73,8 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
     Raises:
         InputError: It is no directory, and no name that the hub has; or a folder of something else than an encoder.
     """
+    if not isinstance(encoder, str | os.PathLike):
+        raise InputError(f"encoder = {describe(encoder)}: give a directory, or a hub name")
     if is_folder(encoder):
         with input_errors(f"cannot read the encoder {encoder}"):  # a folder that may not be entered
             _check_no_run(Path(encoder))
@@ -228,11 +232,18 @@ def save_pretrained(directory: str | Path, config: EncoderConfig, params: Params
         tokenizer: A `tokenizers.Tokenizer`, or None.
 
     Raises:
-        InputError: The parameters are not those of an encoder of this config; nothing is written.
+        InputError: The parameters are not those of an encoder of this config, or the tokenizer is none, and nothing is
+            written; or the directory cannot be made.
     """
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        raise InputError(
+            f"tokenizer is a {type(tokenizer).__name__}: give a tokenizers.Tokenizer, as load_tokenizer does"
+        )
     leaves = {trees.path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     _check_fit(config, {path: jnp.shape(leaf) for path, leaf in leaves.items()})
     directory = Path(directory)
+    with input_errors(f"cannot write {directory}"):
+        directory.mkdir(parents=True, exist_ok=True)
     save_description(directory, config, tokenizer)
     tensors = {}
     for ours, theirs in names(config):

@@ -251,3 +251,17 @@ def test_arrays_that_an_encoder_would_clamp_or_broadcast_are_refused(ids: Any, o
     arrays = {name: np.zeros(shape, int) for name, shape in others.items()}
     with pytest.raises(InputError, match=message):
         module.apply({"params": {}}, np.zeros(ids, int), **arrays)
+
+
+@pytest.mark.parametrize(
+    ("ids", "types", "message"),
+    [
+        ([[1, 320]], None, r"^input_ids from 1 to 320: the encoder has the numbers from 0 to 319"),
+        ([[-1, 2]], None, r"^input_ids from -1 to 2: "),
+        ([[1.0, 2.0]], None, r"^input_ids of type float32: must be whole numbers"),
+        ([[1, 2]], [[0, 2]], r"^token_type_ids from 0 to 2: the encoder has the numbers from 0 to 1"),
+    ],
+)
+def test_ids_that_an_encoder_has_no_row_for_are_refused(ids: Any, types: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mt.encoder(mt.BertConfig(**SIZES)).apply({"params": {}}, ids, token_type_ids=types)
