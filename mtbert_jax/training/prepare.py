@@ -223,7 +223,7 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         yield from _unused(plan)
     longest = max(plan.batches.num_steps for plan in plans)
     for name, last in (("save_every_steps", longest), ("affinity_every_steps", longest - 2)):
-        if getattr(setup.config, name) > last:
+        if getattr(setup.config, name) > max(last, 0):
             yield f"{name} = {getattr(setup.config, name)} without effect: no stage has more than {longest} steps"
     yield _best_checkpoint(setup.config, dev)
 

@@ -166,6 +166,14 @@ def test_fields_are_checked_under_the_names_that_the_file_has(distilbert: Path) 
         assert message in str(error.value)
 
 
+def test_of_two_names_of_a_size_in_distilberts_config_berts_counts(distilbert: Path) -> None:
+    """As in `transformers`; with another number of heads the weights still have the right shapes."""
+    values = json.loads((distilbert / "config.json").read_text())
+    for extra, heads in (({}, 2), ({"num_attention_heads": 4}, 4)):
+        (distilbert / "config.json").write_text(json.dumps({**values, **extra}))
+        assert load_encoder_config(distilbert).num_attention_heads == heads
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_parameter_has_a_name_of_its_own_and_lies_in_a_layer_or_before_them(name: str) -> None:
     """Layer-wise decay and what a config freezes go by these paths."""
