@@ -135,13 +135,20 @@ def must_be_text(name: str | Path, head: bytes) -> None:
 
 
 def read_text(path: Path, largest: int) -> str:
-    """The UTF-8 text of a file; `InputError` if it has more than `largest` bytes, or is known to be no text."""
+    """The UTF-8 text of a file, without the byte order mark that Windows' editors put before it.
+
+    Raises:
+        InputError: It has more than `largest` bytes, or is no such text.
+    """
     with path.open("rb") as file:
         data = file.read(largest + 1)
     if len(data) > largest:
         raise InputError(f"{path} is larger than {largest // MEBIBYTE} MiB")
     must_be_text(path, data)
-    return data.decode("utf-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise not_utf8(path, data) from None
 
 
 def not_utf8(name: str | Path, data: bytes) -> InputError:

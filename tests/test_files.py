@@ -81,6 +81,15 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None
         read_text(tmp_path / "zero", MEBIBYTE)
 
 
+def test_text_of_another_encoding_is_named_by_its_line_and_a_byte_order_mark_is_none_of_it(tmp_path: Path) -> None:
+    """A ``vocab.txt`` in latin-1, a ``config.json`` that Windows' Notepad has saved."""
+    (tmp_path / "vocab.txt").write_bytes(b"[PAD]\r\nthe\ncaf\xe9\n")
+    with pytest.raises(InputError, match=r"vocab\.txt:3: is not UTF-8 text \(byte 14\)"):
+        read_text(tmp_path / "vocab.txt", MEBIBYTE)
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8-sig")
+    assert read_text(tmp_path / "config.json", MEBIBYTE) == "{}"
+
+
 def test_a_folder_of_files_and_folders_holds_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a" / "d").mkdir(parents=True)
     (tmp_path / "a" / "d" / "arrays").touch()

@@ -21,6 +21,8 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("which = .* is none of best, latest", lambda word: restore_params(RunFolder(Path()), NONE, NONE, word)),
     ("form = .* is none of hf, stablehlo", lambda word: export_run(Path(), word)),
     ("unknown aggregator", lambda word: mt.aggregator_weights(word, [[1.0]])),
+    ("kernel = .* is none of xla, cudnn", lambda word: mt.encoder(mt.BertConfig(), kernel=word)),
+    ("model = .* is none of WordPiece, BPE, Unigram", lambda word: mt.TokenizerRules(model=word)),
 ]
 
 
@@ -29,3 +31,26 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
 def test_a_word_that_is_none_is_refused(message: str, call: Callable[[Any], Any], word: Any) -> None:
     with pytest.raises(mt.InputError, match=message):
         call(word)
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("^task is a table: give an mt.TaskConfig", lambda: mt.read_task({}, "train")),  # type: ignore[arg-type]
+        ("^encoder = None: give a directory, or a hub name", lambda: mt.load_tokenizer(NONE)),
+        (
+            "^dtype = 'float99': must be a type of floating-point numbers",
+            lambda: mt.encoder(mt.BertConfig(), "float99"),
+        ),
+        ("^hidden_act is 'swish2', none of gelu", lambda: mt.encoder(mt.BertConfig(hidden_act="swish2"))),
+        ("^pair = .*: must have a and b in it", lambda: mt.TokenizerRules(pair="[CLS] x [SEP]")),
+        (
+            "^tokenizer is a str: give a tokenizers.Token",
+            lambda: mt.save_pretrained("new", mt.BertConfig(), {}, "tiny"),
+        ),
+        (r"^tasks: expected a list, got 'sts'; write \['sts'\]", lambda: mt.Ensemble.with_both_orders(NONE, "sts")),
+    ],
+)
+def test_a_thing_that_is_none_is_refused(message: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(mt.InputError, match=message):
+        call()

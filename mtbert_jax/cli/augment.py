@@ -52,6 +52,12 @@ def augment_pairs(config: Config, name: str | None, out: Path, cap: int, negativ
         f"{len(found.positives)} new positive pairs, {len(found.negatives)} new negative ones, without labels by people"
         + (f"; {found.left_out} more left out by --cap {cap}" if found.left_out else ""),
     ]
+    if read.skipped:
+        lines.append(f"{len(read.skipped)} bad rows left out, the first: {read.skipped[0]}")
+    if read.unlabelled:
+        lines.append(
+            f"{len(read.unlabelled)} rows of {task.train} have {kind_of(task).lacks(task)} for it and are left out"
+        )
     if found.contradictions:
         ids = [read.examples[place].id for place in found.contradictions]
         more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""

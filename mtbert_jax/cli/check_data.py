@@ -159,6 +159,8 @@ def _split_remarks(config: Config, split: SplitSurvey) -> Iterator[str]:
         hint = nearest(task.label, [name for name in split.columns if name not in taken])
         if hint and task.label not in split.columns:
             yield f"{where}: no row has a label, since there is no column {task.label!r}{hint}"
+    if split.empty.rows:
+        yield f"{where}: {split.empty.rows} rows have an empty text, the first in line {split.empty.lines[0]}"
     if split.duplicates.other_label:
         yield f"{where}: {split.duplicates.other_label} rows repeat an earlier text with another label"
     if split.cut > SHARE * split.rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbert_jax.errors import InputError
-from mtbert_jax.files import must_be_file, must_lie_in, not_utf8, read_text, real
+from mtbert_jax.files import must_be_file, must_lie_in, read_text, real
 from mtbert_jax.limits import LARGEST_TOML, MOST_DOTS, MOST_INCLUDES
 
 Table = dict[str, Any]
@@ -56,7 +56,7 @@ def _included(path: Path, include: Any) -> list[str]:
 
 def _read_toml(path: Path, including: Path | None) -> Table:
     try:
-        text = read_text(path, LARGEST_TOML).removeprefix("\ufeff")  # as Windows editors begin a file
+        text = read_text(path, LARGEST_TOML)
         for number, line in enumerate(text.split("\n"), start=1):
             if line.count(".") > MOST_DOTS and re.sub(r"\d\.\d", "", line).count(".") > MOST_DOTS:
                 raise InputError(f"{path}:{number}: has more than {MOST_DOTS} dots")
@@ -64,8 +64,6 @@ def _read_toml(path: Path, including: Path | None) -> Table:
     except OSError as error:
         whose = f", which {including} includes" if including else ""
         raise InputError(f"cannot read the config {path}{whose}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error.object) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a TOML file: {error}{_other_format(path)}") from None
 

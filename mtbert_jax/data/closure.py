@@ -42,7 +42,7 @@ def close(examples: Sequence[Example], cap: int = 0, seed: int = 0) -> Closure:
     Texts that differ in case or blanks only are the same text, written as it came first.
 
     Args:
-        examples: Pairs; those without a label are passed over.
+        examples: Pairs; those without a label or with an empty text, which says nothing of others, are passed over.
         cap: Most new pairs from one group, or from one pair of groups, drawn by `seed`; 0 for no limit. One group of
             many texts would otherwise give most of the new pairs.
         seed: Seed of the draws.
@@ -51,7 +51,7 @@ def close(examples: Sequence[Example], cap: int = 0, seed: int = 0) -> Closure:
     pairs = [
         (place, _named(example.texts[0], written), _named(example.texts[1], written), example.label == 1)
         for place, example in enumerate(examples)
-        if example.label is not None
+        if example.label is not None and all(text.strip() for text in example.texts)
     ]
     group_of = _groups(written, [(one, other) for _, one, other, same in pairs if same])
     members: dict[str, list[str]] = defaultdict(list)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -50,7 +51,7 @@ def make_example(task: TaskConfig, row: dict[str, Any], number: str, rule: Label
             return None
         if rule == "optional" and text in ("", *UNKNOWN):
             return Example(name, texts)
-        column, expected = f"column {task.label!r} is", f"not {kind.expected(task)}"
+        column, expected = f"column {task.label!r} is", f"not {kind.expected(task)}{_other_form(task, text)}"
         return Fault(f"{column} {expected}" if text else f"{column} empty", f"{column} {text!r}, {expected}")
     with failures_of(f"kind {kind.name!r}: takes or misfit"):
         misfit = kind.misfit(task, example) or "" if kind.takes(task, example.label) else None
@@ -87,6 +88,13 @@ def _label_text(task: TaskConfig, value: Any) -> str | Fault:
     if not fits:
         return fault(f"field {task.label!r} is {json_type(value)}, not {kind.expected(task)}")
     return json.dumps(int(value) if isinstance(value, bool) else value)
+
+
+def _other_form(task: TaskConfig, text: str) -> str:
+    """A hint where a label looks like a class in print and is another string: é may be one character, or two."""
+    classes = kind_of(task).classes(task)
+    same = [name for name in classes if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", text)]
+    return f" ({same[0]} is written in another Unicode form there: give both in NFC)" if same else ""
 
 
 def json_type(value: Any) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.errors import InputError, failures_of
-from mtbert_jax.files import must_be_file, not_utf8, read_text, write_whole
+from mtbert_jax.files import must_be_file, read_text, write_whole
 from mtbert_jax.limits import LARGEST_PREDICTIONS, LONGEST_FIELD
 from mtbert_jax.tasks import kind_of
 from mtbert_jax.tasks.arrays import finite_rows, stack_labels
@@ -81,8 +81,6 @@ def read_predictions(path: Path, task: TaskConfig) -> tuple[list[str], Predictio
         text = read_text(path, LARGEST_PREDICTIONS)
     except OSError as error:
         raise InputError(f"cannot read the prediction file {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise not_utf8(path, error.object) from None
     ids, values = [], []
     for line, name, written in _course_rows(text) if text.startswith(_COURSE) else _plain_rows(path, text):
         try:

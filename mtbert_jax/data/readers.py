@@ -53,8 +53,10 @@ def read_task(task: TaskConfig, split: Split, data_dir: str | Path = ".") -> lis
 
     Raises:
         InputError: The file is missing, lacks a column, or has a bad row; or the split is none, or a field of the task
-            is of another type.
+            is of another type, or the task itself.
     """
+    if not isinstance(task, TaskConfig):
+        raise InputError(f"task is {describe(task)}: give an mt.TaskConfig, such as one of a config's tasks")
     must_be_among("split", split, SPLITS)
     fields = {name: value for name, value in to_dict(task).items() if name not in SPLITS}  # these may be no strings
     from_dict(type(task), fields, f"task {task.name}")

@@ -81,6 +81,7 @@ class SplitSurvey:
         unlabelled: Rows without a label: predicted and not scored in a test split, else left out of a file of several
             tasks; or with one that the task does not take.
         several: Rows that take several lines of the file.
+        empty: Rows with a text that is empty or blank.
         columns: The columns, or the fields of the first row that can be read.
     """
 
@@ -100,11 +101,12 @@ class SplitSurvey:
     duplicates: Repeats
     unlabelled: Lines
     several: Lines
+    empty: Lines
     columns: list[str]
 
 
 class Overlap(NamedTuple):
-    """Rows of one split of a task whose texts stand `within` another split, too."""
+    """Rows of one split of a task whose texts, in either order, stand `within` another split, too."""
 
     task: str
     split: Split
@@ -136,7 +138,7 @@ def survey(config: Config, tokenizer: Tokenizer) -> Surveyed:
             if split == "train":
                 train[task.name] = data
         overlaps += [
-            Overlap(task.name, later, earlier, repeats(read[later], first_rows(read[earlier])))
+            Overlap(task.name, later, earlier, repeats(read[later], in_either_order(first_rows(read[earlier]))))
             for earlier, later in combinations(read, 2)
         ]
     return Surveyed(splits, overlaps, train)
@@ -155,6 +157,7 @@ def _survey_split(
     kind, lines = kind_of(task), zip(read.examples, read.lines, strict=True)
     blank = [line for example, line in lines if example.label is None and kind.reads_label(task)]
     unlabelled = blank or read.unlabelled
+    empty = [line for own, line in zip(read.examples, read.lines, strict=True) if not all(map(str.strip, own.texts))]
     shape = kind.label_shape(task)
     facts = SplitSurvey(
         task=task.name,
@@ -173,6 +176,7 @@ def _survey_split(
         duplicates=repeats(read),
         unlabelled=Lines(len(unlabelled), unlabelled[:FIRST]),
         several=Lines(len(read.several), read.several[:FIRST]),
+        empty=Lines(len(empty), empty[:FIRST]),
         columns=read.columns,
     )
     return facts, make_dataset(task, read, tokens, tokenizer)
@@ -215,6 +219,11 @@ def first_rows(read: Reading) -> dict[tuple[str, ...], Row]:
     for example, line in zip(read.examples, read.lines, strict=True):
         found.setdefault(_key(example), (line, example.label))
     return found
+
+
+def in_either_order(rows: Mapping[tuple[str, ...], Row]) -> dict[tuple[str, ...], Row]:
+    """The same, with every pair turned round besides: a dev pair that training has seen so is not new to it."""
+    return {**{texts[::-1]: row for texts, row in rows.items()}, **rows}
 
 
 def repeats(read: Reading, elsewhere: Mapping[tuple[str, ...], Row] | None = None) -> Repeats:

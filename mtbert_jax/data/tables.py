@@ -113,6 +113,8 @@ def check_columns(
             listed = f" (columns: {', '.join(name for name in columns if name)})"
             way = f"; {advice}" if advice and column == required[-1] else ""
             hint = _other_separator(table, column) or nearest(column, filter(None, columns))
+            if not hint and columns[0].lower().startswith("sep="):  # which tells Excel where to split
+                hint = f"; delete line {table.line}, which is meant for Excel"
             like_data = headless or any(" " in name or name.isdecimal() for name in columns)
             if not hint and not {*required} & {*columns} and like_data:
                 hint = f"; its first line must name the columns{headless}"

@@ -66,6 +66,12 @@ class DistilBertFamily(BertFamily):
         "layer_{}/output_norm": "transformer.layer.{}.output_layer_norm",
     }
 
+    def from_json(self, values: dict[str, Any]) -> dict[str, Any]:
+        """What ``config.json`` holds: of sizes under BERT's names, too, these count, as in `transformers`."""
+        names = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+        usual = {self.config_names[name]: values[name] for name in names if name in values}
+        return {**super().from_json(values), **usual}
+
     def check(self, config: BertConfig, values: dict[str, Any]) -> None:
         """Checks besides what `transformers` has fixed.
 

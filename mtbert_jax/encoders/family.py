@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.config.schema import describe
+from mtbert_jax.config.schema import describe, must_be_among
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn.activations import ACTIVATIONS
 from mtbert_jax.nn.attention import Kernel
@@ -66,16 +67,19 @@ class Encoder(nn.Module):
 
         Raises:
             InputError: The ids are no batch of texts, or longer than the encoder takes, or another array has not their
-                shape.
+                shape; or ids or types are no whole numbers, or none that the encoder has a row for.
         """
-        longest, shape = family_of(self.config).max_length(self.config), jnp.shape(input_ids)
+        input_ids = jnp.asarray(input_ids)
+        longest, shape = family_of(self.config).max_length(self.config), input_ids.shape
         if len(shape) != 2 or (isinstance(shape[1], int) and not 1 <= shape[1] <= longest):
             raise InputError(f"input_ids of shape {shape}: give [batch seq], texts of 1 to {longest} tokens")
-        for name, given in (("attention_mask", attention_mask), ("token_type_ids", token_type_ids)):
-            if given is not None and jnp.shape(given) != shape:
-                raise InputError(f"{name} of shape {jnp.shape(given)}: must be that of input_ids, {shape}")
-        mask = jnp.ones_like(input_ids) if attention_mask is None else attention_mask
-        types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        mask = jnp.ones_like(input_ids) if attention_mask is None else jnp.asarray(attention_mask)
+        types = jnp.zeros_like(input_ids) if token_type_ids is None else jnp.asarray(token_type_ids)
+        for name, given in (("attention_mask", mask), ("token_type_ids", types)):
+            if given.shape != shape:
+                raise InputError(f"{name} of shape {given.shape}: must be that of input_ids, {shape}")
+        _must_be_rows("input_ids", input_ids, self.config.vocab_size)
+        _must_be_rows("token_type_ids", types, max(self.config.type_vocab_size, 2))
         embeddings = self.embed(input_ids, mask, types, deterministic=deterministic)
         return self.encode(embeddings, mask, deterministic=deterministic, cls_only=cls_only)
 
@@ -113,6 +117,17 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
+def _must_be_rows(name: str, ids: Array, rows: int) -> None:
+    """Refuses ids that a table of so many rows lacks: JAX would take its last row. What is traced has no values yet."""
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise InputError(f"{name} of type {ids.dtype}: must be whole numbers")
+    if not isinstance(ids, jax.core.Tracer) and ids.size:
+        values = np.asarray(ids)
+        least, most = values.min(), values.max()
+        if least < 0 or most >= rows:
+            raise InputError(f"{name} from {least} to {most}: the encoder has the numbers from 0 to {rows - 1}")
+
+
 @dataclasses.dataclass(frozen=True)
 class TokenizerRules:
     """What the tokenizer of a family must be.
@@ -139,6 +154,15 @@ class TokenizerRules:
     mask: str = "[MASK]"
     unk: str = "[UNK]"
     token_types: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked without a tokenizer."""
+        must_be_among("model", self.model, typing.get_args(typing.get_type_hints(TokenizerRules)["model"]))
+        for name, texts in (("single", ["a"]), ("pair", ["a", "b"])):
+            template = getattr(self, name)
+            if [piece for piece in template.split() if piece in ("a", "b")] != texts:
+                wanted = getattr(TokenizerRules, name)
+                raise InputError(f"{name} = {template!r}: must have {' and '.join(texts)} in it, as {wanted!r} has")
 
     def segments(self, template: str) -> list[tuple[str, int]]:
         """The pieces of a template, each with its segment.
@@ -306,8 +330,21 @@ def encoder(config: EncoderConfig, dtype: Any = jnp.float32, remat: bool = False
 
     Returns:
         ``encoder(config).apply({"params": params}, input_ids, attention_mask, token_type_ids)`` is an `EncoderOutput`.
+
+    Raises:
+        InputError: The config is none of a family that is registered, or one of an encoder that cannot be computed; or
+            the type or the kernel is none.
     """
-    return family_of(config).encoder(config, dtype, remat, kernel)
+    must_be_among("kernel", kernel, typing.get_args(Kernel))
+    try:
+        is_float = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_float = False
+    if not is_float:
+        raise InputError(f"dtype = {describe(dtype)}: must be a type of floating-point numbers, such as jnp.bfloat16")
+    family = family_of(config)
+    family.check(config, family.to_json(config))
+    return family.encoder(config, dtype, remat, kernel)
 
 
 @made_once

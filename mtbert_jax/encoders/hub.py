@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from mtbert_jax import trees
+from mtbert_jax.config.schema import describe
 from mtbert_jax.encoders.config_json import CONFIG, config_json, load_encoder_config
 from mtbert_jax.encoders.family import TokenizerRules, encoder_shapes, family_of
 from mtbert_jax.encoders.sentence import MODULES, transformer_folder
@@ -27,6 +30,8 @@ from mtbert_jax.files import input_errors, is_folder
 from mtbert_jax.nn.layers import EncoderConfig
 from mtbert_jax.types import Params
 
+logger = logging.getLogger(__name__)
+
 FILES = (
     *(CONFIG, WEIGHTS, INDEX, SHARDS, TOKENIZER, SETTINGS, "vocab.txt"),
     *(ADDED_TOKENS, SPECIAL_TOKENS, SENTENCE, MODULES),
@@ -35,6 +40,8 @@ FILES = (
 
 _DTYPES = ("F32", "F16", "BF16", "F64")
 _LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+_BUFFERS = ("position_ids", "token_type_ids", "inv_freq")
+"""Ends of names of tensors that are no parameters: files of older versions of `transformers` hold them."""
 
 
 def names(config: EncoderConfig) -> Iterator[tuple[str, str]]:
@@ -66,6 +73,8 @@ def locate(encoder: str | Path, revision: str | None = None, weights: bool = Tru
     Raises:
         InputError: It is no directory, and no name that the hub has; or a folder of something else than an encoder.
     """
+    if not isinstance(encoder, str | os.PathLike):
+        raise InputError(f"encoder = {describe(encoder)}: give a directory, or a hub name")
     if is_folder(encoder):
         with input_errors(f"cannot read the encoder {encoder}"):  # a folder that may not be entered
             _check_no_run(Path(encoder))
@@ -154,6 +163,12 @@ def load_pretrained(encoder: str | Path, revision: str | None = None) -> tuple[A
 
 def _load_params(directory: Path, config: EncoderConfig) -> Params:
     stored, available = _tensors(directory, config)
+    if unread := _unread(config, available):
+        logger.warning(
+            "warning: %s: %d tensors of the encoder are not read, such as %s: the encoder of config.json, of %d "
+            "layers, does not have them",
+            *(stored.path, len(unread), unread[0], config.num_hidden_layers),
+        )
     params: Params = {}
     path, shapes = stored.path, _shapes(config)
     try:
@@ -180,6 +195,14 @@ def _load_params(directory: Path, config: EncoderConfig) -> Params:
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} is broken or cut off: {error}") from None
     return params
+
+
+def _unread(config: EncoderConfig, available: dict[str, str]) -> list[str]:
+    """Names of tensors that lie among the encoder's and are not its: those of further layers, or of adapters."""
+    read, places = {theirs for _, theirs in names(config)}, family_of(config).tensors.values()
+    parts = {theirs.partition(".")[0] for theirs in places}
+    others = (theirs for theirs in available if theirs not in read and theirs.partition(".")[0] in parts)
+    return sorted(available[theirs] for theirs in others if theirs.rpartition(".")[2] not in _BUFFERS)
 
 
 def _check_finite(path: Path, tensor: str, value: np.ndarray) -> None:
@@ -209,11 +232,18 @@ def save_pretrained(directory: str | Path, config: EncoderConfig, params: Params
         tokenizer: A `tokenizers.Tokenizer`, or None.
 
     Raises:
-        InputError: The parameters are not those of an encoder of this config; nothing is written.
+        InputError: The parameters are not those of an encoder of this config, or the tokenizer is none, and nothing is
+            written; or the directory cannot be made.
     """
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        raise InputError(
+            f"tokenizer is a {type(tokenizer).__name__}: give a tokenizers.Tokenizer, as load_tokenizer does"
+        )
     leaves = {trees.path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     _check_fit(config, {path: jnp.shape(leaf) for path, leaf in leaves.items()})
     directory = Path(directory)
+    with input_errors(f"cannot write {directory}"):
+        directory.mkdir(parents=True, exist_ok=True)
     save_description(directory, config, tokenizer)
     tensors = {}
     for ours, theirs in names(config):

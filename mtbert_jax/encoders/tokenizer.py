@@ -65,8 +65,9 @@ class LoadedTokenizer:
                 f"warning: {self.directory / TOKENIZER}: its {parts} is not read, as by transformers: {path.name} sets "
                 f'a {said.kind} up; "tokenizer_class": "PreTrainedTokenizerFast" there would take it'
             )
-        if said.max_length is not None and max_length > said.max_length:
-            yield f"warning: max_length = {max_length}, but {path} says model_max_length = {said.max_length:.0f}"
+        least = min(said.limits, key=lambda name: said.limits[name], default="")
+        if least and max_length > said.limits[least]:
+            yield f"warning: max_length = {max_length}, but {least} = {said.limits[least]:.0f}"
 
 
 def load_tokenizer(encoder: str | Path, revision: str | None = None) -> Tokenizer:

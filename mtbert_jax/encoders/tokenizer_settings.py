@@ -57,7 +57,7 @@ class TokenizerSettings:
         extra: Special tokens without a role and without an id, in the order in which they get one.
         lower_first: The file that says that texts are lower-cased before anything is looked for in them, if one does.
         split_special: Whether special tokens without a role are text, too, where they stand in a text.
-        max_length: The longest input that the folder speaks of; None where it does not.
+        limits: The longest inputs that the folder speaks of, by the file and the name under which it does.
     """
 
     kind: str
@@ -68,7 +68,7 @@ class TokenizerSettings:
     extra: list[AddedToken]
     lower_first: Path | None
     split_special: bool
-    max_length: float | None
+    limits: dict[str, float]
 
     @property
     def as_it_stands(self) -> bool:
@@ -114,7 +114,9 @@ def load_settings(
     named = dict(_named(path, values))
     listed = values.get("extra_special_tokens", values.get("additional_special_tokens"))
     extra = [_token(path, token, special=True) for token in _list(path, "extra_special_tokens", listed)]
-    lengths = (values.get("model_max_length"), values.get("max_len"))
+    sentence = _read(directory / SENTENCE)
+    limits: dict[str, Any] = {f"{path} says {name}": values.get(name) for name in ("model_max_length", "max_len")}
+    limits[f"{directory / SENTENCE} says max_seq_length"] = sentence.get("max_seq_length")
     return TokenizerSettings(
         kind=kind,
         switches={**SWITCHES, "add_prefix_space": family.tokenizer.model == "Unigram", **stated},
@@ -122,9 +124,9 @@ def load_settings(
         roles={name: token for name, token in named.items() if name in ROLES},
         added=added,
         extra=[*(token for name, token in named.items() if name not in ROLES), *extra],
-        lower_first=directory / SENTENCE if _read(directory / SENTENCE).get("do_lower_case") else None,
+        lower_first=directory / SENTENCE if sentence.get("do_lower_case") else None,
         split_special=values.get("split_special_tokens") is True,
-        max_length=next((length for length in lengths if type(length) in (int, float)), None),
+        limits={name: limit for name, limit in limits.items() if type(limit) in (int, float)},
     )
 
 

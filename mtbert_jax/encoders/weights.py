@@ -138,7 +138,10 @@ def encoder_tensors(stored: Stored, family: Family, layers: int, wanted: Iterabl
     Raises:
         InputError: The encoder is not there, not whole, or there several times.
     """
-    names = {_modern(name): name for name in stored.files}
+    names: dict[str, str] = {}
+    for name in stored.files:
+        if (other := names.setdefault(_modern(name), name)) != name:
+            raise InputError(f"{stored.path}: {other} and {name} are two names of one tensor; take one of them out")
     prefix = _prefix(stored.path, names, family, layers, wanted)
     return {name.removeprefix(prefix): own for name, own in names.items() if name.startswith(prefix)}
 
@@ -156,7 +159,8 @@ def _prefix(path: Path, names: Collection[str], family: Family, layers: int, wan
     if not found:
         if shorter := _before(names, first):
             raise InputError(f"{path}: tensor {shorter[0]}{last} is missing")
-        there = next(iter(sorted(names)), "none")
+        alike = [name for name in names if last.removesuffix(".weight") in name]  # .query.base_layer.weight, of PEFT
+        there = next(iter(sorted(alike or names)), "none")
         raise InputError(f"{path}: holds no encoder of the family {family.name}: looked for {last}, found {there}")
     wanted = list(wanted)
     whole = [prefix for prefix in found if all(prefix + name in names for name in wanted)]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtbert_jax.config import Task
+from mtbert_jax.config.schema import convert
 from mtbert_jax.data.dataset import Dataset, encode
 from mtbert_jax.data.readers import Split, data_files
 from mtbert_jax.errors import InputError
@@ -90,7 +91,7 @@ class Ensemble(Predictor):
 
     def with_both_orders(self, tasks: Sequence[str]) -> "Ensemble":
         """The same, which scores the pairs of these tasks in both orders, and those of no other task."""
-        for name in tasks:
+        for name in convert(tuple[str, ...], tasks, "tasks"):
             self.task(name)
         return Ensemble(
             tuple(model.with_both_orders([name for name in tasks if name in model.tasks]) for model in self.models)

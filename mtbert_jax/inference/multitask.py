@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from mtbert_jax.checks import check_config
 from mtbert_jax.config import Config, Task
-from mtbert_jax.config.schema import nearest
+from mtbert_jax.config.schema import convert, nearest
 from mtbert_jax.data.dataset import Dataset, dataset_of_texts, load_dataset
 from mtbert_jax.data.readers import Split
 from mtbert_jax.errors import InputError
@@ -97,7 +97,7 @@ class MultitaskModel(Predictor):
         Raises:
             InputError: The run has no such task, or it is not over pairs.
         """
-        for name in tasks:
+        for name in convert(tuple[str, ...], tasks, "tasks"):
             self.task(name)
         config = self.setup.config
         told = tuple(replace(task, both_orders=task.name in tasks) for task in config.tasks)

@@ -32,6 +32,7 @@ def test_positive_pairs_close_and_negative_ones_spread() -> None:
         frozenset(pair) for pair in itertools.product("abc", "de") if set(pair) != {"c", "d"}
     }
     assert (found.groups, found.largest, found.left_out, found.contradictions) == (1, 3, 0, [])
+    assert close(pairs("a= =b b/  ")).positives == close(pairs("a= =b /c b/c")).negatives == []  # nothing links these
 
 
 def test_nothing_follows_from_a_contradiction() -> None:
@@ -126,6 +127,17 @@ def test_the_command_writes_a_file_that_trains(
     assert main(["augment", str(tmp_path / "a.toml"), "--write", str(out), "--no-negatives", "--cap", "1"]) == 0
     assert len(out.read_text().splitlines()) == 4
     assert main(["train", str(tmp_path / "a.toml"), "--tasks.para.train", str(out)]) == 0
+
+
+def test_rows_that_are_left_out_are_told(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("x,y,same,near\na,b,1,.5\nb,c,,.2\nc,d\n")
+    para = TaskConfig("para", "binary", ("x", "y"), "same", "", str(tmp_path / "a.csv"))
+    near = TaskConfig("near", "regression", ("x", "y"), "near", "", str(tmp_path / "a.csv"))
+    save_config(dataclasses.replace(config, tasks=(para, near), bad_rows="skip"), tmp_path / "a.toml")
+    assert main(["augment", str(tmp_path / "a.toml"), "--write", str(tmp_path / "b.jsonl")]) == 0
+    printed = capsys.readouterr().out
+    assert "1 bad rows left out, the first: " in printed
+    assert "a.csv have no label for it and are left out" in printed
 
 
 REAL = Path(os.environ.get("MTBERT_COURSE_DATA", "../shared/data/cs224n"))

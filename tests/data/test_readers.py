@@ -207,7 +207,10 @@ def test_class_names_become_their_places(tmp_path: Path) -> None:
     task = dataclasses.replace(SST, num_classes=0, classes=("no", "maybe", "yes"))
     assert [row.label for row in read(tmp_path, HEADER + "0\ta\tx\tyes\n1\tb\tx\tno\n", task)] == [2.0, 0.0]
     message = refusal(tmp_path, HEADER + "0\ta\tx\tYes\n", task)
-    assert message.startswith("a.csv:2: column 'sentiment' is 'Yes', not one of no, maybe, yes")
+    assert message.startswith("a.csv:2: column 'sentiment' is 'Yes', not one of no, maybe, yes (bad_rows")
+    task = dataclasses.replace(task, classes=("cafe\u0301", "bar"))  # as macOS writes it
+    message = refusal(tmp_path, HEADER + "0\ta\tx\tcaf\u00e9\n", task)
+    assert "(cafe\u0301 is written in another Unicode form there: give both in NFC)" in message
 
 
 @pytest.mark.parametrize(

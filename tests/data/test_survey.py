@@ -104,11 +104,22 @@ def test_overlap_counts_the_later_splits_rows(tmp_path: Path, encoder_dir: Path)
     ]
 
 
-def test_a_pair_is_the_same_in_its_order_only(tmp_path: Path, encoder_dir: Path) -> None:
+def test_a_pair_is_the_same_in_its_order_only_but_known_from_training_in_either(
+    tmp_path: Path, encoder_dir: Path
+) -> None:
+    """Within a split the order may matter, as in entailment; what training has seen turned round is not new to it."""
     (tmp_path / "a.tsv").write_text("id\tx\ty\tlabel\na\tgood\tbad\t1\nb\tbad\tgood\t1\nc\tgood\tbad\t0\n")
-    config = one_task(tmp_path, text=("x", "y"), dev="")
-    (train,) = survey(config, load_tokenizer(encoder_dir)).splits
-    assert train.duplicates == Repeats(1, 1, [(4, 2)])
+    (tmp_path / "b.tsv").write_text("id\tx\ty\tlabel\na\tgood\tdull\t1\nb\tbad\tgood\t1\n")
+    (tmp_path / "c.tsv").write_text("id\tx\ty\tlabel\na\tdull\tGood\t1\nb\t \tgood\t1\n")
+    config = one_task(tmp_path, text=("x", "y"), test="c.tsv")
+    found = survey(config, load_tokenizer(encoder_dir))
+    assert found.splits[0].duplicates == Repeats(1, 1, [(4, 2)])
+    assert [overlap.repeats for overlap in found.overlaps] == [
+        Repeats(1, 0, [(3, 3)]),
+        Repeats(0, 0, []),
+        Repeats(1, 0, [(2, 2)]),
+    ]
+    assert [split.empty for split in found.splits] == [Lines(0, []), Lines(0, []), Lines(1, [3])]
 
 
 def test_a_file_without_any_usable_row_is_told_of_like_others(tmp_path: Path, encoder_dir: Path) -> None:

@@ -124,6 +124,7 @@ def test_the_name_tells_the_delimiter_and_otherwise_the_header(name: str, text: 
         ("a.csv", "id\tsentence\tlabel\t,", "the header was split at commas, and seems to have tabs: name the file"),
         ("a.csv", "id;sentence;label", "the header was split at commas, and seems to have semicolons: write it"),
         ("a.txt", "id | sentence | label", "the header was split at commas, and seems to have bars: write it"),
+        ("a.csv", "sep=;", "delete line 1, which is meant for Excel"),
     ],
 )  # fmt: skip
 def test_a_header_that_makes_sense_with_another_delimiter_is_named(

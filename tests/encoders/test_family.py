@@ -166,6 +166,14 @@ def test_fields_are_checked_under_the_names_that_the_file_has(distilbert: Path) 
         assert message in str(error.value)
 
 
+def test_of_two_names_of_a_size_in_distilberts_config_berts_counts(distilbert: Path) -> None:
+    """As in `transformers`; with another number of heads the weights still have the right shapes."""
+    values = json.loads((distilbert / "config.json").read_text())
+    for extra, heads in (({}, 2), ({"num_attention_heads": 4}, 4)):
+        (distilbert / "config.json").write_text(json.dumps({**values, **extra}))
+        assert load_encoder_config(distilbert).num_attention_heads == heads
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_parameter_has_a_name_of_its_own_and_lies_in_a_layer_or_before_them(name: str) -> None:
     """Layer-wise decay and what a config freezes go by these paths."""
@@ -251,3 +259,17 @@ def test_arrays_that_an_encoder_would_clamp_or_broadcast_are_refused(ids: Any, o
     arrays = {name: np.zeros(shape, int) for name, shape in others.items()}
     with pytest.raises(InputError, match=message):
         module.apply({"params": {}}, np.zeros(ids, int), **arrays)
+
+
+@pytest.mark.parametrize(
+    ("ids", "types", "message"),
+    [
+        ([[1, 320]], None, r"^input_ids from 1 to 320: the encoder has the numbers from 0 to 319"),
+        ([[-1, 2]], None, r"^input_ids from -1 to 2: "),
+        ([[1.0, 2.0]], None, r"^input_ids of type float32: must be whole numbers"),
+        ([[1, 2]], [[0, 2]], r"^token_type_ids from 0 to 2: the encoder has the numbers from 0 to 1"),
+    ],
+)
+def test_ids_that_an_encoder_has_no_row_for_are_refused(ids: Any, types: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mt.encoder(mt.BertConfig(**SIZES)).apply({"params": {}}, ids, token_type_ids=types)

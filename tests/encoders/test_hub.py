@@ -188,7 +188,7 @@ def test_a_missing_config_json_is_named(directory: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 100000])
+@pytest.mark.parametrize("data", [b"", b"{", b"[" * 100000])
 def test_a_config_json_that_is_no_json_is_named(data: bytes, directory: Path) -> None:
     (directory / "config.json").write_bytes(data)
     assert refusal(directory).startswith(f"{directory}/config.json is not JSON: ")

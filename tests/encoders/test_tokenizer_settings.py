@@ -156,6 +156,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(files: Any, message: str, tm
         ({"tokenizer.json": CASED, SETTINGS: {"do_lower_case": False}}, []),
         ({SETTINGS: {"do_lower_case": True, "model_max_length": 30}}, ["max_length = 40, but", "_length = 30"]),
         ({SETTINGS: {"do_lower_case": True, "model_max_length": 1e30}}, []),
+        (
+            {
+                SETTINGS: {"do_lower_case": True, "model_max_length": 30},
+                "sentence_bert_config.json": {"max_seq_length": 20},
+            },
+            ["max_length = 40, but", "sentence_bert_config.json says max_seq_length = 20"],
+        ),
     ],
 )  # fmt: skip
 def test_what_is_probably_not_meant_is_said(files: Any, expected: list[str], tmp_path: Path) -> None:

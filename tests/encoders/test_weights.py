@@ -114,6 +114,39 @@ def test_a_file_of_something_else_is_named_by_what_it_holds(directory: Path) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("layers", "extra", "first"),
+    [
+        (1, "embeddings.position_ids", "encoder.layer.1.attention.output.LayerNorm.bias"),
+        (2, "encoder.layer.0.adapter.down.weight", "encoder.layer.0.adapter.down.weight"),
+        (2, "embeddings.position_ids", None),
+        (2, "cls.predictions.bias", None),
+    ],
+)
+def test_tensors_of_the_encoder_that_nothing_reads_are_told(
+    layers: int, extra: str, first: str | None, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A config of fewer layers takes the first ones, as in `transformers`, and adapters are none of the encoder's."""
+    change(directory, lambda tensors: {**tensors, extra: np.zeros(1, np.float32)})
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    assert mt.load_pretrained(directory)[0].num_hidden_layers == layers
+    assert [record.getMessage().partition("such as ")[2].partition(":")[0] for record in caplog.records] == (
+        [first] if first else []
+    )
+
+
+def test_a_tensor_under_both_of_its_names_is_refused(directory: Path) -> None:
+    """Which of them would be read depends on the order in the file."""
+    change(directory, lambda tensors: {**tensors, "embeddings.LayerNorm.gamma": np.ones(16, np.float32)})
+    assert "embeddings.LayerNorm.gamma and embeddings.LayerNorm.weight are two names of one" in refusal(directory)
+
+
+def test_a_tensor_under_a_longer_name_is_shown(directory: Path) -> None:
+    change(directory, lambda tensors: {n.replace("query.", "query.base_layer."): x for n, x in tensors.items()})
+    assert refusal(directory).endswith("found encoder.layer.1.attention.self.query.base_layer.bias")
+
+
 def test_shards_are_one_model(directory: Path, encoder_dir: Path) -> None:
     same(sharded(directory), encoder_dir)
     same(sharded(prefixed(Path(shutil.copytree(encoder_dir, directory.parent / "b")), "bert."), 2), encoder_dir)

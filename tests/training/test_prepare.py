@@ -84,6 +84,8 @@ def test_a_rate_that_no_chain_uses_is_said_to_have_no_effect(config: Config) -> 
     ]
     last = list(rehearse(dataclasses.replace(config, save_every_steps=7)))
     assert "save_every_steps = 7 without effect: no stage has more than 6 steps" in last
+    single = rehearse(dataclasses.replace(config, steps=1, save_every_steps=0))
+    assert not any("every_steps" in line for line in single if "without effect" in line)
     own, ours = prepare.prepare(config, RunFolder(Path(config.out))).runs[0].plans
     assert own.rate is None
     assert ours.rate is not None
