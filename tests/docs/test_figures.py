@@ -389,6 +389,26 @@ def test_cfimdb_with_mpnet() -> None:
     assert f"a dev accuracy of {max(scores)} (seed 0; {one}, {two} and {three} after each epoch)" in config
 
 
+def test_cfimdb_as_a_fourth_task() -> None:
+    found = document("four_tasks.json")
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    dev, last = found["dev"], found["epochs"][-1]
+    sst, para, sts = (dev["sst"]["accuracy"], dev["para"]["accuracy"], dev["sts"]["pearson"])
+    reviews = dev["cfimdb"]["accuracy"]
+    assert f"CFIMDB has {single(reviews)}, which is {round(reviews * 245)} of 245 reviews, beside .939 alone" in page
+    average = single((sst + para + (sts + 1) / 2) / 3)
+    others = f"SST {single(sst)}, paraphrase {single(para)}, STS r {single(sts)}"
+    assert f"{others}, average {average}, beside" in page
+    seeds = [row["dev"]["average"] for row in document("bfloat16_seeds.json")["rows"]]
+    without = short({"mean": statistics.mean(seeds), "sd": statistics.stdev(seeds)})
+    assert f"beside {without} without it over three seeds, the first of which has {single(seeds[0])}" in page
+    assert last["step"] == 1623
+    assert last["scores"] == dev | {name: last["scores"][name] for name in ("average", "plain_average")}
+    assert f"{found['peak_memory_bytes'] / 1e9:.1f} GB at the peak (`benchmarks/results/four_tasks.json`)" in page
+    config = (ROOT / "configs" / "minilm_four_tasks.toml").read_text("utf-8")
+    assert f"(seed 0): {others}, CFIMDB {single(reviews)}, which has .939 alone" in config
+
+
 def test_a_last_stage_of_mpnet() -> None:
     found, before = document("mpnet/last_stage.json"), document("mpnet/best_seed1.json")["dev"]
     page = " ".join((DOCS / "study.md").read_text("utf-8").split())
