@@ -202,32 +202,53 @@ def test_seconds_of_a_step_in_bfloat16() -> None:
             f"{row['over_jax_bfloat16']['median']:.2f} ×, {row['peak_memory_bytes'] / 1e9:.1f} GB" for row in others
         ]
         assert cells == times + over, name
-    page, equal = (DOCS / "performance.md").read_text("utf-8"), results("step_bfloat16_mean.json")
-    page = " ".join(page.split())
-    shares, over = (
-        [f"{equal[method, side][of]['median']:.2f}".removeprefix("0") for method in ("pcgrad", "smart_pcgrad")]
-        for side, of in (("jax bfloat16", "over_jax"), ("tuned autocast", "over_jax_bfloat16"))
-    )
-    assert f"takes {shares[0]} of our float32, and the loop under autocast {over[0]} times as long" in page
-    assert f"with SMART besides they are {shares[1]} and {over[1]}" in page
-    float32 = {
-        side: [
-            rows[method, side]["over_jax"]["median"]
-            for rows in (measured, equal)
-            for method in ("pcgrad", "smart_pcgrad")
-            if (method, side) in rows
-        ]
-        for side in ("tuned", "peer")
-    }
-    low, high = min(float32["tuned"]), max(float32["tuned"])
-    assert f"the loop in float32 took {low:.1f} to {high:.1f} times as long" in page
-    assert f"and the packages {min(float32['peer']):.1f} to {max(float32['peer']):.1f}" in page
+
+
+AT_EQUAL_WORK = {
+    "64 tokens, two cores": "step_bfloat16_mean.json",
+    "64 tokens, one core": "step_one_core.json",
+    "32 tokens, two cores": "step_32.json",
+    "32 tokens, one core": "step_one_core_32.json",
+}
+
+
+def test_seconds_of_a_step_at_equal_work() -> None:
+    said, rows = [], table(DOCS / "performance.md", "one step at equal work")
+    behind, in_bfloat16, in_float32 = [], [], [row["over_jax"]["median"] for row in of_torch("step_bfloat16.json")]
+    for where, file in AT_EQUAL_WORK.items():
+        settings, cores = document(file)["settings"], document(file)["machine"]["cores"]
+        assert (settings["pooling"], f"{settings['length']} tokens") == ("mean", where.partition(",")[0])
+        assert where.endswith({1: "one core", 2: "two cores"}[cores])
+        for name, method in (("PCGrad", "pcgrad"), ("SMART + PCGrad", "smart_pcgrad")):
+            row = {side: results(file)[method, side] for side in ("jax bfloat16", "tuned", "tuned autocast")}
+            ratios = [
+                row["jax bfloat16"]["over_jax"]["median"],
+                row["tuned"]["over_jax"]["median"],
+                row["tuned autocast"]["over_jax_bfloat16"]["median"],
+            ]
+            seconds = f"{row['jax bfloat16']['median_seconds']:.2f} s"
+            said.append([f"{name}, {where}", seconds, *(f"{ratio:.2f}".removeprefix("0") for ratio in ratios)])
+            in_float32.append(ratios[1])
+            in_bfloat16.append(ratios[2])
+            behind += [(name, where, ratios[2])] if ratios[2] < 1 else []
+    assert rows == said
+    assert {(name, where.partition(",")[0]) for name, where, _ in behind} == {("PCGrad", "32 tokens")}
+    page = " ".join((DOCS / "performance.md").read_text("utf-8").split())
+    ahead = sorted(round(100 * (1 - ratio)) for *_, ratio in behind)
+    assert f"at 32 tokens the loop is ahead by {ahead[0]} to {ahead[-1]} %" in page
+    float32 = f"{min(in_float32):.1f} to {max(in_float32):.1f} times as long"
+    assert f"the loop in float32 took {float32}" in page
+    peers = [row["over_jax"]["median"] for row in of_torch("step_bfloat16.json", "peer")]
+    assert f"and the packages {min(peers):.1f} to {max(peers):.1f}" in page
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    equal_work = [
-        equal[method, "tuned autocast"]["over_jax_bfloat16"]["median"] for method in ("pcgrad", "smart_pcgrad")
-    ]
-    assert f"took {low:.1f} to {high:.1f} times as long as ours in float32" in readme
-    assert f"and {min(equal_work):.1f} to {max(equal_work):.1f} times in bfloat16 at equal work" in readme
+    assert f"took {float32} as ours in float32" in readme
+    bfloat16 = " to ".join(f"{ratio:.1f}".removeprefix("0") for ratio in (min(in_bfloat16), max(in_bfloat16)))
+    assert f"and {bfloat16} times in bfloat16 at equal work" in readme
+
+
+def of_torch(file: str, side: str = "tuned") -> list[dict[str, Any]]:
+    """What one of PyTorch's sides took for each method."""
+    return [row for (_, own), row in results(file).items() if own == side]
 
 
 def test_seconds_of_a_step_of_mpnets_size() -> None:
