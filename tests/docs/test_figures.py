@@ -470,6 +470,17 @@ def test_epochs_of_mpnet_with_smart() -> None:
     assert f"with its second epoch it has {second}" in page
 
 
+def test_an_epoch_of_mpnet_without_surgery() -> None:
+    (ours,), theirs = document("mpnet/sum.json")["epochs"], document("mpnet/best_seed1.json")["epochs"][0]
+    assert ours["step"] == theirs["step"]
+    page = " ".join((DOCS / "study.md").read_text("utf-8").split())
+    (sst, para, sts, average), beside = of_mpnet(ours["scores"])[:4], of_mpnet(theirs["scores"])[:4]
+    said = f"It has SST {sst}, paraphrase {para}, STS r {sts}, average {average}, beside"
+    assert f"{said} {', '.join(beside[:3])} and {beside[3]} with PCGrad" in page
+    config = (ROOT / "configs" / "mpnet_best.toml").read_text("utf-8")
+    assert f"(seed 1): {average} after one epoch, beside {beside[3]}." in config
+
+
 def test_a_soup_of_mpnet() -> None:
     page = " ".join((DOCS / "study.md").read_text("utf-8").split())
     rows = document("mpnet/soup.json")["rows"]
