@@ -141,6 +141,13 @@ def test_start_up() -> None:
     assert f"first step {found['this', 'empty']} s after the command the first time" in page
     assert f"after {found['this', 'filled']} s with programs and tokens kept" in page
     assert f"took {found['trial', 'empty']} s in place of {found['this', 'empty']}" in page
+    smart = document("startup.json")["programs_of_smart"]
+    shapes, seconds = smart["compiled_shapes"], smart["compile_seconds"]
+    assert f"the {shapes} shapes of `{smart['config']}` in bfloat16 took {seconds:.0f} s in all" in page
+    first = smart["first_step_of_three_tasks_of_32_tokens_seconds"]
+    others = [value for name, value in first.items() if name != "as it is"]
+    assert len(others) == 6
+    assert min(first["as it is"]) - min(others) <= 1
 
 
 def test_memory_at_the_papers_size() -> None:
