@@ -163,18 +163,7 @@ def check_values(command: Any, args: Sequence[str], prog: str) -> None:
             _check_value(kind, value, flag)
         words += [(value, flag) for value in values[len(own) :]]
         at_once = at_once or len(words)
-    named = [arg.partition("=")[0] for arg in args]
-    if greedy and not words and "--check" not in named and (places := _any_number(command)):
-        raise InputError(
-            f"no {places}: {greedy} takes all words that follow it, so the {places} stand before it (see {prog} --help)"
-        )
-    _check_words(command, words, at_once, named, prog)
-
-
-def _any_number(command: Any) -> str:
-    """The field of a command that takes any number of words without a flag, such as `runs`; or nothing."""
-    hints = typing.get_type_hints(command, include_extras=True) if isinstance(command, type) else {}
-    return next((name for name, kind in hints.items() if "Positional" in str(kind) and "tuple" in str(kind)), "")
+    _check_words(command, words, at_once, greedy, [arg.partition("=")[0] for arg in args], prog)
 
 
 def _by_flag(args: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -205,10 +194,12 @@ def _check_value(kind: Any, text: str, where: str) -> None:
         convert(kind, text, where)
 
 
-def _check_words(command: Any, words: list[tuple[str, str]], at_once: int, given: list[str], prog: str) -> None:
+def _check_words(
+    command: Any, words: list[tuple[str, str]], at_once: int, greedy: str, given: list[str], prog: str
+) -> None:
     """Refuses words that stand at no flag and are none of the command's own, and those of its own that are missing.
 
-    Where it takes any number of words, these are the first `at_once`.
+    Where it takes any number of words, these are the first `at_once`, and none is left if the flag `greedy` took them.
     """
     hints = typing.get_type_hints(command if isinstance(command, type) else type(command), include_extras=True)
     for field in dataclasses.fields(command):
@@ -217,6 +208,12 @@ def _check_words(command: Any, words: list[tuple[str, str]], at_once: int, given
             if needed and f"--{field.name}" not in given:
                 raise InputError(f"--{field.name} is missing (see {prog} --help)")
         elif "tuple" in str(kind):
+            if greedy and not words and "--check" not in given:
+                places = field.name
+                raise InputError(
+                    f"no {places}: {greedy} takes all words that follow it, so the {places} stand before it (see "
+                    f"{prog} --help)"
+                )
             words = words[at_once:]
         elif words:
             _check_value(kind, words.pop(0)[0], field.name)

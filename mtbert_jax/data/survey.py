@@ -154,10 +154,10 @@ def _survey_split(
     known = stack_labels(task, [example.label for example in read.examples if example.label is not None]).astype(
         np.float32
     )
-    kind, lines = kind_of(task), zip(read.examples, read.lines, strict=True)
+    kind, lines = kind_of(task), list(zip(read.examples, read.lines, strict=True))
     blank = [line for example, line in lines if example.label is None and kind.reads_label(task)]
     unlabelled = blank or read.unlabelled
-    empty = [line for own, line in zip(read.examples, read.lines, strict=True) if not all(map(str.strip, own.texts))]
+    empty = [line for example, line in lines if not all(map(str.strip, example.texts))]
     shape = kind.label_shape(task)
     facts = SplitSurvey(
         task=task.name,

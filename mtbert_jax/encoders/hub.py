@@ -242,8 +242,6 @@ def save_pretrained(directory: str | Path, config: EncoderConfig, params: Params
     leaves = {trees.path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     _check_fit(config, {path: jnp.shape(leaf) for path, leaf in leaves.items()})
     directory = Path(directory)
-    with input_errors(f"cannot write {directory}"):
-        directory.mkdir(parents=True, exist_ok=True)
     save_description(directory, config, tokenizer)
     tensors = {}
     for ours, theirs in names(config):
@@ -272,7 +270,8 @@ def save_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
 def save_description(directory: str | Path, config: EncoderConfig, tokenizer: Any = None) -> None:
     """All of `save_pretrained` but the weights: ``config.json`` and the tokenizer."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    with input_errors(f"cannot write {directory}"):
+        directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).write_text(config_json(config), encoding="utf-8")
     if tokenizer is not None:
         family = family_of(config)

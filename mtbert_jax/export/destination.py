@@ -11,8 +11,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from mtbert_jax.errors import InputError, TrainingError, first_line
-from mtbert_jax.files import FULL, input_errors
+from mtbert_jax.errors import InputError, first_line
+from mtbert_jax.files import input_errors
 
 ABOUT = "tasks.json"
 """Says what an export holds, and that it is one."""
@@ -69,6 +69,8 @@ def whole_folder(out: Path, about: dict[str, Any]) -> Iterator[Path]:
                     old.rename(place)
                 raise
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        full = getattr(error, "errno", None) in FULL or os.strerror(errno.ENOSPC) in str(error)  # of safetensors
-        raise (TrainingError if full else InputError)(f"cannot write the export {out}: {reason}") from None
+        with input_errors(f"cannot write the export {out}"):
+            if isinstance(error, OSError):
+                raise
+            full = os.strerror(errno.ENOSPC) in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EINVAL, first_line(error)) from None

@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from mtbert_jax.config import Config, load_config
 from mtbert_jax.config.schema import fits, with_nan
+from mtbert_jax.encoders.config_json import CONFIG
+from mtbert_jax.encoders.tokenizer_settings import SETTINGS, TOKENIZER
 from mtbert_jax.errors import InputError
 from mtbert_jax.files import (
     lock_file,
@@ -211,7 +213,7 @@ class RunFolder:
             )
 
     def _encoder_digest(self) -> str:
-        files = [self.encoder / name for name in ("config.json", "tokenizer.json", "tokenizer_config.json")]
+        files = [self.encoder / name for name in (CONFIG, TOKENIZER, SETTINGS)]
         texts = [file.read_bytes().replace(b"\r\n", b"\n") if file.is_file() else b"" for file in files]
         return hashlib.sha256(b"\0".join(texts)).hexdigest()
 

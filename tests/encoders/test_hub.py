@@ -194,6 +194,11 @@ def test_a_config_json_that_is_no_json_is_named(data: bytes, directory: Path) ->
     assert refusal(directory).startswith(f"{directory}/config.json is not JSON: ")
 
 
+def test_a_config_json_that_is_no_text_is_named(directory: Path) -> None:
+    (directory / "config.json").write_bytes(b"\xff")
+    assert refusal(directory).startswith(f"{directory}/config.json:1: is not UTF-8 text (byte ")
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
