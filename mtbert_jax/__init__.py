@@ -17,9 +17,10 @@ from mtbert_jax.config import (
 )
 from mtbert_jax.data.readers import read_task
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder, BertFamily
-from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, encoder, register_family
+from mtbert_jax.encoders.family import Encoder, Family, encoder, register_family
 from mtbert_jax.encoders.hub import load_pretrained, save_pretrained
 from mtbert_jax.encoders.tokenizer import load_tokenizer
+from mtbert_jax.encoders.tokenizer_rules import TokenizerRules
 from mtbert_jax.errors import InputError, TrainingError
 from mtbert_jax.inference import Ensemble, MultitaskModel, Prediction
 from mtbert_jax.optim import (

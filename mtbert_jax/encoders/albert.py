@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder, BertFamily
-from mtbert_jax.encoders.family import TokenizerRules, register_family
+from mtbert_jax.encoders.family import register_family
+from mtbert_jax.encoders.tokenizer_rules import TokenizerRules
 from mtbert_jax.errors import InputError
 
 

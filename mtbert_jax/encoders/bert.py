@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, family_of, register_family
+from mtbert_jax.encoders.family import Encoder, Family, family_of, register_family
+from mtbert_jax.encoders.tokenizer_rules import TokenizerRules
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn.layers import Embeddings, Layer, stackable
 from mtbert_jax.types import EncoderOutput

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mtbert_jax.config.schema import describe
-from mtbert_jax.encoders.family import Encoder, Family, TokenizerRules, register_family
+from mtbert_jax.encoders.family import Encoder, Family, register_family
+from mtbert_jax.encoders.tokenizer_rules import TokenizerRules
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn import layers
 from mtbert_jax.nn.activations import ACTIVATIONS

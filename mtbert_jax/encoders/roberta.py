@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mtbert_jax.encoders.bert import BertConfig, BertEncoder, BertFamily
-from mtbert_jax.encoders.family import TokenizerRules, register_family
+from mtbert_jax.encoders.family import register_family
+from mtbert_jax.encoders.tokenizer_rules import TokenizerRules
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from tokenizers import AddedToken, Tokenizer, processors
 
 from mtbert_jax.config.schema import describe
 from mtbert_jax.encoders.charsmap import charsmap_problem
-from mtbert_jax.encoders.family import Family, TokenizerRules
+from mtbert_jax.encoders.family import Family
+from mtbert_jax.encoders.tokenizer_rules import TokenizerRules
 from mtbert_jax.errors import InputError
 from mtbert_jax.limits import LONGEST_WORD
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mtbert_jax.encoders.family import TokenizerRules
+from mtbert_jax.encoders.tokenizer_rules import TokenizerRules
 
 EXAMPLES = {
     1: ["A warm, funny, engaging film."],
