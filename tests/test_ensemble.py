@@ -102,6 +102,16 @@ def test_both_orders_are_of_the_models_that_have_the_task(runs: tuple[Path, Path
         ensemble.with_both_orders(["stss"])
 
 
+def test_texts_that_some_model_cuts_off_are_counted(runs: tuple[Path, Path]) -> None:
+    ensemble = mt.Ensemble.from_checkpoints(runs)
+    lengths = [model.task("sst").max_length for model in ensemble.models]
+    texts = [("film " * words,) for words in (3, *(length - 1 for length in lengths))]
+    assert lengths[0] > lengths[1]
+    assert [model.cut_off("sst", texts) for model in ensemble.models] == [1, 2]
+    assert ensemble.cut_off("sst", texts) == 2
+    assert [model.cut_off("para", [("film", "film " * 20)]) for model in ensemble.models] == [0, 1]
+
+
 def test_every_kind_that_predicts_labels_has_a_mean(room: Path, tmp_path: Path) -> None:
     """Words that are no words in one example, and are in another, besides."""
     names = ("mood", "stars", "tags", "soft", "order", "names", "text", "near")

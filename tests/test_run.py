@@ -244,6 +244,7 @@ def test_a_config_of_wrong_types_is_named_by_its_field(
         (lambda config: mt.train(config, out="x", overwrite=1), "train(): overwrite: expected true or false, got 1"),
         (lambda _: mt.train({"lr": 1e-3}), "train(): expected a config's file, a run folder or a Config, got a table"),
         (lambda _: mt.load_run(None), "load_run(): expected the path of a run folder, got None"),
+        (lambda _: mt.load_config({}), "load_config(): expected the path of a TOML file, got a table"),
     ],
 )
 def test_arguments_of_wrong_types_are_named(config: mt.Config, act: Any, message: str) -> None:

@@ -1,5 +1,6 @@
 """The command `predict`: texts in, JSON Lines out; or the prediction files of a run."""
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mtbert_jax.cli import arguments, parsing
-from mtbert_jax.config import TaskConfig
+from mtbert_jax.config import Task
 from mtbert_jax.data.readers import SPLITS
 from mtbert_jax.data.texts import read_texts
 from mtbert_jax.errors import InputError
@@ -19,6 +20,7 @@ from mtbert_jax.inference import Ensemble, MultitaskModel, Predictor, files_read
 from mtbert_jax.inference.predictor import warn_of_rows_left_out
 from mtbert_jax.training.evaluate import not_finite
 
+logger = logging.getLogger(__name__)
 LONG = 1000
 """Texts from which on a terminal shows how far they are."""
 
@@ -44,11 +46,11 @@ def predict(args: list[str]) -> None:
         if path is not None:
             must_spare(flag, path, read)
     if given.soft_labels is not None:
-        own = None if given.input is None else _read_texts(given.input, model.task(given.task))
+        own = None if given.input is None else _read_texts(given.input, model, model.task(given.task))
         with _output(given.soft_labels) as file:
             file.write(json_lines(model.soft_labels(given.task, own)))
     else:
-        texts = _read_texts(given.input, model.predicting(given.task))
+        texts = _read_texts(given.input, model, model.predicting(given.task))
         predictions = model.stream(given.task, texts)
         with _output(given.output) as file:
             for text, said in _shown(zip(texts, predictions, strict=True), len(texts), given.output):
@@ -96,7 +98,12 @@ def _shown(rows: Iterable[Any], count: int, output: Path | None) -> Iterable[Any
     return track(rows, "predicting", count, console=console) if shown else rows
 
 
-def _read_texts(path: Path | None, task: TaskConfig) -> list[tuple[str, ...]]:
+def _read_texts(path: Path | None, model: Predictor, task: Task) -> list[tuple[str, ...]]:
+    """The texts of a file or of standard input; a warning says how many the model reads a part of alone."""
     with input_errors(f"cannot read {path}"):
         data = sys.stdin.buffer.read() if path is None else path.read_bytes()
-    return read_texts(data, "standard input" if path is None else str(path), task)
+    texts = read_texts(data, "standard input" if path is None else str(path), task)
+    if cut := model.cut_off(task.name, texts):
+        which = "the text has" if len(texts) == 1 else f"{cut} of {len(texts)} texts have"
+        logger.warning("%s more tokens than max_length of task %s, and what is beyond is cut off", which, task.name)
+    return texts

@@ -1,11 +1,13 @@
 """Config files: read with all that they include, and written."""
 
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from mtbert_jax.config.fields import Config
 from mtbert_jax.config.includes import lay_over, read_all
-from mtbert_jax.config.schema import from_dict, to_toml
+from mtbert_jax.config.schema import describe, from_dict, to_toml
+from mtbert_jax.errors import InputError
 from mtbert_jax.files import write_whole
 
 
@@ -21,8 +23,11 @@ def load_config(path: str | Path, root: Path | None = None) -> Config:
         root: Folder that no include leads out of; the one above the file's own if left out.
 
     Raises:
-        InputError: A file is missing or no TOML, files include each other, or a key is unknown or ill-typed.
+        InputError: `path` is no path; or a file is missing or no TOML, files include each other, or a key is unknown
+            or ill-typed.
     """
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"load_config(): expected the path of a TOML file, got {describe(path)}")
     values: dict[str, Any] = {}
     for file, own in read_all(Path(path), root):
         from_dict(Config, own, str(file))  # what is wrong in a file is named there

@@ -22,7 +22,7 @@ from mtbert_jax import trees
 from mtbert_jax.config.schema import describe
 from mtbert_jax.encoders.config_json import CONFIG, config_json, load_encoder_config
 from mtbert_jax.encoders.family import encoder_shapes, family_of
-from mtbert_jax.encoders.sentence import MODULES, transformer_folder
+from mtbert_jax.encoders.sentence import MODULES, PROMPTS, transformer_folder
 from mtbert_jax.encoders.tokenizer_rules import TokenizerRules
 from mtbert_jax.encoders.tokenizer_settings import ADDED_TOKENS, SENTENCE, SETTINGS, SPECIAL_TOKENS, TOKENIZER
 from mtbert_jax.encoders.weights import INDEX, SHARDS, WEIGHTS, Stored, encoder_tensors, has_weights, stored_tensors
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 FILES = (
     *(CONFIG, WEIGHTS, INDEX, SHARDS, TOKENIZER, SETTINGS, "vocab.txt"),
-    *(ADDED_TOKENS, SPECIAL_TOKENS, SENTENCE, MODULES),
+    *(ADDED_TOKENS, SPECIAL_TOKENS, SENTENCE, MODULES, PROMPTS),
 )
 """All that is ever read from a hub, as patterns."""
 

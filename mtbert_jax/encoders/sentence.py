@@ -10,7 +10,7 @@ from mtbert_jax.errors import InputError
 from mtbert_jax.files import must_be_file, read_text
 from mtbert_jax.limits import LARGEST_JSON
 
-MODULES = "modules.json"
+MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 PASSED_OVER = ("Pooling", "Normalize", "Dropout")
 """Modules behind the transformer that make one vector of a text, for which heads have poolings of their own."""
 
@@ -35,25 +35,50 @@ def transformer_folder(directory: Path) -> Path:
 
 
 def left_out(transformer: Path) -> Iterator[str]:
-    """A line about what follows a transformer in its folder of sentence-transformers, if it lies in one."""
+    """A line about what follows a transformer in its folder of sentence-transformers, if it lies in one.
+
+    Another line says which prompt sentence-transformers would put before every text.
+    """
     for folder in (transformer, transformer.parent):
         modules = _modules(folder / MODULES)
-        if modules and len(modules) > 1 and folder / modules[0][1] == transformer:
+        if not modules or folder / modules[0][1] != transformer:
+            continue
+        if len(modules) > 1:
             rest = ", ".join(name for name, _ in modules[1:])
             yield f"{folder} is a folder of sentence-transformers: its transformer is taken, and {rest} left out"
-            return
+        if prompt := _default_prompt(folder / PROMPTS):
+            yield (
+                f"{folder / PROMPTS} has a default prompt, {prompt!r}, which is left out: texts are read as they "
+                "stand in the data files"
+            )
+        return
+
+
+def _default_prompt(path: Path) -> str:
+    """The prompt that sentence-transformers puts before every text unless told otherwise; empty without one."""
+    values = _json(path, {})
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds {describe(values)}; it must be a table")
+    name, prompts = values.get("default_prompt_name"), values.get("prompts")
+    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
+    return prompt if isinstance(prompt, str) else ""
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:
     """Class and folder of every module; none where there is no such file."""
-    try:
-        must_be_file(path)
-        values = json.loads(read_text(path, LARGEST_JSON)) if path.is_file() else []
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    values = _json(path, [])
     if not isinstance(values, list):
         raise InputError(f"{path} holds {describe(values)}; it must be a list of modules")
     return [_module(path, value) for value in values]
+
+
+def _json(path: Path, missing: Any) -> Any:
+    """What a file holds; `missing` where there is none."""
+    try:
+        must_be_file(path)
+        return json.loads(read_text(path, LARGEST_JSON)) if path.is_file() else missing
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
 
 
 def _module(path: Path, value: Any) -> tuple[str, str]:

@@ -133,6 +133,12 @@ class MultitaskModel(Predictor):
         dataset = dataset_of_texts(setup.tokenizer, texts, spec.max_length, spec)
         return split_logits(setup, self._eval_step, self.params, task, dataset, setup.fixed_lengths(task))
 
+    def cut_off(self, task: str, texts: Sequence[tuple[str, ...]]) -> int:
+        """How many texts of one's own have more tokens than the task's `max_length`."""
+        spec = self.predicting(task)
+        one_more = dataset_of_texts(self.setup.tokenizer, texts, spec.max_length + 1, spec).tokens
+        return int(np.sum(one_more.lengths > spec.max_length))
+
     def split_logits(self, datasets: dict[str, Dataset]) -> dict[str, Float[np.ndarray, "example output"]]:
         """Logits of all examples of `datasets`, by task."""
         return all_logits(self.setup, self._eval_step, self.params, datasets)

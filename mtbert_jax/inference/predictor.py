@@ -77,6 +77,10 @@ class Predictor(abc.ABC):
         """Logits of texts of one's own, in their order; of pairs in both orders, where the task is scored so."""
 
     @abc.abstractmethod
+    def cut_off(self, task: str, texts: Sequence[tuple[str, ...]]) -> int:
+        """How many texts of one's own have more tokens than the task reads of an example."""
+
+    @abc.abstractmethod
     def split_logits(self, datasets: dict[str, Dataset]) -> dict[str, Float[np.ndarray, "example output"]]:
         """Logits of all examples of `datasets`, by task."""
 

@@ -129,6 +129,31 @@ def test_predict_reads_standard_input(
     assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-5 for row in rows)
 
 
+def test_predict_says_how_many_texts_are_cut_off(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning comes before the first prediction, and only for texts that are longer than what is read."""
+    limit = mt.MultitaskModel.from_checkpoint(trained).task("sst").max_length
+    fits, longer = (" ".join(["film"] * words) for words in (limit - 2, limit - 1))  # two are special tokens
+    path = tmp_path / "texts.txt"
+    argv = ["predict", str(trained), "--task", "sst", "--input", str(path)]
+    path.write_text(f"{fits}\n{longer}\na film\n")
+    assert main(argv) == 0
+    same, cut, _ = (json.loads(line)["probabilities"] for line in capsys.readouterr().out.splitlines())
+    assert cut == pytest.approx(same, rel=1e-5)
+    told = "1 of 3 texts have more tokens than max_length of task sst, and what is beyond is cut off"
+    assert caplog.text.count(told) == 1
+    caplog.clear()
+    path.write_text(f"{fits}\n")
+    assert main(argv) == 0
+    assert "max_length" not in caplog.text
+    assert main([*argv, "--soft-labels", str(tmp_path / "soft.jsonl")]) == 0
+    assert "max_length" not in caplog.text
+    path.write_text(f"{longer}\n")
+    assert main([*argv, "--soft-labels", str(tmp_path / "soft.jsonl")]) == 0
+    assert "the text has more tokens than max_length of task sst" in caplog.text
+
+
 def test_predict_reads_pairs_from_a_file_and_writes_one(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("a film\tthe film\r\na song\ta meal")
     flags = ["--task", "sts", "--input", str(tmp_path / "pairs.txt"), "--output", str(tmp_path / "out.jsonl")]

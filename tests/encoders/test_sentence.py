@@ -38,6 +38,32 @@ def test_the_transformer_is_taken_and_what_is_left_out_is_said(part: str, encode
     assert list(left_out(encoder_dir)) == []
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ({"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "query"}, "'query: '"),
+        ({"prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": None}, None),
+        ({"prompts": {"query": ""}, "default_prompt_name": "query"}, None),
+        ({"prompts": {}, "default_prompt_name": "query"}, None),
+        ({"similarity_fn_name": "cosine"}, None),
+    ],
+)
+def test_a_default_prompt_is_told(written: dict[str, Any], told: str | None, encoder_dir: Path, tmp_path: Path) -> None:
+    """Only one that sentence-transformers puts before texts by itself."""
+    place = folder(tmp_path / "st", encoder_dir)
+    (place / "config_sentence_transformers.json").write_text(json.dumps(written))
+    lines = [line for line in left_out(locate(place)) if "prompt" in line]
+    assert len(lines) == (told is not None)
+    assert all(f"has a default prompt, {told}, which is left out" in line for line in lines)
+
+
+def test_a_file_of_prompts_that_is_none_is_named(encoder_dir: Path, tmp_path: Path) -> None:
+    place = folder(tmp_path / "st", encoder_dir)
+    (place / "config_sentence_transformers.json").write_text("[]")
+    with pytest.raises(InputError, match=f"^{place}/config_sentence_transformers.json holds a list; it must be a tab"):
+        list(left_out(locate(place)))
+
+
 @pytest.mark.parametrize(("part", "hint"), [("0_Transformer", "0_Transformer' takes the transformer alone"), ("", "")])
 @pytest.mark.parametrize("kind", ["Dense", "LSTM", "WeightedLayerPooling"])
 def test_modules_that_compute_more_are_refused(

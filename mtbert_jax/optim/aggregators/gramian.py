@@ -45,9 +45,16 @@ def _products(leaf: Float[Array, "task ..."]) -> Float[Array, " pair"]:
         return jnp.zeros(len(leaf) * (len(leaf) + 1) // 2)
     rows = [leaf[task].astype(jnp.float32).reshape(-1, width) for task in range(leaf.shape[0])]
     products = [one * other for one, other in itertools.combinations_with_replacement(rows, 2)]
-    if leaf.ndim == 2:  # a vector, of which an encoder has many: one reduction, which compiles sooner than one a pair
+    if leaf.ndim == 2:  # a vector, of which an encoder has many: their products in one array compile sooner
         return jnp.sum(jnp.concatenate(products), axis=-1)
-    return jnp.stack([jnp.sum(jnp.sum(one, axis=-1)) for one in products])
+    return jnp.sum(jnp.stack(_sums_of_rows(products)), axis=-1)
+
+
+def _sums_of_rows(products: list[Float[Array, "row width"]]) -> Sequence[Float[Array, " row"]]:
+    """The sums of several arrays' rows in one reduction, which reads what they are computed from once."""
+    add = lambda totals, values: tuple(map(jnp.add, totals, values))  # noqa: E731
+    sums: Sequence[Array] = jax.lax.reduce(products, [jnp.zeros(())] * len(products), add, (1,))
+    return sums
 
 
 def as_gramian(values: Any) -> Gramian:
