@@ -480,6 +480,31 @@ def test_epochs_of_mpnet_with_smart() -> None:
     assert f"with its second epoch it has {second}" in page
 
 
+def test_how_far_it_got() -> None:
+    page = (DOCS / "study.md").read_text("utf-8")
+    trials, best, second = document("recipe.json"), document("mpnet/best.json"), document("mpnet/best_seed1.json")
+    scores = {row[0].partition(":")[0]: row for row in table(DOCS / "study.md", "dev set")}
+    ensemble, seeds = document("mpnet/ball.json")["ensemble"], document("bfloat16_seeds.json")
+    steps = [short(trials[name]["dev"]["average"]) for name in ("base", "ema_3")]
+    steps += [scores["`minilm_best.toml`"][4], single(document("mpnet/one_epoch.json")["dev"]["average"])]
+    steps += [single(found["average"]) for found in (best["dev"], second["dev"], ensemble)]
+    assert [cell for _, cell in table(DOCS / "study.md", "step | dev average")] == steps
+    said = " ".join(page[page.index("## How far it got") : page.index("## The rows of the study")].split())
+    small, base = float(steps[2].partition(" ")[0]), float(steps[5])
+    assert f"MiniLM is {single(0.775 - small)} below its aim" in said
+    assert f"{single(0.785 - base)} below its own with its better seed" in said
+    assert float(steps[6]) > 0.785
+    each = over([row["dev"]["average"] for row in seeds["rows"]])
+    assert f"in bfloat16 give {single(seeds['ensemble']['average'])}, where each seed alone has {each}" in said
+    cfimdb = max(epoch["cfimdb"]["accuracy"] for epoch in document("mpnet/cfimdb.json")["epochs"])
+    assert f"CFIMDB has {single(cfimdb)} where .96" in said
+    assert round(0.96 * 245 + 0.5) - round(cfimdb * 245) == 1
+    para = [scores[name][2].partition(" ")[0] for name in ("`minilm_best.toml`", "`mpnet_best.toml`", "the paper")]
+    assert f"paraphrase, {para[0]} and {para[1]} beside the paper's {para[2]}" in said
+    larger = [single(found["dev"]["sst"]["accuracy"]) for found in (best, second)]
+    assert f"SST's accuracy is {scores['`minilm_best.toml`'][1].partition(' ')[0]} with it, and {larger[0]} and {larger[1]}" in said
+
+
 def test_an_epoch_of_mpnet_without_surgery() -> None:
     (ours,), theirs = document("mpnet/sum.json")["epochs"], document("mpnet/best_seed1.json")["epochs"][0]
     assert ours["step"] == theirs["step"]
