@@ -227,16 +227,31 @@ def describe_run(ready: Prepared) -> Iterator[str]:
     for name, last in (("save_every_steps", longest), ("affinity_every_steps", longest - 2)):
         if getattr(setup.config, name) > max(last, 0):
             yield f"{name} = {getattr(setup.config, name)} without effect: no stage has more than {longest} steps"
+    evaluations = max(_evaluations_before_last(setup.config, plan) for plan in plans)
+    if dev and setup.config.patience > evaluations:
+        why = f"before its last evaluation no stage has more than {evaluations}"
+        yield f"patience = {setup.config.patience} without effect: {why}"
     yield _best_checkpoint(setup.config, dev)
 
 
 def _unused(plan: Plan) -> Iterator[str]:
-    """What was said of the learning rate of a stage whose chain does not use it."""
+    """What was said of a learning rate that the stage's chain does not use, and shares of its steps that are none."""
     usual = Config()
     said = [name for name in ("lr", "schedule", "warmup_fraction") if getattr(plan.stage, name) != getattr(usual, name)]
     if plan.rate is None and said:
         names = ", ".join(said)
         yield f"stage {plan.stage.name}: {names} without effect: its optimizer does not use lr, as adam(lr) would"
+    shares = {"warmup_fraction": 0.0 if plan.rate is None else plan.stage.warmup_fraction}
+    shares["smart.ramp_fraction"] = plan.stage.smart.ramp_fraction if plan.stage.smart.weight else 0.0
+    steps = plan.batches.num_steps
+    for name, share in shares.items():
+        if share and not round(share * steps):
+            yield f"stage {plan.stage.name}: {name} = {share:g} without effect: of {steps} steps that is none, rounded"
+
+
+def _evaluations_before_last(config: Config, plan: Plan) -> int:
+    """Evaluations of a stage after which `patience` may end it; after the last it ends anyway."""
+    return (plan.batches.num_steps - 1) // (config.eval_every_steps or plan.batches.steps_per_epoch)
 
 
 def _adapted(setup: Setup, plan: Plan) -> Iterator[str]:

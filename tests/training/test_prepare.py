@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mtbert_jax.cli.main import main
-from mtbert_jax.config import Config, StageConfig, TaskConfig, load_config, save_config
+from mtbert_jax.config import Config, SmartConfig, StageConfig, TaskConfig, load_config, save_config
 from mtbert_jax.encoders import hub
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn import products
@@ -89,6 +89,21 @@ def test_a_rate_that_no_chain_uses_is_said_to_have_no_effect(config: Config) -> 
     own, ours = prepare.prepare(config, RunFolder(Path(config.out))).runs[0].plans
     assert own.rate is None
     assert ours.rate is not None
+
+
+def test_shares_of_steps_that_are_none_and_a_patience_that_never_ends_are_said_to_have_no_effect(
+    config: Config,
+) -> None:
+    smart = SmartConfig(weight=1.0, ramp_fraction=0.08)
+    config = dataclasses.replace(light(config), warmup_fraction=0.05, smart=smart, patience=2)  # 6 steps, 2 evaluations
+    assert [line for line in rehearse(config) if "without effect" in line] == [
+        "stage train: warmup_fraction = 0.05 without effect: of 6 steps that is none, rounded",
+        "stage train: smart.ramp_fraction = 0.08 without effect: of 6 steps that is none, rounded",
+        "patience = 2 without effect: before its last evaluation no stage has more than 1",
+    ]
+    smart = dataclasses.replace(smart, ramp_fraction=0.2)
+    config = dataclasses.replace(config, warmup_fraction=0.2, smart=smart, eval_every_steps=2)
+    assert not any("without effect" in line for line in rehearse(config))
 
 
 def test_a_task_that_trains_on_its_dev_file_is_named(config: Config) -> None:
