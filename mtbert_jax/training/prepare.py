@@ -10,7 +10,7 @@ import jax
 
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
-from mtbert_jax.config import Config
+from mtbert_jax.config import Config, Task
 from mtbert_jax.config.includes import read_all
 from mtbert_jax.config.schema import to_toml
 from mtbert_jax.data.dataset import Dataset
@@ -41,6 +41,8 @@ from mtbert_jax.training.trackers import check_trackers
 from mtbert_jax.unused import unused_fields
 
 GIB = 2**30
+FEW = 0.01
+"""A share of a split's examples up to which nothing is said of them."""
 
 
 class PreparedRun(NamedTuple):
@@ -195,6 +197,9 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         lengths = data.tokens.lengths
         counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
         yield f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most"
+        yield from _full_inputs(
+            setup.tasks[name], {split: own[name] for split, own in ready.splits.items() if name in own}
+        )
         share = unknown_share(setup.tokenizer, data.tokens, inputs(setup.tasks[name]))
         if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
             yield warning
@@ -232,6 +237,21 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         why = f"before its last evaluation no stage has more than {evaluations}"
         yield f"patience = {setup.config.patience} without effect: {why}"
     yield _best_checkpoint(setup.config, dev)
+
+
+def _full_inputs(task: Task, splits: dict[Split, Dataset]) -> Iterator[str]:
+    """How many examples are cut off, or as long as one can be: which of both, only their texts would tell."""
+    full = {split: int((data.tokens.lengths >= task.max_length).sum()) for split, data in splits.items()}
+    told = [
+        f"{full[split]} of {len(data.ids)} in {split}"
+        for split, data in splits.items()
+        if full[split] > FEW * len(data.ids)
+    ]
+    if told:
+        yield (
+            f"task {task.name}: {', '.join(told)} have max_length = {task.max_length} tokens: longer ones are cut off "
+            "there, and check-data counts those"
+        )
 
 
 def _unused(plan: Plan) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What a run would be, said before it is."""
 
 import dataclasses
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -104,6 +105,15 @@ def test_shares_of_steps_that_are_none_and_a_patience_that_never_ends_are_said_t
     smart = dataclasses.replace(smart, ramp_fraction=0.2)
     config = dataclasses.replace(config, warmup_fraction=0.2, smart=smart, eval_every_steps=2)
     assert not any("without effect" in line for line in rehearse(config))
+
+
+def test_examples_that_are_cut_off_are_counted(config: Config) -> None:
+    """Of the 48 tokens that are allowed no example has all."""
+    config = light(config)
+    assert not any("cut off" in line for line in rehearse(config))
+    told = [line for line in rehearse(dataclasses.replace(config, max_length=12)) if "cut off" in line]
+    assert len(told) == 1
+    assert re.match(r"task sst: \d+ of 37 in train, \d+ of 21 in dev, \d+ of 11 in test have max_length = 12", told[0])
 
 
 def test_a_task_that_trains_on_its_dev_file_is_named(config: Config) -> None:
