@@ -212,6 +212,8 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         for read in (split[name] for split in (train, dev, test) if name in split):
             if left_out := read.left_out():
                 yield f"task {name}: {left_out}"
+        if _are_alike(setup.tasks[name], data):
+            yield f"warning: task {name}: all its training labels are alike; that is all that it can learn of them"
         for split, own in (("train", data), ("dev", dev.get(name))):
             if own and own.unlabelled:
                 task = setup.tasks[name]
@@ -237,6 +239,12 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         why = f"before its last evaluation no stage has more than {evaluations}"
         yield f"patience = {setup.config.patience} without effect: {why}"
     yield _best_checkpoint(setup.config, dev)
+
+
+def _are_alike(task: Task, data: Dataset) -> bool:
+    """Whether all labels, or those of all words, are the same one; of an auxiliary task none is read."""
+    labels = data.labels[data.labels >= 0] if kind_of(task).has_places else data.labels
+    return not kind_of(task).auxiliary and len(labels) > 1 and bool((labels == labels[0]).all())
 
 
 def _full_inputs(task: Task, splits: dict[Split, Dataset]) -> Iterator[str]:

@@ -107,6 +107,28 @@ def test_shares_of_steps_that_are_none_and_a_patience_that_never_ends_are_said_t
     assert not any("without effect" in line for line in rehearse(config))
 
 
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        ({"kind": "ranking"}, ("1", "2")),
+        ({"kind": "binary"}, ("0", "1")),
+        ({"kind": "multilabel", "classes": ("a", "b")}, ("", "a")),
+        ({"kind": "tokens", "classes": ("X",)}, ("O O", "O B-X")),
+    ],
+)
+def test_training_labels_that_are_all_alike_are_named(
+    config: Config, tmp_path: Path, kind: dict[str, Any], labels: tuple[str, str]
+) -> None:
+    """A ranking's loss of them is 0; other tasks learn to say the one label."""
+    task = TaskConfig("x", text=("t",), label="y", id="", train="a.tsv", **kind)
+    config = dataclasses.replace(light(config), tasks=(task,), data_dir=str(tmp_path))
+    told = []
+    for other in labels:
+        (tmp_path / "a.tsv").write_text(f"t\ty\na film\t{labels[0]}\na song\t{other}\n")
+        told.append([line for line in rehearse(config) if "all its training labels are alike" in line])
+    assert [len(lines) for lines in told] == [1, 0]
+
+
 def test_examples_that_are_cut_off_are_counted(config: Config) -> None:
     """Of the 48 tokens that are allowed no example has all."""
     config = light(config)
