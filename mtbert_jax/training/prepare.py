@@ -1,5 +1,6 @@
 """Everything that a run needs from its first step to its end, checked before the first step and put into words."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -230,6 +231,11 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
         yield f"stage {plan.stage.name}: {some}{', '.join(told)}: {' → '.join(plan.stage.optimizer)}"
         yield from _unused(plan)
+        if setup.config.evaluate == "teacher" and (share := _old_share(plan)) > 0.5:
+            yield (
+                f"warning: stage {plan.stage.name}: {share:.0%} of the teacher, which is scored, is at its end still "
+                "what the stage began with; a smaller proximal.momentum or anchor_every_steps follows faster"
+            )
     longest = max(plan.batches.num_steps for plan in plans)
     for name, last in (("save_every_steps", longest), ("affinity_every_steps", longest - 2)):
         if getattr(setup.config, name) > max(last, 0):
@@ -275,6 +281,15 @@ def _unused(plan: Plan) -> Iterator[str]:
     for name, share in shares.items():
         if share and not round(share * steps):
             yield f"stage {plan.stage.name}: {name} = {share:g} without effect: of {steps} steps that is none, rounded"
+
+
+def _old_share(plan: Plan) -> float:
+    """How much of the teacher is, after the last step of a stage, what the stage began with."""
+    proximal, steps = plan.stage.proximal, plan.batches.num_steps
+    if proximal.teacher == "vanilla":
+        return float(steps < proximal.anchor_every_steps)
+    early = math.ceil(proximal.early_fraction * steps)
+    return float(proximal.early_momentum**early * proximal.momentum ** (steps - early))
 
 
 def _evaluations_before_last(config: Config, plan: Plan) -> int:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mtbert_jax.cli.main import main
-from mtbert_jax.config import Config, SmartConfig, StageConfig, TaskConfig, load_config, save_config
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig, load_config, save_config
 from mtbert_jax.encoders import hub
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn import products
@@ -127,6 +127,24 @@ def test_training_labels_that_are_all_alike_are_named(
         (tmp_path / "a.tsv").write_text(f"t\ty\na film\t{labels[0]}\na song\t{other}\n")
         told.append([line for line in rehearse(config) if "all its training labels are alike" in line])
     assert [len(lines) for lines in told] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "share"),
+    [
+        ({}, "99%"),  # .99 once and .999 five times
+        ({"momentum": 0.5, "early_momentum": 0.5}, ""),
+        ({"teacher": "vanilla"}, "100%"),
+        ({"teacher": "vanilla", "anchor_every_steps": 6}, ""),
+    ],
+)
+def test_a_teacher_that_stays_behind_is_named(config: Config, teacher: dict[str, Any], share: str) -> None:
+    proximal = ProximalConfig(**teacher)
+    config = dataclasses.replace(light(config), proximal=proximal, evaluate="teacher")
+    told = [line for line in rehearse(config) if "of the teacher, which is scored" in line]
+    assert [line.split()[3] for line in told] == ([share] if share else [])
+    student = dataclasses.replace(config, proximal=dataclasses.replace(proximal, weight=1.0), evaluate="student")
+    assert not any("which is scored" in line for line in rehearse(student))
 
 
 def test_examples_that_are_cut_off_are_counted(config: Config) -> None:
