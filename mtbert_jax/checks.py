@@ -111,6 +111,13 @@ def check_config(config: Config) -> None:
     for stage in stages:
         where = f"stage {stage.name}: " if config.stages else ""
         _check_stage(stage, where)
+        for own in (task for task in config.tasks if task.name in stage.tasks and kind_of(task).of_batch):
+            if (own.batch_size or stage.batch_size) == 1:
+                whose = "" if own.batch_size is None else "its "
+                raise InputError(
+                    f"{where}task {own.name} of kind = {own.kind!r} compares the examples of a batch with each other, "
+                    f"and {whose}batch_size = 1 leaves none to compare with, so that its loss is 0; set 2 or more"
+                )
         for own in (task for task in config.tasks if stage.cache_features and task.name in stage.tasks):
             for name in ("swap_pairs", "word_deletion", "word_swap"):
                 if value := getattr(own, name):

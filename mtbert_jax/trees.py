@@ -50,6 +50,11 @@ def part_of_encoder(path: str) -> str:
     return "embeddings" if is_below(path, "encoder/embeddings") else "rest"
 
 
+def num_layers(tree: Tree) -> int:
+    """One more than the largest number of a layer of the encoder; 0 where there is none, or one at every depth."""
+    return 1 + max((int(match[1]) for path in paths(tree) if (match := LAYER.match(path))), default=-1)
+
+
 def mask(tree: Tree, keep: Callable[[str], bool]) -> Tree:
     """A tree of bools shaped like `tree`: what `keep` says of each leaf's path."""
     return jax.tree_util.tree_map_with_path(lambda path, _: keep(path_of(path)), tree)

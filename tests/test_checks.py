@@ -151,6 +151,18 @@ def test_task_options_that_cannot_work_are_named(task: TaskConfig, changes: dict
     )
 
 
+@pytest.mark.parametrize("kind", ["contrastive", "ranking"])
+def test_a_loss_of_a_batch_needs_two_examples_in_it(kind: str) -> None:
+    """Of one it is 0, whatever the model says."""
+    task = TaskConfig("near", kind, ("a", "b"), train="a.csv", batch_size=1)
+    check_config(Config(tasks=(dataclasses.replace(task, batch_size=2),), batch_size=1))
+    message = f"task near of kind = '{kind}' compares the examples of a batch with each other, and "
+    assert refusal(Config(tasks=(task,))).startswith(f"{message}its batch_size = 1 leaves none")
+    stages = (StageConfig("first", batch_size=1, tasks=("sst",)), StageConfig("last", batch_size=1, tasks=("near",)))
+    config = Config(tasks=(SST, dataclasses.replace(task, batch_size=None)), stages=stages)
+    assert refusal(config).startswith(f"stage last: {message}batch_size = 1 leaves none")
+
+
 def test_task_options_that_can_work_are_not_refused() -> None:
     weighted = dataclasses.replace(SST, class_weights=(0.5, 1.0, 2.0), sampling_balance=0.5, smart_factor=0.0)
     check_config(Config(tasks=(weighted, dataclasses.replace(PARA, loss_balance=1.0, class_weights=()))))

@@ -52,7 +52,28 @@ SMOOTH, NEAR = SmartConfig(weight=1.0), ProximalConfig(weight=1.0)
             {"smart": SmartConfig(radius=0.2, steps=2)},
             "smart.radius, smart.steps without effect: no stage has a smart.weight above 0",
         ),
-        ({"stages": (StageConfig(smart=SMOOTH),), "smart": SmartConfig(radius=0.2)}, None),
+        ({"stages": (StageConfig(smart=SMOOTH), StageConfig()), "smart": SmartConfig(radius=0.2)}, None),
+        (
+            {"stages": (StageConfig(smart=SMOOTH),), "smart": SmartConfig(radius=0.2)},
+            "smart without effect: every stage has its own",
+        ),
+        (
+            {"stages": (StageConfig(smart=SmartConfig(radius=0.2)), StageConfig()), "smart": SMOOTH},
+            "stages[0]: smart.radius without effect: the smart.weight of this stage is 0",
+        ),
+        (
+            {"stages": (StageConfig(proximal=ProximalConfig(momentum=0.5)), StageConfig()), "proximal": NEAR},
+            "stages[0]: proximal.momentum without effect: the proximal.weight of this stage is 0",
+        ),
+        (
+            {"freeze": ("encoder",), "cache_features": True, "encoder_dropout": 0.3},
+            "encoder_dropout without effect: every stage keeps features, which the encoder makes once, without dropout",
+        ),
+        (
+            {"tasks": (dataclasses.replace(SST, loss_balance=1.0),), "batch_size": 1},
+            "task sst: loss_balance without effect: batch_size = 1, and the loss of a batch is the weighted mean over "
+            "its examples",
+        ),
         (
             {"smart": dataclasses.replace(SMOOTH, steps=0, step_size=1.0)},
             "smart.step_size without effect: smart.steps = 0",

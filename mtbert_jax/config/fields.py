@@ -158,7 +158,7 @@ class TaskConfig:
     output_column: str = ""
     """Name of the prediction column in prediction files of the course's format; without it they are plain CSV."""
     head: HeadConfig | None = None
-    """The task's head; the run's `head` if left out."""
+    """The task's head, a whole table of which nothing is taken from the run's `head`; that one if left out."""
     max_length: int | None = None
     """Tokens after which an example of this task is cut off; the run's `max_length` if left out."""
     smart_factor: float = 1.0
@@ -214,9 +214,9 @@ class StageConfig:
     cache_features: bool | None = None
     """With the encoder frozen: run it once over the data, without dropout, and train the heads on what it gave."""
     smart: SmartConfig | None = None
-    """Adversarial smoothness."""
+    """Adversarial smoothness: a whole table, of which nothing is taken from the run's."""
     proximal: ProximalConfig | None = None
-    """Bregman proximal point."""
+    """Bregman proximal point: a whole table, too."""
     regularizers: tuple[str, ...] | None = None
     """Further regularisers, as call strings."""
 

@@ -36,7 +36,8 @@ def make_batch(
 
     With several inputs an example the shape is ``[batch_size input length]``.
 
-    Examples weigh 1 each where `weights` does not say otherwise.
+    Examples weigh 1 each where `weights` does not say otherwise. One of whose words none has a label, such as an empty
+    text, weighs nothing: it has no loss, which would count as 0 in the mean.
     """
     arrays = input_ids, attention_mask, token_type_ids = np.zeros((3, batch_size * tokens.inputs, length), np.int32)
     for place, own in enumerate(tokens.inputs_of(rows)):
@@ -52,6 +53,7 @@ def make_batch(
         padded_labels = _padded(labels[rows], batch_size)
         return Batch(input_ids, attention_mask, token_type_ids, padded_labels, padded_weights)  # type: ignore[arg-type]
     positions, place_labels = _of_words(tokens, labels, rows, (batch_size, most_places(length, tokens.places)))
+    padded_weights = padded_weights * (place_labels >= 0).any(axis=1)
     return Batch(input_ids, attention_mask, token_type_ids, place_labels, padded_weights, positions)  # type: ignore[arg-type]
 
 

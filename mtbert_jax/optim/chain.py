@@ -163,6 +163,7 @@ def check_chain(tx: optax.GradientTransformation, grads: Any, params: Params, ta
     )
     losses = jax.ShapeDtypeStruct((number,), jnp.float32)
     about: dict[str, Any] = {"finite": {task: jnp.array(True) for task in tasks}} if tasks else {}
+    about["num_layers"] = trees.num_layers(params)
     try:
         state = jax.eval_shape(tx.init, params)
         # Jitted, it is traced once for both checks.

@@ -18,6 +18,9 @@ def layerwise_decay(rate: float) -> optax.GradientTransformation:
     embeddings' by rate^(L + 1): the discriminative rates of ULMFiT (Howard and Ruder 2018, section 3.2), as ELECTRA
     fine-tunes with (Clark et al. 2020, appendix B).
 
+    In training L counts all layers of the encoder, whichever of them train; called elsewhere, those among the updates,
+    unless the extra argument ``num_layers`` says how many there are.
+
     It belongs behind adam and its like, which divide a gradient by its own size: before them it does nothing.
 
     Args:
@@ -29,16 +32,17 @@ def layerwise_decay(rate: float) -> optax.GradientTransformation:
     if not rate > 0:
         raise InputError(f"rate must be above 0, got {rate}")
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
-        numbers = [int(match[1]) for path in trees.paths(updates) if (match := trees.LAYER.match(path))]
-        num_layers = max(numbers, default=-1) + 1
+    def update(
+        updates: Any, state: optax.EmptyState, params: Any = None, *, num_layers: int | None = None, **others: Any
+    ) -> tuple[Any, optax.EmptyState]:
+        layers = trees.num_layers(updates) if num_layers is None else num_layers
 
         def scaled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-            return leaf * rate ** _depth(trees.path_of(path), num_layers)
+            return leaf * rate ** _depth(trees.path_of(path), layers)
 
         return jax.tree_util.tree_map_with_path(scaled, updates), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
 
 
 def _depth(path: str, num_layers: int) -> int:

@@ -114,11 +114,15 @@ def average_text(config: Config) -> str:
     >>> from mtbert_jax.config import TaskConfig
     >>> average_text(Config(tasks=(TaskConfig("sst"), TaskConfig("sts", "regression"), TaskConfig("mlm", "masked_lm"))))
     'average: the mean over tasks of sst accuracy, sts (pearson + 1) / 2; plain average: without such maps.'
+    >>> average_text(Config(tasks=(TaskConfig("sts", "regression", metric="mae"),)))
+    'average: the mean over tasks of sts 1 / (1 + mae); plain average: without such maps, but for sts mae.'
     """
     scored = [task for task in config.tasks if task.dev or not config.data_dir] or config.tasks
     metrics = {task.name: primary_metric(task) for task in counted(scored)}
     listed = ", ".join(f"{task} {_mapped(metric)}" for task, metric in metrics.items())
-    return f"average: the mean over tasks of {listed}; plain average: without such maps."
+    errors = ", ".join(f"{task} {metric.name}" for task, metric in metrics.items() if metric.best == "min")
+    but = f", but for {errors}" if errors else ""
+    return f"average: the mean over tasks of {listed}; plain average: without such maps{but}."
 
 
 def _mapped(metric: Metric) -> str:

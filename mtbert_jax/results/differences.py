@@ -7,6 +7,7 @@ import numpy as np
 
 from mtbert_jax.results.intervals import bootstrap
 from mtbert_jax.results.rows import Row, Value, spread
+from mtbert_jax.tasks import primary_metric
 from mtbert_jax.tasks.scores import AVERAGES
 
 
@@ -18,6 +19,7 @@ class Difference(NamedTuple):
         metrics: The metric of every task that both have with the same dev labels.
         values: Score of the row less that of the other, by task, and under the names of `AVERAGES` where all tasks are
             the same; the deviation is over seeds, each beside itself.
+        errors: Tasks whose metric is better the less it is, so that a gain is below 0.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Difference(NamedTuple):
     seeds: tuple[int, ...]
     metrics: dict[str, str]
     values: dict[str, Value]
+    errors: tuple[str, ...] = ()
 
 
 def differences(rows: Sequence[Row], against: Sequence[str] = ()) -> list[Difference]:
@@ -52,7 +55,8 @@ def difference(row: Row, other: Row) -> Difference:
         gains = np.array(row.scores(name))[here] - np.array(other.scores(name))[there]
         interval = intervals[name]
         values[name] = Value(*spread(gains.tolist()), interval if np.isfinite(interval).all() else None)
-    return Difference(row.name, other.name, seeds, {name: row.metrics[name] for name in alike}, values)
+    errors = tuple(name for name in alike if primary_metric(row.judged[name].task).best == "min")
+    return Difference(row.name, other.name, seeds, {name: row.metrics[name] for name in alike}, values, errors)
 
 
 def _same(row: Row, other: Row, task: str) -> bool:

@@ -125,11 +125,13 @@ def _ends(value: Value | None, sign: str = "") -> str:
 
 def gains_caption(gains: Sequence[Difference]) -> str:
     """What the numbers of the second table are."""
-    return (
+    errors = ", ".join(dict.fromkeys(f"{task} {gain.metrics[task]}" for gain in gains for task in gain.errors))
+    text = (
         "What a config is better by than another, mean ± sample standard deviation over the seeds that both have, each "
         f"seed beside itself. Intervals: {CONFIDENCE:.0%}, bootstrap over dev examples, the same ones for both; they "
         "leave out what other seeds would change."
     )
+    return text + (f" Of {errors} less is better, so that there a gain is below 0." if errors else "")
 
 
 def gain_texts(gains: Sequence[Difference]) -> list[list[str]]:

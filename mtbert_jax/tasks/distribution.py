@@ -36,7 +36,8 @@ class Distribution(Classification):
 
     def expected(self, task: TaskConfig) -> str:
         """Probabilities, or a class."""
-        return f"{self.num_outputs(task)} probabilities that add up to 1, such as .2|.8, nor {super().expected(task)}"
+        count = self.num_outputs(task)
+        return f"{count} probabilities that add up to 1 ± {TOLERANCE:g}, such as .2|.8, nor {super().expected(task)}"
 
     def parse(self, task: TaskConfig, text: str) -> Float[np.ndarray, " class"]:
         """``0.1|0.2|0.7``, a JSON list, or a class → the probability of each class."""

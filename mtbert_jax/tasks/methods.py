@@ -123,3 +123,9 @@ def _try_metrics(metrics: Iterable[Metric], predictions: np.ndarray, labels: np.
                 metric.of_resamples(*sets)
                 metric.on_unit(0.5)
                 metric.on_unit(np.full(RESAMPLES, 0.5))
+                low, high = float(metric.on_unit(0.25)), float(metric.on_unit(0.75))
+                if low > high if metric.best == "max" else low < high:
+                    raise InputError(
+                        f"metric {metric.name!r}: to_unit makes {low:g} of a score of 0.25 and {high:g} of 0.75, and "
+                        f"with best = {metric.best!r} the better score must get the larger number"
+                    )

@@ -30,6 +30,11 @@ LEAST_UNIFORMITY = 8.0
 """How far below 0 uniformity can be: where every two vectors were opposite."""
 
 
+def as_it_is(score: Any) -> Any:
+    """The map onto the unit interval of a score that lies there."""
+    return score
+
+
 @dataclass(frozen=True)
 class Metric:
     """A score of predictions against labels.
@@ -40,7 +45,8 @@ class Metric:
         name: Short name, as it stands in ``results.json`` and in a config's `metric`.
         function: ``(predictions, labels) → scores``, over the last axis (the example); NaN where it is undefined.
         best: Whether a larger or a smaller value is better.
-        to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average.
+        to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average. If
+            left out, the score itself, or 1 / (1 + e) of an error e, which `best` marks as one.
 
     >>> ACCURACY(np.array([1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]))
     0.6666666666666666
@@ -49,7 +55,7 @@ class Metric:
     name: str
     function: Callable[[Predictions, Predictions], Float[np.ndarray, "*leading"]]
     best: Literal["max", "min"] = "max"
-    to_unit: Callable[[Any], Any] = lambda value: value
+    to_unit: Callable[[Any], Any] = as_it_is
 
     def __post_init__(self) -> None:
         """Refuses what is no function, and a `best` that is none."""
@@ -57,6 +63,8 @@ class Metric:
             raise InputError(f"metric {self.name!r}: its function and to_unit must be functions")
         if self.best not in ("max", "min"):
             raise InputError(f"metric {self.name!r}: best = {self.best!r}: must be 'max' or 'min'")
+        if self.best == "min" and self.to_unit is as_it_is:
+            object.__setattr__(self, "to_unit", _of_error)
 
     def __call__(self, predictions: Predictions, labels: Predictions) -> float:
         """The score of one set of predictions, as a plain float; NaN where a prediction is not finite."""

@@ -8,7 +8,7 @@ from mtbert_jax.config.schema import nearest
 from mtbert_jax.errors import InputError
 from mtbert_jax.protocols import must_be_name, must_extend, origin
 from mtbert_jax.tasks.kind import Decision, Reads, TaskKind
-from mtbert_jax.tasks.metrics import Metric
+from mtbert_jax.tasks.metrics import Metric, as_it_is
 
 K = TypeVar("K", bound=type[TaskKind])
 T = TypeVar("T", bound=TaskConfig)
@@ -61,7 +61,7 @@ def register_metric(
     kinds: Sequence[str],
     *,
     best: Literal["max", "min"] = "max",
-    to_unit: Callable[[Any], Any] = lambda value: value,
+    to_unit: Callable[[Any], Any] = as_it_is,
 ) -> Callable[[M], M]:
     """A decorator that gives task kinds one metric more, which tables, records and a task's `metric` then know.
 
@@ -72,7 +72,8 @@ def register_metric(
         name: Name of the metric.
         kinds: Names of the kinds.
         best: Whether a larger or a smaller value is better.
-        to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average.
+        to_unit: Map onto the unit interval, larger being better: how the metric enters the paper's average. If
+            left out, the score itself, or 1 / (1 + e) of an error e.
 
     Raises:
         InputError: There is no such kind, it has another metric of that name, the name is none, or `best` is neither.

@@ -74,14 +74,14 @@ def deciding(
     """The tasks that `which`, a config's `checkpoint_metric`, can go by: those whose score can have a value at all.
 
     Pearson's r of labels that are all equal has none, whatever a model predicts: one such task would leave the average
-    of all tasks, and with it the best checkpoint, undefined for the whole run. Here the dev labels themselves are
-    scored.
+    of all tasks, and with it the best checkpoint, undefined for the whole run. Here perfect predictions are scored.
     """
     name = which.partition(".")[0]
     asked = [task for task in tasks if task.name in labels and (which in AVERAGES or task.name == name)]
     asked = list(counted(asked))
     own = {task.name: labels[task.name].astype(np.float64) for task in asked}
-    return tuple(task for task in asked if np.isfinite(_chosen_metric(task, which)(own[task.name], own[task.name])))
+    perfect = {task.name: kind_of(task).perfect(own[task.name]) for task in asked}
+    return tuple(task for task in asked if np.isfinite(_chosen_metric(task, which)(perfect[task.name], own[task.name])))
 
 
 def chosen_score(scores: Mapping[str, Any], tasks: Sequence[TaskConfig], which: str) -> float:

@@ -230,7 +230,8 @@ class ActiveRun:
             why = "logits are not finite" if wrong else "its score is undefined"
             why = f"{', '.join(untrained)} not trained yet" if untrained else why
             mark = f"  (never the best: {why})"
-        return [f"dev at step {step}: {scores_line(scores, config.tasks)}{mark}", *wrong.values()]
+        told = scores_line(scores, config.tasks, config.checkpoint_metric)
+        return [f"dev at step {step}: {told}{mark}", *wrong.values()]
 
     def look(self, plan: Plan, step: TrainStep, state: TrainState, done: int) -> list[str]:
         """Records what a step on each task alone would do to all losses, by the batches of the next two steps."""

@@ -11,6 +11,7 @@ from rich.table import Column
 from mtbert_jax.config import TaskConfig
 from mtbert_jax.machine import working_seconds
 from mtbert_jax.tasks import primary_metric
+from mtbert_jax.tasks.scores import AVERAGES
 from mtbert_jax.terminal import number_text
 from mtbert_jax.training.records import Record
 
@@ -126,8 +127,15 @@ def clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def scores_line(scores: dict[str, Any], tasks: Sequence[TaskConfig]) -> str:
-    """``sst accuracy 0.512  sts pearson undefined  average undefined``: primary metrics, and the paper's average."""
-    primary = [(task.name, primary_metric(task).name) for task in tasks if task.name in scores]
-    parts = [f"{task} {metric} {number_text(scores[task][metric], 3)}" for task, metric in primary]
-    return "  ".join([*parts, f"average {number_text(scores['average'])}"])
+def scores_line(scores: dict[str, Any], tasks: Sequence[TaskConfig], which: str = AVERAGES[0]) -> str:
+    """``sst accuracy 0.512  sts pearson undefined  average undefined``: primary metrics, and the paper's average.
+
+    So is `which`, the score that the best checkpoint is chosen by, where it is none of them.
+    """
+    shown = [(task.name, primary_metric(task).name) for task in tasks if task.name in scores]
+    name, _, metric = which.partition(".")
+    if metric and name in scores and (name, metric) not in shown:
+        shown.append((name, metric))
+    parts = [f"{task} {metric} {number_text(scores[task][metric], 3)}" for task, metric in shown]
+    averages = [own for own in AVERAGES if own in (AVERAGES[0], which)]
+    return "  ".join([*parts, *(f"{own.replace('_', ' ')} {number_text(scores[own])}" for own in averages)])

@@ -68,7 +68,9 @@ def make_plans(setup: Setup, train: dict[str, Dataset]) -> list[Plan]:
     Raises:
         InputError: A chain, what is frozen or a regulariser does not fit the model, or a stage is endless.
     """
-    return [_make_plan(setup, number, stage, train) for number, stage in enumerate(setup.config.resolved_stages())]
+    plans = [_make_plan(setup, number, stage, train) for number, stage in enumerate(setup.config.resolved_stages())]
+    _check_products(setup, plans)
+    return plans
 
 
 def _make_plan(setup: Setup, number: int, stage: Stage, train: dict[str, Dataset]) -> Plan:
@@ -112,6 +114,16 @@ def _check_frozen(setup: Setup, stage: Stage, frozen: tuple[str, ...]) -> None:
             raise InputError(f"freeze: no parameter lies below {prefix!r}; try 'encoder' or 'encoder/embeddings'")
     if not trees.split(params, frozen)[1]:
         raise InputError("freeze: nothing is left to train")
+
+
+def _check_products(setup: Setup, plans: list[Plan]) -> None:
+    """Refuses LoRA where every stage freezes all of its products, under whatever paths."""
+    params = setup.abstract_params()
+    if setup.model.lora and not any("encoder" in trees.split(params, plan.frozen)[1] for plan in plans):
+        raise InputError(
+            f"lora: every stage freezes all that LoRA would train (freeze = {list(plans[0].stage.freeze)}, and only "
+            "kernels with a product train); set lora.rank = 0, or leave some of them out of freeze"
+        )
 
 
 def _shapes_of(model: EncoderWithHeads, task: str, batch: Batch | FeatureBatch, as_features: bool) -> Any:

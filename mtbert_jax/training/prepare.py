@@ -1,5 +1,6 @@
 """Everything that a run needs from its first step to its end, checked before the first step and put into words."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ import jax
 
 from mtbert_jax import trees
 from mtbert_jax.checks import check_config
-from mtbert_jax.config import Config
+from mtbert_jax.config import Config, Task
 from mtbert_jax.config.includes import read_all
 from mtbert_jax.config.schema import to_toml
 from mtbert_jax.data.dataset import Dataset
@@ -41,6 +42,8 @@ from mtbert_jax.training.trackers import check_trackers
 from mtbert_jax.unused import unused_fields
 
 GIB = 2**30
+FEW = 0.01
+"""A share of a split's examples up to which nothing is said of them."""
 
 
 class PreparedRun(NamedTuple):
@@ -195,6 +198,9 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         lengths = data.tokens.lengths
         counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
         yield f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most"
+        yield from _full_inputs(
+            setup.tasks[name], {split: own[name] for split, own in ready.splits.items() if name in own}
+        )
         share = unknown_share(setup.tokenizer, data.tokens, inputs(setup.tasks[name]))
         if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
             yield warning
@@ -207,6 +213,8 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         for read in (split[name] for split in (train, dev, test) if name in split):
             if left_out := read.left_out():
                 yield f"task {name}: {left_out}"
+        if _are_alike(setup.tasks[name], data):
+            yield f"warning: task {name}: all its training labels are alike; that is all that it can learn of them"
         for split, own in (("train", data), ("dev", dev.get(name))):
             if own and own.unlabelled:
                 task = setup.tasks[name]
@@ -223,20 +231,70 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         some = f"{', '.join(plan.stage.tasks)} alone, " if len(plan.stage.tasks) < len(setup.tasks) else ""
         yield f"stage {plan.stage.name}: {some}{', '.join(told)}: {' → '.join(plan.stage.optimizer)}"
         yield from _unused(plan)
+        if setup.config.evaluate == "teacher" and (share := _old_share(plan)) > 0.5:
+            yield (
+                f"warning: stage {plan.stage.name}: {share:.0%} of the teacher, which is scored, is at its end still "
+                "what the stage began with; a smaller proximal.momentum or anchor_every_steps follows faster"
+            )
     longest = max(plan.batches.num_steps for plan in plans)
     for name, last in (("save_every_steps", longest), ("affinity_every_steps", longest - 2)):
         if getattr(setup.config, name) > max(last, 0):
             yield f"{name} = {getattr(setup.config, name)} without effect: no stage has more than {longest} steps"
+    evaluations = max(_evaluations_before_last(setup.config, plan) for plan in plans)
+    if dev and setup.config.patience > evaluations:
+        why = f"before its last evaluation no stage has more than {evaluations}"
+        yield f"patience = {setup.config.patience} without effect: {why}"
     yield _best_checkpoint(setup.config, dev)
 
 
+def _are_alike(task: Task, data: Dataset) -> bool:
+    """Whether all labels, or those of all words, are the same one; of an auxiliary task none is read."""
+    labels = data.labels[data.labels >= 0] if kind_of(task).has_places else data.labels
+    return not kind_of(task).auxiliary and len(labels) > 1 and bool((labels == labels[0]).all())
+
+
+def _full_inputs(task: Task, splits: dict[Split, Dataset]) -> Iterator[str]:
+    """How many examples are cut off, or as long as one can be: which of both, only their texts would tell."""
+    full = {split: int((data.tokens.lengths >= task.max_length).sum()) for split, data in splits.items()}
+    told = [
+        f"{full[split]} of {len(data.ids)} in {split}"
+        for split, data in splits.items()
+        if full[split] > FEW * len(data.ids)
+    ]
+    if told:
+        yield (
+            f"task {task.name}: {', '.join(told)} have max_length = {task.max_length} tokens: longer ones are cut off "
+            "there, and check-data counts those"
+        )
+
+
 def _unused(plan: Plan) -> Iterator[str]:
-    """What was said of the learning rate of a stage whose chain does not use it."""
+    """What was said of a learning rate that the stage's chain does not use, and shares of its steps that are none."""
     usual = Config()
     said = [name for name in ("lr", "schedule", "warmup_fraction") if getattr(plan.stage, name) != getattr(usual, name)]
     if plan.rate is None and said:
         names = ", ".join(said)
         yield f"stage {plan.stage.name}: {names} without effect: its optimizer does not use lr, as adam(lr) would"
+    shares = {"warmup_fraction": 0.0 if plan.rate is None else plan.stage.warmup_fraction}
+    shares["smart.ramp_fraction"] = plan.stage.smart.ramp_fraction if plan.stage.smart.weight else 0.0
+    steps = plan.batches.num_steps
+    for name, share in shares.items():
+        if share and not round(share * steps):
+            yield f"stage {plan.stage.name}: {name} = {share:g} without effect: of {steps} steps that is none, rounded"
+
+
+def _old_share(plan: Plan) -> float:
+    """How much of the teacher is, after the last step of a stage, what the stage began with."""
+    proximal, steps = plan.stage.proximal, plan.batches.num_steps
+    if proximal.teacher == "vanilla":
+        return float(steps < proximal.anchor_every_steps)
+    early = math.ceil(proximal.early_fraction * steps)
+    return float(proximal.early_momentum**early * proximal.momentum ** (steps - early))
+
+
+def _evaluations_before_last(config: Config, plan: Plan) -> int:
+    """Evaluations of a stage after which `patience` may end it; after the last it ends anyway."""
+    return (plan.batches.num_steps - 1) // (config.eval_every_steps or plan.batches.steps_per_epoch)
 
 
 def _adapted(setup: Setup, plan: Plan) -> Iterator[str]:

@@ -89,7 +89,7 @@ class Update:
         A task whose loss or gradient is not finite is left out and counted. A head without a (finite) gradient in this
         step stays as it is, and so does its optimizer state, counts included (`mtbert_jax.optim.headwise`). The rate is
         that of the stage's step for all parameters. The chain gets as extra arguments the tasks' mean `losses`, 0 for a
-        task that is left out, which of them are `finite`, and the stage's `step`.
+        task that is left out, which of them are `finite`, the stage's `step`, and `num_layers` of the encoder.
         """
         fixed, trainable = trees.split(state.params, self.stage.frozen)
         stacked = stack_gradients(trainable, grads)
@@ -99,6 +99,7 @@ class Update:
         step = state.step - self.stage.start
         seen: list[Combined] = []
         about = {"losses": losses, "finite": finite, "step": step, "observe": seen.append}
+        about["num_layers"] = trees.num_layers(state.params)  # of the encoder, whichever of them train
         updates, opt_state = headwise(self.tx).update(stacked, state.opt_state, trainable, **about)
         new_params = optax.apply_updates(trainable, updates)
 

@@ -67,6 +67,14 @@ def test_a_batch_holds_ids_mask_types_labels_and_weights() -> None:
     assert [array.dtype for array in jax.tree.leaves(batch)] == [np.int32, np.int32, np.int32, np.float32, np.float32]
 
 
+def test_a_row_without_a_labelled_word_weighs_nothing() -> None:
+    """An empty text, of special tokens alone, has no loss, and would halve the mean of two."""
+    tokens = make_tokens([4, 2])._replace(words=np.array([-1, 0, 1, -1, -1, -1]), num_words=np.array([2, 0]))
+    labels, weights = np.array([[3.0, 1], [-1, -1]], np.float32), np.array([0.5, 2], np.float32)
+    batch = make_batch(tokens, labels, np.array([1, 0]), 4, 3, weights)
+    assert batch.weights.tolist() == [0.0, 0.5, 0.0]
+
+
 def test_what_fills_a_batch_up_has_weight_0_and_attends_to_itself() -> None:
     batch = make_batch(make_tokens([3]), np.array([7.0], np.float32), np.array([0]), 4, 3)
     assert batch.weights.tolist() == [1.0, 0.0, 0.0]

@@ -1,5 +1,7 @@
 """Layer-wise decay."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,14 @@ import pytest
 
 from mtbert_jax import trees
 from mtbert_jax.errors import InputError
-from mtbert_jax.optim.chain import build_chain
+from mtbert_jax.optim.chain import build_chain, chain_context
 from mtbert_jax.optim.depth import layerwise_decay
+from mtbert_jax.parallel import ALONE
+from mtbert_jax.training.objective import StageSpec, Terms
+from mtbert_jax.training.state import TrainState
+from mtbert_jax.training.update import Update
 
-PARAMS = {
+PARAMS: dict[str, Any] = {
     "encoder": {
         "embeddings": {"word": {"embedding": jnp.ones(2)}},
         **{f"layer_{n}": {"attention": {"kernel": jnp.ones(3)}} for n in range(12)},
@@ -36,6 +42,19 @@ def test_frozen_layers_below_change_no_factor() -> None:
     tx = build_chain(("layerwise_decay(0.9)",), {})
     updates, _ = tx.update(kept, tx.init(kept))
     np.testing.assert_allclose(updates["encoder"]["layer_2"]["attention"]["kernel"], 0.9**10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["encoder/layer_11", "encoder/layer_0"])
+def test_in_training_all_layers_count_whichever_train(frozen: str) -> None:
+    """As where LoRA has products in some layers alone; also inside of another transformation."""
+    grads = trees.split(PARAMS, (frozen,))[1]
+    tx = build_chain(("sgd(1.0)", "masked(layerwise_decay(0.5), encoder)"), chain_context(lambda _: 1.0, grads))
+    state, terms = TrainState.create(PARAMS, tx, jax.random.key(0), (frozen,)), Terms(jnp.zeros(()), {})
+    update = Update(tx, StageSpec((frozen,)), ALONE)
+    after = update.apply_gradients(state, {"layer_0": grads}, {"layer_0": terms})[0].params["encoder"]
+    moves = {n: float(1 - after[f"layer_{n}"]["attention"]["kernel"][0]) for n in (0, 1, 10, 11)}
+    expected = {n: 0.0 if frozen.endswith(f"_{n}") else 0.5 ** (12 - n) for n in moves}
+    assert moves == pytest.approx(expected, rel=1e-3)
 
 
 def test_behind_adam_it_changes_steps_and_before_it_nothing() -> None:

@@ -10,7 +10,8 @@ from mtbert_jax.config import Config
 from mtbert_jax.results.differences import differences
 from mtbert_jax.results.intervals import bootstrap
 from mtbert_jax.results.rows import Row, make_row
-from mtbert_jax.results.tables import gain_texts
+from mtbert_jax.results.tables import gain_texts, gains_caption
+from tests.conftest import replace_task
 from tests.runs import finish, guesses
 
 
@@ -40,6 +41,14 @@ def test_only_seeds_that_both_have_are_compared_each_with_itself(config: Config,
 def test_the_same_runs_differ_by_nothing(config: Config, tmp_path: Path) -> None:
     (gain,) = differences([row(config, tmp_path / "a", (0, 1)), row(config, tmp_path / "b", (0, 1))])
     assert {(value.mean, value.sd, value.interval) for value in gain.values.values()} == {(0.0, 0.0, (0.0, 0.0))}
+
+
+@pytest.mark.parametrize(("metric", "told"), [("rmse", " Of sts rmse less is better, so that"), ("spearman", "")])
+def test_a_caption_says_of_which_metrics_less_is_better(metric: str, told: str, config: Config, tmp_path: Path) -> None:
+    """A config whose error is larger is not better by that."""
+    config = replace_task(config, "sts", metric=metric)
+    gains = differences([row(config, tmp_path / "a", (0,)), row(config, tmp_path / "b", (0,), shift=1)])
+    assert gains_caption(gains).partition("would change.")[2][: len(told) or None] == told
 
 
 def test_rows_stand_beside_the_named_ones(config: Config, tmp_path: Path) -> None:

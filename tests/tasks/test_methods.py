@@ -1,6 +1,7 @@
 """A plugin's metrics and methods are called once before any step, and what is wrong with one is said in one line."""
 
 import abc
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mtbert_jax.checks import check_config
 from mtbert_jax.cli.main import main
 from mtbert_jax.config import Config, TaskConfig, save_config
 from mtbert_jax.errors import InputError
-from mtbert_jax.tasks import KINDS
+from mtbert_jax.tasks import KINDS, averages
 from mtbert_jax.tasks.binary import Binary
 from mtbert_jax.tasks.methods import check_methods, check_methods_again
 from mtbert_jax.tasks.metrics import ACCURACY
@@ -73,6 +74,20 @@ def test_a_metric_that_is_no_score_of_many_sets_is_refused(function: Any, messag
 def test_a_map_onto_the_unit_interval_that_is_none_is_refused(to_unit: Any, message: str) -> None:
     mt.register_metric("hits", ["binary"], to_unit=to_unit)(lambda p, y: (p == y).mean(-1))
     assert refusal(PARA).startswith(message)
+
+
+@pytest.mark.parametrize(("best", "to_unit"), [("min", lambda e: e / 10), ("max", lambda score: 1 - score)])
+def test_a_map_that_turns_better_and_worse_round_is_refused(best: Any, to_unit: Any) -> None:
+    """The average would choose the worst checkpoint as the best."""
+    mt.register_metric("hits", ["binary"], best=best, to_unit=to_unit)(lambda p, y: (p == y).mean(-1))
+    assert refusal(PARA).startswith("metric 'hits': to_unit makes ")
+
+
+def test_an_error_without_a_map_enters_averages_as_errors_do() -> None:
+    mt.register_metric("misses", ["binary"], best="min")(lambda p, y: (p != y).mean(-1))
+    check_methods(PARA)
+    task = dataclasses.replace(PARA, metric="misses")
+    assert averages({"para": {"misses": 0.25}}, [task]) == {"average": 0.8, "plain_average": 0.8}
 
 
 def test_metrics_see_labels_as_their_kind_has_them() -> None:

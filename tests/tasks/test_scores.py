@@ -77,6 +77,13 @@ def test_a_task_whose_labels_leave_its_score_undefined_has_no_part_in_the_choice
         assert chosen_score(scores, deciding(tasks, labels, "sts.mae"), "sts.mae") == -scores["sts"]["mae"]
 
 
+@pytest.mark.parametrize("which", ["average", "mlm", "mlm.perplexity"])
+def test_numbers_of_tokens_are_no_losses(which: str) -> None:
+    """exp(30000) has no value, and a perplexity has one in every vocabulary."""
+    task = TaskConfig("mlm", "masked_lm", metric="perplexity", dev="x")
+    assert deciding((task,), {"mlm": np.array([[29_000.0, 30_000], [28_000, -1]], np.float32)}, which) == (task,)
+
+
 def test_predictions_that_are_all_equal_are_worse_than_any_number() -> None:
     """The task can have a score, and has none here: so has the average none."""
     logits = {**LOGITS, "sts": np.ones((3, 1))}

@@ -13,6 +13,7 @@ from mtbert_jax import trees
 from mtbert_jax.config import Config, LoraConfig, ProximalConfig, SmartConfig, StageConfig
 from mtbert_jax.encoders.family import FAMILIES
 from mtbert_jax.encoders.hub import load_pretrained
+from mtbert_jax.errors import InputError
 from mtbert_jax.export.write import export_run
 from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.parallel import ALONE
@@ -306,3 +307,12 @@ def test_parts_of_a_batch_give_the_same_gradient(adapted: Config) -> None:
     assert (
         largest_difference(found[0]["sst"]["encoder"], jax.tree.map(np.zeros_like, found[0]["sst"]["encoder"])) > 1e-4
     )
+
+
+def test_stages_that_freeze_every_product_are_refused(adapted: Config) -> None:
+    """The encoder has a single layer; one stage that trains a product is enough."""
+    heads = StageConfig("heads", freeze=("encoder/layer_0",))
+    values = StageConfig("values", freeze=("encoder/layer_0/attention/query",))
+    planned(dataclasses.replace(adapted, stages=(heads, values)))
+    with pytest.raises(InputError, match=r"lora: every stage freezes all that LoRA would train .*'encoder/layer_0'"):
+        planned(dataclasses.replace(adapted, stages=(heads,)))

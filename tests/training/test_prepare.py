@@ -1,6 +1,7 @@
 """What a run would be, said before it is."""
 
 import dataclasses
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mtbert_jax.cli.main import main
-from mtbert_jax.config import Config, StageConfig, TaskConfig, load_config, save_config
+from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, TaskConfig, load_config, save_config
 from mtbert_jax.encoders import hub
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn import products
@@ -89,6 +90,70 @@ def test_a_rate_that_no_chain_uses_is_said_to_have_no_effect(config: Config) -> 
     own, ours = prepare.prepare(config, RunFolder(Path(config.out))).runs[0].plans
     assert own.rate is None
     assert ours.rate is not None
+
+
+def test_shares_of_steps_that_are_none_and_a_patience_that_never_ends_are_said_to_have_no_effect(
+    config: Config,
+) -> None:
+    smart = SmartConfig(weight=1.0, ramp_fraction=0.08)
+    config = dataclasses.replace(light(config), warmup_fraction=0.05, smart=smart, patience=2)  # 6 steps, 2 evaluations
+    assert [line for line in rehearse(config) if "without effect" in line] == [
+        "stage train: warmup_fraction = 0.05 without effect: of 6 steps that is none, rounded",
+        "stage train: smart.ramp_fraction = 0.08 without effect: of 6 steps that is none, rounded",
+        "patience = 2 without effect: before its last evaluation no stage has more than 1",
+    ]
+    smart = dataclasses.replace(smart, ramp_fraction=0.2)
+    config = dataclasses.replace(config, warmup_fraction=0.2, smart=smart, eval_every_steps=2)
+    assert not any("without effect" in line for line in rehearse(config))
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        ({"kind": "ranking"}, ("1", "2")),
+        ({"kind": "binary"}, ("0", "1")),
+        ({"kind": "multilabel", "classes": ("a", "b")}, ("", "a")),
+        ({"kind": "tokens", "classes": ("X",)}, ("O O", "O B-X")),
+    ],
+)
+def test_training_labels_that_are_all_alike_are_named(
+    config: Config, tmp_path: Path, kind: dict[str, Any], labels: tuple[str, str]
+) -> None:
+    """A ranking's loss of them is 0; other tasks learn to say the one label."""
+    task = TaskConfig("x", text=("t",), label="y", id="", train="a.tsv", **kind)
+    config = dataclasses.replace(light(config), tasks=(task,), data_dir=str(tmp_path))
+    told = []
+    for other in labels:
+        (tmp_path / "a.tsv").write_text(f"t\ty\na film\t{labels[0]}\na song\t{other}\n")
+        told.append([line for line in rehearse(config) if "all its training labels are alike" in line])
+    assert [len(lines) for lines in told] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "share"),
+    [
+        ({}, "99%"),  # .99 once and .999 five times
+        ({"momentum": 0.5, "early_momentum": 0.5}, ""),
+        ({"teacher": "vanilla"}, "100%"),
+        ({"teacher": "vanilla", "anchor_every_steps": 6}, ""),
+    ],
+)
+def test_a_teacher_that_stays_behind_is_named(config: Config, teacher: dict[str, Any], share: str) -> None:
+    proximal = ProximalConfig(**teacher)
+    config = dataclasses.replace(light(config), proximal=proximal, evaluate="teacher")
+    told = [line for line in rehearse(config) if "of the teacher, which is scored" in line]
+    assert [line.split()[3] for line in told] == ([share] if share else [])
+    student = dataclasses.replace(config, proximal=dataclasses.replace(proximal, weight=1.0), evaluate="student")
+    assert not any("which is scored" in line for line in rehearse(student))
+
+
+def test_examples_that_are_cut_off_are_counted(config: Config) -> None:
+    """Of the 48 tokens that are allowed no example has all."""
+    config = light(config)
+    assert not any("cut off" in line for line in rehearse(config))
+    told = [line for line in rehearse(dataclasses.replace(config, max_length=12)) if "cut off" in line]
+    assert len(told) == 1
+    assert re.match(r"task sst: \d+ of 37 in train, \d+ of 21 in dev, \d+ of 11 in test have max_length = 12", told[0])
 
 
 def test_a_task_that_trains_on_its_dev_file_is_named(config: Config) -> None:

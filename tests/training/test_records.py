@@ -156,6 +156,16 @@ def test_scores_line_names_the_metrics_of_the_average() -> None:
     assert scores_line(scores, (sst, sts)) == "sst f1 0.400  sts pearson 0.800  average 0.7000"
 
 
+def test_scores_line_has_the_score_that_the_best_checkpoint_is_chosen_by() -> None:
+    sts = TaskConfig("sts", "regression")
+    scores = {"sts": {"pearson": 0.8, "rmse": 1.25}, "average": 0.9, "plain_average": 0.8}
+    lines = {which: scores_line(scores, (sts,), which) for which in ("sts", "sts.pearson", "sts.rmse", "plain_average")}
+    assert lines["sts"] == lines["sts.pearson"] == "sts pearson 0.800  average 0.9000"
+    assert lines["sts.rmse"] == "sts pearson 0.800  sts rmse 1.250  average 0.9000"
+    assert lines["plain_average"] == "sts pearson 0.800  average 0.9000  plain average 0.8000"
+    assert scores_line({"average": 0.9}, (sts,), "sts.rmse") == "average 0.9000"
+
+
 def test_scores_line_says_where_a_score_is_undefined() -> None:
     sts = TaskConfig("sts", "regression")
     scores = {"sts": {"pearson": float("nan")}, "average": float("nan")}
