@@ -36,9 +36,10 @@ from mtbert_jax.run import Run, train_in
 from mtbert_jax.start import done, escape_what_cannot_be_printed, started
 from mtbert_jax.submission.hand_in import hand_in
 from mtbert_jax.terminal import console, scores_table
+from mtbert_jax.training.describe import rehearse
 from mtbert_jax.training.existing import Existing
 from mtbert_jax.training.interrupt import Interrupted
-from mtbert_jax.training.prepare import check_config_file, rehearse
+from mtbert_jax.training.prepare import check_config_file
 from mtbert_jax.version import __version__
 
 

@@ -8,12 +8,13 @@ from mtbert_jax.data.readers import SPLITS, Split
 from mtbert_jax.encoders.hub import save_description
 from mtbert_jax.parallel import wait_for_all
 from mtbert_jax.training.active import ActiveRun
+from mtbert_jax.training.describe import describe_run
 from mtbert_jax.training.display import Display
 from mtbert_jax.training.existing import Existing, check_folder, open_folder
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.interrupt import Interruption
 from mtbert_jax.training.loop import Loop
-from mtbert_jax.training.prepare import Prepared, PreparedRun, describe_run, prepare
+from mtbert_jax.training.prepare import Prepared, PreparedRun, prepare
 from mtbert_jax.training.seeds import trained_together
 
 

@@ -10,7 +10,7 @@ from mtbert_jax.config import Config
 from mtbert_jax.data.tokens import tokenize_texts
 from mtbert_jax.data.unknown import unknown_share, unknown_warning
 from mtbert_jax.encoders.tokenizer import load_tokenizer
-from mtbert_jax.training.prepare import rehearse
+from mtbert_jax.training.describe import rehearse
 from tests.encoders.folders import SETTINGS, write
 
 

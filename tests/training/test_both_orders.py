@@ -21,9 +21,9 @@ from mtbert_jax.inference import MultitaskModel
 from mtbert_jax.submission.hand_in import write_submission
 from mtbert_jax.tasks import KINDS, kind_of, task_scores
 from mtbert_jax.training.checkpoint import Checkpoints
+from mtbert_jax.training.describe import rehearse
 from mtbert_jax.training.folder import RunFolder
 from mtbert_jax.training.logits import load_logits
-from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.records import read_metrics
 from mtbert_jax.training.setup import Setup
 from tests.conftest import replace_task, tiny_run

@@ -10,9 +10,10 @@ import pytest
 
 from mtbert_jax.config import Config, save_config
 from mtbert_jax.errors import InputError
+from mtbert_jax.training.describe import describe_run
 from mtbert_jax.training.existing import identify, open_folder
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.prepare import Prepared, check_config_file, describe_run, prepare
+from mtbert_jax.training.prepare import Prepared, check_config_file, prepare
 from tests.conftest import light, tiny_run
 from tests.runs import checkpointed
 

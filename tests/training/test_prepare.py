@@ -16,9 +16,9 @@ from mtbert_jax.config import Config, ProximalConfig, SmartConfig, StageConfig, 
 from mtbert_jax.encoders import hub
 from mtbert_jax.errors import InputError
 from mtbert_jax.nn import products
-from mtbert_jax.training import prepare
+from mtbert_jax.training import describe, prepare
+from mtbert_jax.training.describe import rehearse
 from mtbert_jax.training.folder import RunFolder
-from mtbert_jax.training.prepare import rehearse
 from mtbert_jax.training.records import read_metrics
 from tests.conftest import light, replace_task
 from tests.training.files import equal_labels
@@ -308,7 +308,7 @@ def test_a_line_says_what_the_best_checkpoint_goes_by(config: Config, tmp_path: 
 def test_the_type_of_products_is_said_with_the_device(
     units: str, dtype: Any, said: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "bfloat16_units", lambda: units)
+    monkeypatch.setattr(describe, "bfloat16_units", lambda: units)
     monkeypatch.setattr(products, "bfloat16_units", lambda: units)
     assert said in "\n".join(rehearse(dataclasses.replace(config, compute_dtype=dtype)))
 

@@ -117,7 +117,7 @@ def test_tasks_of_a_stage_are_checked(base: Config, stages: list[dict], message:
 
 
 def test_what_is_planned_is_told(base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mtbert_jax.training.prepare import rehearse
+    from mtbert_jax.training.describe import rehearse
 
     said = "\n".join(rehearse(dataclasses.replace(base, out=str(tmp_path / "none"))))
     assert "stage pairs: para, sts alone, 2 steps" in said
