@@ -111,7 +111,7 @@ class Ensemble(Predictor):
         return _mean([model.logits(task, texts) for model in self._having(task)])
 
     def cut_off(self, task: str, texts: Sequence[tuple[str, ...]]) -> int:
-        """How many texts of one's own some model cuts off: the most that one of them does."""
+        """How many texts of one's own are longer than a model reads, by the model for which most are."""
         return max(model.cut_off(task, texts) for model in self._having(task))
 
     def split_logits(self, datasets: dict[str, Dataset]) -> dict[str, Float[np.ndarray, "example output"]]:

@@ -16,7 +16,7 @@ from mtbert_jax.config.schema import convert, nearest
 from mtbert_jax.data.dataset import Dataset, dataset_of_texts, load_dataset
 from mtbert_jax.data.readers import Split
 from mtbert_jax.errors import InputError
-from mtbert_jax.inference.predictor import Predictor, check_finite, text_parts
+from mtbert_jax.inference.predictor import AT_ONCE, Predictor, check_finite, text_parts
 from mtbert_jax.parallel import ALONE, Layout
 from mtbert_jax.tasks.methods import check_methods_again
 from mtbert_jax.training.evaluate import (
@@ -135,9 +135,12 @@ class MultitaskModel(Predictor):
 
     def cut_off(self, task: str, texts: Sequence[tuple[str, ...]]) -> int:
         """How many texts of one's own have more tokens than the task's `max_length`."""
-        spec = self.predicting(task)
-        one_more = dataset_of_texts(self.setup.tokenizer, texts, spec.max_length + 1, spec).tokens
-        return int(np.sum(one_more.lengths > spec.max_length))
+        spec = replace(self.predicting(task), both_orders=False)  # the other order has as many tokens
+        limit, cut = spec.max_length, 0
+        for start in range(0, len(texts), AT_ONCE):
+            own = dataset_of_texts(self.setup.tokenizer, texts[start : start + AT_ONCE], limit + 1, spec)
+            cut += int(np.sum(own.tokens.lengths > limit))
+        return cut
 
     def split_logits(self, datasets: dict[str, Dataset]) -> dict[str, Float[np.ndarray, "example output"]]:
         """Logits of all examples of `datasets`, by task."""

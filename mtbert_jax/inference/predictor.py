@@ -23,6 +23,8 @@ from mtbert_jax.tasks.arrays import finite_rows, predictions
 from mtbert_jax.training.evaluate import not_finite, scores_of
 
 logger = logging.getLogger(__name__)
+AT_ONCE = 4096
+"""Texts that are tokenised together."""
 LONGEST_SHOWN = 60
 """Characters of a text that a message quotes."""
 
@@ -121,7 +123,7 @@ class Predictor(abc.ABC):
         """
         return list(self.stream(task, texts))
 
-    def stream(self, task: str, texts: Sequence[str | tuple[str, ...]], size: int = 4096) -> Iterator[Prediction]:
+    def stream(self, task: str, texts: Sequence[str | tuple[str, ...]], size: int = AT_ONCE) -> Iterator[Prediction]:
         """`predict`, one prediction after the other, in memory that does not grow with the number of texts.
 
         Args:

@@ -54,7 +54,7 @@ def rehearse(config: Config, existing: Existing = "refuse") -> Iterator[str]:
 
 def describe_run(ready: Prepared) -> Iterator[str]:
     """Where the run begins, model, devices, tasks, stages, and what the best checkpoint goes by, line by line."""
-    layout, setup, (train, dev, test) = ready.layout, ready.setup, (ready.splits[split] for split in SPLITS)
+    layout, setup, (train, dev) = ready.layout, ready.setup, (ready.splits[split] for split in SPLITS[:2])
     plans = ready.runs[0].plans
     yield from ready.remarks
     yield from unused_fields(ready.config)
@@ -68,32 +68,8 @@ def describe_run(ready: Prepared) -> Iterator[str]:
     if setup.config.seeds:
         yield f"seeds {', '.join(map(str, setup.config.seeds))} train together, each in a folder of its own"
     yield from setup.remarks
-    for name, data in train.items():
-        lengths = data.tokens.lengths
-        counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
-        yield f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most"
-        yield from _full_inputs(
-            setup.tasks[name], {split: own[name] for split, own in ready.splits.items() if name in own}
-        )
-        share = unknown_share(setup.tokenizer, data.tokens, inputs(setup.tasks[name]))
-        if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
-            yield warning
-        files = [real(Path(setup.config.data_dir) / getattr(setup.tasks[name], split)) for split in SPLITS[:2]]
-        if name in dev and files[0] == files[1]:
-            yield f"warning: task {name}: its dev file is its training file; scores on it say nothing about new texts"
-        epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)
-        if epoch > len(data.ids):
-            yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
-        for read in (split[name] for split in (train, dev, test) if name in split):
-            if left_out := read.left_out():
-                yield f"task {name}: {left_out}"
-        if _are_alike(setup.tasks[name], data):
-            yield f"warning: task {name}: all its training labels are alike; that is all that it can learn of them"
-        for split, own in (("train", data), ("dev", dev.get(name))):
-            if own and own.unlabelled:
-                task = setup.tasks[name]
-                lack = kind_of(task).lacks(task)
-                yield f"task {name}: {own.unlabelled} rows of {getattr(task, split)} have {lack} for it"
+    for name in train:
+        yield from _of_task(ready, name)
     trained = {name for plan in plans for name in plan.batches.trained}
     for name in train:
         if name not in trained:
@@ -119,6 +95,34 @@ def describe_run(ready: Prepared) -> Iterator[str]:
         why = f"before its last evaluation no stage has more than {evaluations}"
         yield f"patience = {setup.config.patience} without effect: {why}"
     yield _best_checkpoint(setup.config, dev)
+
+
+def _of_task(ready: Prepared, name: str) -> Iterator[str]:
+    """What there is to say of a task's data, line by line."""
+    setup, plans, (train, dev, test) = ready.setup, ready.runs[0].plans, (ready.splits[split] for split in SPLITS)
+    task, data = setup.tasks[name], train[name]
+    lengths = data.tokens.lengths
+    counts = f"{len(data.ids)} train, {len(dev[name].ids) if name in dev else 0} dev"
+    yield f"task {name}: {counts} examples; {lengths.mean():.0f} tokens on average, {lengths.max()} at most"
+    yield from _full_inputs(task, {split: own[name] for split, own in ready.splits.items() if name in own})
+    share = unknown_share(setup.tokenizer, data.tokens, inputs(task))
+    if warning := unknown_warning(setup.tokenizer, f"task {name}", share):
+        yield warning
+    files = [real(Path(setup.config.data_dir) / getattr(task, split)) for split in SPLITS[:2]]
+    if name in dev and files[0] == files[1]:
+        yield f"warning: task {name}: its dev file is its training file; scores on it say nothing about new texts"
+    epoch = next(plan.batches.tasks[name].num_examples for plan in plans if name in plan.stage.tasks)
+    if epoch > len(data.ids):
+        yield f"task {name}: {epoch} examples in an epoch, since those of rare classes repeat"
+    for read in (split[name] for split in (train, dev, test) if name in split):
+        if left_out := read.left_out():
+            yield f"task {name}: {left_out}"
+    if _are_alike(task, data):
+        yield f"warning: task {name}: all its training labels are alike; that is all that it can learn of them"
+    for split, own in (("train", data), ("dev", dev.get(name))):
+        if own and own.unlabelled:
+            lack = kind_of(task).lacks(task)
+            yield f"task {name}: {own.unlabelled} rows of {getattr(task, split)} have {lack} for it"
 
 
 def _are_alike(task: Task, data: Dataset) -> bool:
